@@ -1,0 +1,190 @@
+"""Rows -> a data set ready for training: three splits, subsets and sampling weights.
+
+Every form of data ends as the same columns: ``image`` (undecoded: a struct of ``bytes`` and ``path``), ``label``
+(ClassLabel), ``source`` (camera set or generator), ``group`` (what must stay together in one split) and ``path``
+(unique; relative to the data's root).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+
+from bonafide.errors import UsageError
+from bonafide.listing import SPLITS, BrokenFile, Listing, find_real_label, image_bytes, list_data
+from bonafide.splits import assign_splits, merge_groups
+
+__all__ = [
+    "SPLITS",
+    "BrokenFile",
+    "FaceData",
+    "Listing",
+    "balanced_subset",
+    "class_weights",
+    "find_real_label",
+    "image_bytes",
+    "list_data",
+    "load_data",
+    "sampling_weights",
+    "split_listing",
+]
+
+
+@dataclass
+class FaceData:
+    """A data set ready for training: three splits with the columns that the module's docstring names."""
+
+    splits: datasets.DatasetDict
+    labels: list[str]
+    real_label: str
+    broken: list[BrokenFile]
+    origin: str
+    made_splits: list[str] = field(default_factory=list)
+
+    @property
+    def real_index(self) -> int:
+        """The class id of the real label."""
+        return self.labels.index(self.real_label)
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Images by split, label and source: ``[{"split", "label", "source", "n"}, …]``."""
+        rows = []
+        for split, dataset in self.splits.items():
+            counts = Counter(zip(dataset["label"], dataset["source"], strict=True))
+            rows += [
+                {"split": split, "label": self.labels[label], "source": source, "n": n}
+                for (label, source), n in sorted(counts.items())
+            ]
+        return rows
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any path, label, source or split; the report and the model carry it."""
+        digest = hashlib.sha256()
+        for split, dataset in sorted(self.splits.items()):
+            columns = (dataset["path"], dataset["label"], dataset["source"])
+            for path, label, source in sorted(zip(*columns, strict=True)):
+                digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()[:16]
+
+
+def load_data(
+    data: str | os.PathLike[str],
+    *,
+    real_label: str | None = None,
+    label_order: Sequence[str] | None = None,
+    seed: int = 42,
+    validation_size: float = 0.15,
+    test_size: float = 0.15,
+    groups: Mapping[str, str] | None = None,
+    check: str = "full",
+) -> FaceData:
+    """List a data set and give it the three splits, making those that it lacks.
+
+    Missing splits are cut from what is not yet split (else from ``train``), stratified by label and source, whole
+    groups together. ``groups`` maps paths to a further group name (near duplicates): files that share either kind
+    of group stay together.
+
+    Raises:
+        UsageError: as :func:`list_data`; also where ``train`` is missing, or a split lacks one of the classes.
+    """
+    listing = list_data(data, real_label=real_label, label_order=label_order, check=check)
+    return split_listing(listing, seed=seed, validation_size=validation_size, test_size=test_size, groups=groups)
+
+
+def split_listing(
+    listing: Listing,
+    *,
+    seed: int = 42,
+    validation_size: float = 0.15,
+    test_size: float = 0.15,
+    groups: Mapping[str, str] | None = None,
+) -> FaceData:
+    """The second half of :func:`load_data`, for callers that look at the listing in between."""
+    rows = listing.rows
+    if groups:
+        merged = merge_groups(rows["group"], [groups.get(path, path) for path in rows["path"]])
+        rows = rows.remove_columns("group").add_column("group", merged)
+    split = np.array(rows["split"], dtype=object)
+    named = set(split) - {""}
+    if named and "train" not in named and "" not in named:
+        raise UsageError(
+            f"{listing.origin} has the splits {', '.join(sorted(named))} but none to train on",
+            "add a folder `train`, or put the label folders at the top and let the splits be made",
+        )
+    made = [name for name in SPLITS if name not in named]
+    if made:
+        pool = np.flatnonzero(split == "") if "" in split else np.flatnonzero(split == "train")
+        fractions = {"validation": validation_size, "test": test_size}
+        fractions = {name: fractions[name] for name in made if name != "train"}
+        fractions = {"train": 1 - sum(fractions.values()), **fractions}
+        labels, sources, group = (np.array(rows[name], dtype=object)[pool] for name in ("label", "source", "group"))
+        strata = [f"{label}\0{source}" for label, source in zip(labels, sources, strict=True)]
+        split[pool] = assign_splits(strata, list(group), fractions, seed)
+    rows = rows.remove_columns("split")
+    splits = datasets.DatasetDict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
+    for name, dataset in splits.items():
+        missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
+        if missing:
+            raise UsageError(
+                f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}",
+                "add images, or change --validation_size and --test_size",
+            )
+    return FaceData(splits, listing.labels, listing.real_label, listing.broken, listing.origin, made)
+
+
+def balanced_subset(dataset: datasets.Dataset, n: int, seed: int = 42) -> datasets.Dataset:
+    """At most `n` rows, shared out evenly over labels and, inside a label, over its sources; seeded.
+
+    A source that has fewer than its share gives what it has, and the others fill up.
+    """
+    rng = np.random.default_rng(seed)
+    labels, sources = np.array(dataset["label"]), np.array(dataset["source"], dtype=object)
+    pools: dict[int, dict[str, list[int]]] = {}
+    for i in rng.permutation(len(dataset)):
+        pools.setdefault(int(labels[i]), {}).setdefault(str(sources[i]), []).append(int(i))
+    by_label = {
+        label: _round_robin([pool[name] for name in sorted(pool)], len(dataset))
+        for label, pool in sorted(pools.items())
+    }
+    return dataset.select(sorted(_round_robin(list(by_label.values()), n)))
+
+
+def _round_robin(queues: list[list[int]], n: int) -> list[int]:
+    taken: list[int] = []
+    for rank in range(max(map(len, queues), default=0)):
+        for queue in queues:
+            if rank < len(queue) and len(taken) < n:
+                taken.append(queue[rank])
+    return taken
+
+
+def sampling_weights(dataset: datasets.Dataset, balance: str) -> np.ndarray:
+    """Weights for drawing rows, float64 of shape (n,) with mean 1.
+
+    ``"label"`` makes every label equally likely; ``"source"`` also every source inside its label; ``"none"`` all rows.
+    """
+    labels = np.array(dataset["label"])
+    keys = [(label, source) for label, source in zip(labels, dataset["source"], strict=True)]
+    if balance == "none":
+        return np.ones(len(labels))
+    if balance == "label":
+        counts = Counter(labels.tolist())
+        weights = np.array([1 / counts[label] for label in labels])
+    else:
+        per_source = Counter(keys)
+        sources = Counter(label for label, _ in per_source)
+        weights = np.array([1 / (per_source[key] * sources[key[0]]) for key in keys])
+    return weights * len(weights) / weights.sum()
+
+
+def class_weights(dataset: datasets.Dataset, n_labels: int) -> np.ndarray:
+    """Loss weights inversely proportional to class frequency, float64 of shape (n_labels,), mean over rows 1."""
+    counts = np.bincount(dataset["label"], minlength=n_labels)
+    return len(dataset) / (n_labels * np.maximum(counts, 1))

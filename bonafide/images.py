@@ -1,0 +1,377 @@
+"""The only place where bytes become pixels.
+
+Whatever a file holds, the outcome is one of two: an RGB image as its photographer saw it (EXIF orientation
+applied, transparency over white, 8 bits a channel, the first frame of an animation), or an
+:class:`ImageError` that says what is wrong. Limits are checked before the work they guard: bytes before
+reading, pixels (from the header) before decoding. Only the formats listed here are tried, so a file cannot
+reach a decoder that nobody asked for (Pillow's EPS plugin, for one, starts Ghostscript).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 50_000_000
+
+# HEIC is listed even where its plugin is missing: such a file is then reported with the remedy.
+# fmt: off
+IMAGE_SUFFIXES = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif",
+    ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic", ".heif",
+])
+# fmt: on
+
+Image.init()  # all of Pillow's plugins now, not in whichever thread happens to open the first file
+try:
+    import pillow_heif
+except ImportError:
+    pass
+else:
+    pillow_heif.register_heif_opener()
+
+# JPEG covers MPO: a JPEG with a second picture behind it, as phones write them.
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
+_FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
+
+# fmt: off
+Reason = Literal[
+    "empty", "truncated", "not an image", "wrong extension", "too many pixels", "too many bytes", "missing",
+    "unreadable",
+]
+# fmt: on
+
+
+class ImageError(ValueError):
+    """Why a file gives no image: ``reason`` is one of a few fixed words, ``str(error)`` a line for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason, message)  # both, so that the error survives the way back from a worker process
+        self.reason: Reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file's header says; width and height as stored, before EXIF orientation."""
+
+    format: str  # Pillow's name: "JPEG", "PNG", ...
+    mode: str  # Pillow's mode as stored: "RGB", "L", "CMYK", ...
+    width: int
+    height: int
+    n_bytes: int
+    jpeg_quality: int | None  # 1..100 on the IJG scale; None for anything but a JPEG
+    chroma_subsampling: str | None  # "4:4:4", "4:2:2", "4:2:0" or sampling factors; None without chroma or JPEG
+    progressive: bool  # a progressive JPEG
+    has_exif: bool
+    has_icc: bool
+    has_c2pa: bool  # content credentials (a C2PA manifest store) are embedded
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
+    """The file's bytes. Raises ImageError: missing, unreadable, empty or too many bytes."""
+    name = os.fspath(path)
+    try:
+        with open(path, "rb", opener=_open_without_blocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("unreadable", f"{name}: not a regular file")
+            if status.st_size > max_bytes:
+                raise _too_many_bytes(name, status.st_size, max_bytes)
+            data = file.read(max_bytes + 1)  # the file may have grown since
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"{name}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        what = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ImageError("unreadable", f"{name}: cannot be read ({what})") from error
+    if not data:
+        raise ImageError("empty", f"{name}: the file is empty")
+    if len(data) > max_bytes:
+        raise _too_many_bytes(name, len(data), max_bytes)
+    return data
+
+
+def decode_image(
+    data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Image.Image:
+    """Decode to a PIL image of mode RGB, turned as its EXIF says, with no metadata left on it.
+
+    The bytes decide the format, not ``name``, which serves the messages: a PNG under ``.jpg`` decodes; a PDF
+    under ``.jpg`` raises "wrong extension". Also raises ImageError for data that is empty, truncated, not an
+    image, unreadable, or above a limit. Pillow's own bomb guard stays on, so pixels beyond twice
+    ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
+    """
+    with _open_image(data, name, max_bytes) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                "too many pixels",
+                f"{_said(name)}{width} x {height} pixels are more than the limit of {max_pixels:,}",
+            )
+        try:
+            image.load()
+            return _upright(image, _to_rgb(image))
+        except Exception as error:
+            raise _decoding_error(error, data, name) from error
+
+
+def load_image(
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Image.Image:
+    """:func:`read_bytes`, then :func:`decode_image`."""
+    return decode_image(read_bytes(path, max_bytes), name=os.fspath(path), max_pixels=max_pixels, max_bytes=max_bytes)
+
+
+def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) -> ImageFacts:
+    """Header facts without decoding a pixel. Raises ImageError where no header can be read."""
+    with _open_image(data, name, max_bytes) as image:
+        quality, subsampling, info = None, None, image.info
+        if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO included
+            quality, subsampling = _jpeg_quality(image), _chroma_subsampling(image)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF; 34665 points to the EXIF block
+        return ImageFacts(
+            format=str(image.format),
+            mode=image.mode,
+            width=image.width,
+            height=image.height,
+            n_bytes=len(data),
+            jpeg_quality=quality,
+            chroma_subsampling=subsampling,
+            progressive=bool(info.get("progressive")),
+            # A PNG may hold its EXIF behind the pixels, where Pillow's header pass has not come.
+            has_exif=bool(info.get("exif")) or 34665 in tags or (image.format == "PNG" and b"eXIf" in data),
+            has_icc=bool(info.get("icc_profile")),
+            # The manifest store is a JUMBF superbox labelled "c2pa" in every format (C2PA 2.1, 11.1 and A.3).
+            has_c2pa=b"jumb" in data and b"c2pa" in data,
+        )
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    """A named pipe called ``x.jpg`` must not make us wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _open_image(data: bytes, name: str, max_bytes: int) -> Image.Image:
+    """Parse the header only."""
+    if not data:
+        raise ImageError("empty", f"{_said(name)}no bytes")
+    if len(data) > max_bytes:
+        raise _too_many_bytes(name, len(data), max_bytes)
+    kind = content_kind(data)
+    if kind not in _IMAGE_KINDS:
+        _refuse_other_content(kind, name)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Exception as error:
+        if kind == "HEIC" and "HEIF" not in _FORMATS:
+            raise ImageError(
+                "unreadable", f"{_said(name)}a HEIC image; reading it needs `pip install pillow-heif`"
+            ) from error
+        raise _decoding_error(error, data, name) from error
+    if min(image.size) < 1:
+        raise ImageError("unreadable", f"{_said(name)}{image.width} x {image.height} pixels hold no image")
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes to RGB: 16-bit and float by their range, transparency over white."""
+    if image.mode.startswith("I;16"):
+        return _from_range(np.asarray(image), 65535.0).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        # Such a file does not say what white is: the smallest usual range that holds its brightest pixel.
+        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        peak = float(values.max())
+        return _from_range(values, next((w for w in whites if peak <= w), peak)).convert("RGB")
+    if image.has_transparency_data:  # alpha bands (premultiplied too), or one transparent colour or palette entry
+        rgba = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_range(values: np.ndarray, white: float) -> Image.Image:
+    """Grey values (H, W) in 0..white to mode L."""
+    scaled = np.clip(values.astype(np.float32) * (255.0 / white), 0.0, 255.0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(source: Image.Image, pixels: Image.Image) -> Image.Image:
+    """``pixels`` turned as ``source``'s EXIF says (Pillow has already turned a TIFF and erased its tag)."""
+    try:
+        turn = _TURNS.get(source.getexif().get(0x0112, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        turn = None
+    upright = pixels.transpose(turn) if turn is not None else pixels
+    upright.info = {}  # or a later reader of the orientation would turn it again
+    return upright
+
+
+# The tables of ITU-T T.81 Annex K.1, which the IJG's quality scales; luminance, row by row.
+_K1 = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+).ravel()
+_SCALES = np.array([5000 // q if q < 50 else 200 - 2 * q for q in range(1, 101)])
+_IJG_TABLES = np.clip((_K1[None, :] * _SCALES[:, None] + 50) // 100, 1, 255)  # (100, 64)
+
+
+def _jpeg_quality(image: JpegImagePlugin.JpegImageFile) -> int | None:
+    """The IJG quality whose luminance table is nearest (L1) to the file's."""
+    tables: dict[int, Any] = image.quantization
+    if not tables or len(tables[min(tables)]) != 64:
+        return None
+    distance = np.abs(_IJG_TABLES - np.asarray(tables[min(tables)])[None, :]).sum(axis=1)
+    return int(np.argmin(distance)) + 1
+
+
+def _chroma_subsampling(image: JpegImagePlugin.JpegImageFile) -> str | None:
+    """From the sampling factors of the frame header; None for grey and CMYK."""
+    if image.layers != 3:
+        return None
+    factors = [(h, v) for _, h, v, *_ in image.layer]
+    named = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+    if factors[1:] == [(1, 1), (1, 1)] and factors[0] in named:
+        return named[factors[0]]
+    return ",".join(f"{h}x{v}" for h, v in factors)
+
+
+_IMAGE_KINDS = frozenset({"JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"})
+# fmt: off
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"%PDF", "a PDF document"), (b"%!PS", "a PostScript document"), (b"8BPS", "a Photoshop document"),
+    (b"\0\0\1\0", "a Windows icon"), (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"), (b"\xff\x0a", "a JPEG XL image"),
+    (b"PK\x03\x04", "a ZIP archive or Office document"), (b"\x1f\x8b", "a gzip archive"),
+    (b"Rar!", "a RAR archive"), (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"), (b"OggS", "an Ogg file"), (b"ID3", "an MP3 file"),
+    (b"\x7fELF", "a program"), (b"MZ", "a program"), (b"SQLite format 3", "a SQLite database"),
+    (b"\x89HDF", "an HDF5 file"), (b"PAR1", "a Parquet table"), (b"\x93NUMPY", "a NumPy array"),
+    (b"version https://git-lfs", "a Git LFS pointer (the file itself was not fetched)"),
+)
+# fmt: on
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def content_kind(data: bytes) -> str | None:
+    """What the first bytes say they are: "JPEG", ..., "a PDF document", ...; None where they say nothing."""
+    if data[4:8] == b"ftyp":
+        brands = data[8 : max(12, min(int.from_bytes(data[:4], "big"), 128))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if any(brand in brands for brand in _HEIC_BRANDS) else "an MP4 or QuickTime video"
+    if data[:4] == b"RIFF":
+        return {b"WEBP": "WebP", b"AVI ": "an AVI video", b"WAVE": "a WAV file"}.get(data[8:12])
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    return "a tar archive" if data[257:262] == b"ustar" else _text_kind(data[:1024])
+
+
+def _text_kind(head: bytes) -> str | None:
+    if len(head) < 8:  # a few bytes are letters by chance
+        return None
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # not merely a character cut at the end
+            return None
+        text = head[: error.start].decode("utf-8-sig")
+    if any(ord(character) < 32 and character not in "\t\n\r\f\x1b" for character in text):
+        return None
+    start = text.lstrip().lower()
+    if start.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return "an HTML page"
+    if "<svg" in start:
+        return "an SVG drawing"
+    return "text"
+
+
+def _refuse_other_content(kind: str | None, name: str) -> None:
+    if kind is None:
+        raise ImageError("not an image", f"{_said(name)}not an image that any decoder here knows")
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        raise ImageError("wrong extension", f"{_said(name)}named {suffix}, but holds {kind}")
+    raise ImageError("not an image", f"{_said(name)}holds {kind}")
+
+
+def _decoding_error(error: Exception, data: bytes, name: str) -> ImageError:
+    """Any of the decoders' exceptions (they raise a dozen types) as one that says what is broken."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError("too many pixels", f"{_said(name)}{error}")
+    kind = content_kind(data) or "image"
+    if isinstance(error, MemoryError):
+        return ImageError("unreadable", f"{_said(name)}not enough memory to decode the {kind}")
+    if _is_cut(kind, data) or "truncated" in str(error).lower():
+        return ImageError("truncated", f"{_said(name)}the {kind} ends before it should")
+    # Pillow's "cannot identify image file <_io.BytesIO ...>" tells a reader nothing.
+    why = "damaged header or unsupported variant" if isinstance(error, Image.UnidentifiedImageError) else error
+    return ImageError("unreadable", f"{_said(name)}the {kind} cannot be decoded ({why})")
+
+
+def _is_cut(kind: str, data: bytes) -> bool:
+    """Whether a file that would not decode lacks the end that its format promises."""
+    if kind == "JPEG":  # scan data cannot contain a marker, so the last scan header must be followed by EOI
+        scan = data.rfind(b"\xff\xda")
+        return scan < 0 or data.find(b"\xff\xd9", scan) < 0
+    if kind == "PNG":
+        return b"IEND" not in data[-64:]
+    if kind == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    if kind == "WebP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if kind == "BMP":
+        return len(data) < 54 or len(data) < int.from_bytes(data[2:6], "little")
+    if kind in ("AVIF", "HEIC"):  # boxes, one after another, each with its length
+        offset = 0
+        while 0 <= offset < len(data):
+            length = int.from_bytes(data[offset : offset + 4], "big")
+            if length < 8:  # 0 and 1 (to the end, 64-bit) are rare; take the file as whole
+                return len(data) - offset < 8
+            offset += length
+        return offset > len(data)
+    return len(data) < 8
+
+
+def _too_many_bytes(name: str, size: int, limit: int) -> ImageError:
+    return ImageError("too many bytes", f"{_said(name)}{size:,} bytes are more than the limit of {limit:,}")
+
+
+def _said(name: str) -> str:
+    return f"{name}: " if name else ""

@@ -1,0 +1,347 @@
+"""The one place where figures become pictures: matplotlib's object interface (no pyplot state), one style, two themes.
+
+Every function returns a ``matplotlib.figure.Figure`` with one message, narrow enough to be read on a phone. Real is
+blue and fake is orange everywhere, and nothing else is (Okabe and Ito's palette, which colour-blind readers can tell
+apart). Labels and source names are untrusted: they are cleaned and never read as mathtext.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import ArrayLike
+from sklearn import metrics as sk
+
+WIDTH, HEIGHT = 4.6, 3.9  # inches: text set at 9 pt stays readable when a phone shrinks the picture
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture: ``ink`` for text, ``faint`` for axes, ``cycle`` for curves without a class."""
+
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    real: str
+    fake: str
+    cycle: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#1d2126", "#59616b", "#e4e7eb", "#0072b2", "#d55e00", ("#007f5f", "#a83c8a", "#8a6d00", "#5a5f99")
+)
+DARK = Theme(
+    "#171a1f", "#e8eaed", "#a3abb5", "#30363d", "#56b4e9", "#f0953a", ("#3fc79a", "#df8fc1", "#d9c24a", "#a9aef0")
+)
+
+
+def clean_text(text: object, limit: int = 28) -> str:
+    """Text that any font and file can hold: one line, unknown glyphs as U+FFFD, at most ``limit`` characters."""
+    known = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    kept = []
+    for character in str(text):
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp", "Cf"):
+            kept.append(" ")
+        else:
+            kept.append(character if known.get_char_index(ord(character)) else "\ufffd")
+    line = "".join(kept).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _canvas(
+    theme: Theme, width: float = WIDTH, height: float = HEIGHT, rows: Sequence[float] = (1,)
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one column of styled axes of the given relative heights, sharing x where there are several."""
+    figure = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=list(rows))
+    axes = list(grid[:, 0])
+    for axis in axes:
+        axis.set_facecolor(theme.paper)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(theme.grid)
+        axis.tick_params(colors=theme.faint, labelsize=8.5, length=0, pad=5)
+        axis.grid(color=theme.grid, linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _name(axis: Axes, theme: Theme, x: str = "", y: str = "") -> None:
+    axis.set_xlabel(x, color=theme.ink, fontsize=9)
+    axis.set_ylabel(y, color=theme.ink, fontsize=9)
+
+
+def _legend(figure: Figure, theme: Theme) -> None:
+    """A frameless legend above the axes; texts are taken literally, so a ``$`` in a name is a dollar."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(
+        handles,
+        names,
+        loc="outside upper left",
+        ncols=2 if len(names) <= 2 or max(map(len, names)) <= 18 else 1,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=theme.ink,
+        handlelength=1.4,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _note(axis: Axes, theme: Theme, text: str) -> None:
+    """Say why there is nothing to draw."""
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=theme.faint, fontsize=9)
+
+
+def roc_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool = False, theme: Theme = LIGHT) -> Figure:
+    """ROC curves of models: name -> (is_fake bool (n,), p_fake (n,)). ``log`` spreads out the rare false alarms."""
+    figure, (axis,) = _canvas(theme)
+    chance = np.linspace(0, 1, 500)
+    axis.plot(chance, chance, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
+    smallest = 0.1
+    for (name, (truth, p_fake)), colour in zip(curves.items(), _cycle(theme, len(curves)), strict=True):
+        fake = np.asarray(truth, dtype=bool)
+        if fake.all() or not fake.any():
+            continue
+        fpr, tpr, _ = sk.roc_curve(fake, np.asarray(p_fake))
+        smallest = min(smallest, 1 / (~fake).sum())
+        if log:  # a step curve: what holds just below the first false alarm holds down to the axis' end
+            fpr, tpr = np.repeat(fpr, 2)[1:], np.repeat(tpr, 2)[:-1]
+        auc = sk.roc_auc_score(fake, np.asarray(p_fake))
+        axis.plot(fpr, tpr, color=colour, linewidth=2, label=f"{clean_text(name)}  AUC {auc:.3f}".strip())
+        if len(curves) == 1:
+            axis.fill_between(fpr, tpr, color=colour, alpha=0.08, linewidth=0)
+    axis.set_ylim(0, 1.01)
+    axis.set_xlim((10 ** np.floor(np.log10(smallest)), 1) if log else (-0.005, 1))
+    if log:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
+        axis.minorticks_off()
+    else:
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _name(axis, theme, "real images called fake" + (" (log scale)" if log else ""), "fakes found")
+    if axis.get_legend_handles_labels()[0]:
+        _legend(figure, theme)
+    else:
+        _note(axis, theme, "needs real and fake images")
+    return figure
+
+
+def _cycle(theme: Theme, n: int) -> list[str]:
+    return [theme.cycle[i % len(theme.cycle)] for i in range(n)]
+
+
+def learning_curves(
+    history: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, y: str, theme: Theme = LIGHT
+) -> Figure:
+    """Curves over epochs from a Trainer's ``log_history``: ``names`` maps a key of its entries to the curve's name.
+
+    Stages that start again at epoch 0 are put one after the other.
+    """
+    figure, (axis,) = _canvas(theme, height=3.3)
+    epochs = _running_epochs(history)
+    for (key, name), colour in zip(names.items(), _cycle(theme, len(names)), strict=True):
+        points = [
+            (x, row[key]) for x, row in zip(epochs, history, strict=True) if isinstance(row.get(key), int | float)
+        ]
+        if points:
+            marker = "o" if len(points) <= 60 else ""
+            axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, marker=marker, markersize=3, label=name)
+    _name(axis, theme, "epoch", y)
+    if axis.get_legend_handles_labels()[0]:
+        _legend(figure, theme)
+    else:
+        _note(axis, theme, "nothing was logged")
+    return figure
+
+
+def _running_epochs(history: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Epochs that never fall back: a later stage goes on where the one before it ended."""
+    done, last, running = 0.0, 0.0, []
+    for row in history:
+        epoch = float(row.get("epoch", last))
+        if epoch < last:
+            done += last
+        last = epoch
+        running.append(done + epoch)
+    return running
+
+
+def confusion_matrix(matrix: ArrayLike, labels: Sequence[str], *, theme: Theme = LIGHT) -> Figure:
+    """Counts (k, k), rows true and columns called; each cell also as a share of its row, which is its colour."""
+    counts = np.asarray(matrix, dtype=float)
+    k = len(labels)
+    side = max(3.4, 0.62 * k + 1.2)
+    figure, (axis,) = _canvas(theme, width=max(WIDTH, side), height=side)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shades = LinearSegmentedColormap.from_list("shares", [theme.paper, theme.cycle[0]])
+    axis.imshow(shares, cmap=shades, vmin=0, vmax=1)
+    for row in range(k):
+        for column in range(k):
+            share = shares[row, column]
+            dark_cell = share > 0.55
+            colour = ("#ffffff" if theme is LIGHT else "#0b0d10") if dark_cell else theme.ink
+            text = f"{counts[row, column]:,.0f}\n{share:.0%}" if k <= 8 else f"{share:.0%}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if k <= 6 else 7)
+    names = [clean_text(label, 14) for label in labels]
+    axis.set_xticks(range(k), names, parse_math=False, rotation=0 if k <= 3 else 40, ha="center" if k <= 3 else "right")
+    axis.set_yticks(range(k), names, parse_math=False)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    _name(axis, theme, "called", "true")
+    return figure
+
+
+def source_bars(table: pd.DataFrame, *, value: str = "called_fake", theme: Theme = LIGHT) -> Figure:
+    """One row a source of ``metrics.per_source``'s table, with its 95 % interval.
+
+    ``value``: ``called_fake`` draws the share of each source called fake as bars (reals should be near 0, fakes near
+    100 %); ``auc`` draws each source's AUC against the other class as dots.
+    """
+    rows = table.iloc[::-1]
+    figure, (axis,) = _canvas(theme, height=max(1.9, 0.34 * len(rows) + 1.1))
+    colours = [theme.real if real else theme.fake for real in rows["is_real"]]
+    places = np.arange(len(rows))
+    if value == "auc":
+        values, low, high = (rows[name].to_numpy(float) for name in ("auc", "auc_low", "auc_high"))
+        axis.scatter(values, places, c=colours, s=36, zorder=3, clip_on=False)
+        axis.set_xlim(np.floor(10 * np.nanmin(low, initial=0.9)) / 10, 1)
+    else:
+        values = rows["recall"].fillna(rows["fpr"]).to_numpy(float)
+        low, high = rows["rate_low"].to_numpy(float), rows["rate_high"].to_numpy(float)
+        axis.barh(places, values, color=colours, height=0.62, alpha=0.9)
+        axis.set_xlim(0, 1)
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    strokes = colours if value == "auc" else theme.ink
+    axis.hlines(places, low, high, colors=strokes, linewidth=1.6)
+    names = [f"{clean_text(row.source, 22) or '(no source)'}  {row.n}" for row in rows.itertuples()]
+    axis.set_yticks(places, names, parse_math=False, color=theme.ink)
+    axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    axis.grid(False, axis="y")
+    for name, colour in (("real", theme.real), ("fake", theme.fake)):
+        axis.scatter([], [], c=colour, s=36, marker="s", label=name)
+    _name(axis, theme, "AUC against all images of the other kind" if value == "auc" else "share called fake")
+    _legend(figure, theme)
+    return figure
+
+
+def score_histogram(
+    is_fake: ArrayLike,
+    p_fake: ArrayLike,
+    *,
+    bins: int = 40,
+    marks: Mapping[str, float] | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """How the scores of real and of fake images spread over [0, 1]; ``marks`` names thresholds to draw."""
+    figure, (axis,) = _canvas(theme, height=3.3)
+    fake, p = np.asarray(is_fake, dtype=bool), np.asarray(p_fake, dtype=float)
+    for name, colour, kept in (("real", theme.real, ~fake), ("fake", theme.fake, fake)):
+        if kept.any():
+            shares, edges = np.histogram(p[kept], bins=bins, range=(0, 1))
+            axis.stairs(shares / kept.sum(), edges, color=colour, alpha=0.25, fill=True)
+            axis.stairs(shares / kept.sum(), edges, color=colour, linewidth=1.6, label=f"{name}  {kept.sum():,}")
+    for name, place in (marks or {}).items():
+        axis.axvline(place, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
+        axis.annotate(
+            clean_text(name),
+            (place, 0.98),
+            xycoords=axis.get_xaxis_transform(),
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=theme.faint,
+            parse_math=False,
+        )
+    axis.set_xlim(0, 1)
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _name(axis, theme, "score: probability of being fake", "share of images")
+    if len(p):
+        _legend(figure, theme)
+    else:
+        _note(axis, theme, "no images")
+    return figure
+
+
+def reliability_diagram(bins: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
+    """Promise against outcome: ``metrics.reliability``'s bins above, how many images each holds below."""
+    figure, (axis, below) = _canvas(theme, height=4.3, rows=(4, 1))
+    axis.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
+    axis.vlines(bins["mean_p_fake"], bins["mean_p_fake"], bins["share_fake"], colors=theme.faint, linewidth=1)
+    axis.plot(bins["mean_p_fake"], bins["share_fake"], color=theme.cycle[0], linewidth=1.8, marker="o", markersize=5)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.02, 1.02)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _name(axis, theme, y="share that was fake")
+    below.bar(bins["mean_p_fake"], bins["n"], width=0.045, color=theme.faint, alpha=0.6)
+    below.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _name(below, theme, "score: probability of being fake", "images")
+    return figure
+
+
+def line_chart(
+    lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    x: str,
+    y: str,
+    theme: Theme = LIGHT,
+    y_range: tuple[float, float] | None = None,
+) -> Figure:
+    """Plain named lines (x values or categories, y values), for curves of robustness and the like."""
+    figure, (axis,) = _canvas(theme, height=3.3)
+    for (name, (across, up)), colour in zip(lines.items(), _cycle(theme, len(lines)), strict=True):
+        axis.plot(
+            np.asarray(across),
+            np.asarray(up),
+            color=colour,
+            linewidth=1.8,
+            marker="o",
+            markersize=3.5,
+            label=clean_text(name),
+        )
+    if y_range:
+        axis.set_ylim(*y_range)
+    _name(axis, theme, x, y)
+    if len(lines) > 1:
+        _legend(figure, theme)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 160) -> None:
+    """Write a picture in the format of the path's suffix, under a temporary name first."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def figure_data_uri(figure: Figure) -> str:
+    """The picture as an SVG ``data:`` address: sharp at any size, and as an image it can run nothing."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+Draw = Callable[[Theme], Figure]

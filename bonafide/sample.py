@@ -1,0 +1,223 @@
+"""The embedded sample set: drawn portraits whose two classes differ in nothing but how the image was formed.
+
+Every portrait is a parametric drawing, made at twice the final size. A "real" one is then photographed by one of
+two simulated cameras (lens blur, Bayer mosaic, shot and read noise, demosaicing, tone curve, sharpening), a "fake"
+one is rendered by one of three simulated generators (a quantised latent, an upsampling chain, noise that went
+through that chain instead of a sensor). Sharpness and the power of the noise are then set to targets that are
+drawn alike for both, so that size, file statistics and appearance tell nothing, and the traces of formation all.
+
+A model trained here proves that the installation works; it says nothing about photographs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bonafide.errors import UsageError
+from bonafide.portraits import Floats, draw_portrait
+
+RECIPE = 1  # of the portraits and their traces; a change makes another set
+MARGIN = 8  # pixels cut off every side in the end, so that no filter's border shows
+REAL = ("camera_a", "camera_b")
+FAKE = ("gen_nearest", "gen_bilinear", "gen_transposed")
+_MARKER = ".bonafide-sample.json"
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """All that the bytes of a sample set depend on."""
+
+    n: int
+    size: int  # pixels of a side
+    seed: int
+    recipe: int = RECIPE
+
+
+# --- the formation of an image -------------------------------------------------------------------------------
+# Both give (clean, noise), the picture without its noise and the noise alone, each (H, W, 3) and sRGB-coded.
+
+
+def photograph(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """What a camera makes of a scene of twice its resolution."""
+    second = source == "camera_b"
+    lens = _blur(_to_linear(scene), 1.3 if second else 1.0)
+    light = _half(lens)
+    red, blue = (1.6, 1.9) if second else (2.0, 1.5)  # white balance: how much less these sensors see
+    gains = np.array([red, 1.0, blue], np.float32)
+    sites = _bayer_sites(light.shape[0], shift=second)
+    electrons = rng.uniform(300, 900)
+    raw = np.sum(light / gains * sites, axis=2)
+    shot = np.sqrt(raw / electrons) * rng.standard_normal(raw.shape, np.float32)
+    read = rng.uniform(0.002, 0.005) * rng.standard_normal(raw.shape, np.float32)
+    develop = partial(_develop, sites=sites, gains=gains, by_hue=second)
+    clean = develop(raw)
+    return clean, 0.025 * _unit(develop(raw + shot + read) - clean)
+
+
+def _bayer_sites(pixels: int, shift: bool) -> Floats:
+    """Which of R, G, B every pixel measures, one-hot (H, W, 3): RGGB, or GRBG when shifted by a column."""
+    y, x = np.mgrid[:pixels, :pixels]
+    x = x + shift
+    odd = y % 2 + x % 2
+    return np.stack([odd == 0, odd == 1, odd == 2], axis=2).astype(np.float32)
+
+
+def _develop(raw: Floats, sites: Floats, gains: Floats, by_hue: bool) -> Floats:
+    """Demosaic (bilinear, or bilinear in the differences to green), white balance, tone curve."""
+    cross = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
+    square = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+    balanced = raw[..., None] * sites * gains
+    green = _filter(balanced[..., 1], cross)
+    base = green if by_hue else np.zeros_like(green)
+    red, blue = (_filter(balanced[..., c] - base * sites[..., c], square) + base for c in (0, 2))
+    return _to_srgb(np.stack([red, green, blue], axis=2))
+
+
+def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """What a decoder makes of the same scene: latents at a half and a quarter of the size, upsampled.
+
+    The upsamplers are those whose periodic traces Odena et al., Distill 2016 (checkerboards), and Zhang et al.,
+    WIFS 2019 (spectral replicas), found in the images of real generators.
+    """
+    full = _to_srgb(_half(_to_linear(scene)))
+    half = _half(full)
+    latent = np.round(_half(half) * 48) / 48
+    upsample = partial(_upsample, how=source)
+    skip = 0.6  # how much of the detail that upsampling cannot give comes through skip connections
+    middle = upsample(latent)
+    middle = middle + skip * (half - upsample(_half(half)))
+    clean = upsample(middle)
+    clean = clean + skip * (full - upsample(half))
+    coarse, fine = (rng.standard_normal(level.shape, np.float32) for level in (latent, half))
+    return clean, 0.025 * _unit(upsample(fine + upsample(coarse)))
+
+
+def _upsample(image: Floats, how: str) -> Floats:
+    """Twice the size, by the last layer of a generator."""
+    height, width = image.shape[:2]
+    if how == "gen_nearest":
+        return cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+    if how == "gen_bilinear":
+        return cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    spread = np.zeros((2 * height, 2 * width, 3), np.float32)
+    spread[::2, ::2] = image
+    return _filter(spread, _TRANSPOSED)
+
+
+def _learned_kernel() -> Floats:
+    """A 4 x 4 kernel as training leaves it: an interpolator, its four phases not quite alike."""
+    line = np.array([1, 3, 3, 1]) / 4
+    kernel = np.outer(line, line) + np.random.default_rng(7).normal(0, 0.05, (4, 4))
+    return (kernel * 4 / kernel.sum()).astype(np.float32)
+
+
+_TRANSPOSED = _learned_kernel()
+
+
+# --- the same finish for both --------------------------------------------------------------------------------
+
+
+def finish(clean: Floats, noise: Floats, twin: Floats, quality: int) -> Floats:
+    """Clean plus noise, with the sharpness of ``twin`` and as many bytes as it takes at that JPEG quality.
+
+    The twin is the same portrait with no trace of either formation. Meeting its sharpness (the Laplacian's variance)
+    and its size in bytes by two knobs, the amount of sharpening and of noise, leaves neither to tell classes apart.
+    """
+    sharpness, size = _laplacian(twin).var(), len(encode(twin, quality))
+    low, high = 0.2, 5.0
+    image = clean
+    for _ in range(8):
+        amount = float(np.sqrt(low * high))
+        image = _sharpen_to(clean + np.float32(amount) * noise, sharpness)
+        low, high = (amount, high) if len(encode(image, quality)) < size else (low, amount)
+    return image
+
+
+def make_twin(reference: Floats, rng: np.random.Generator) -> Floats:
+    """The portrait with structureless noise of a drawn power (standard deviation 0.016..0.034)."""
+    power = np.float32(np.exp(rng.uniform(np.log(0.016), np.log(0.034))))
+    noise = rng.standard_normal(reference.shape, np.float32)
+    return _blur(reference, rng.uniform(0.4, 0.6)) + power * _unit(_blur(noise, 0.5))
+
+
+def _sharpen_to(image: Floats, target: float) -> Floats:
+    """Unsharp masking by the amount that makes the Laplacian's variance ``target``."""
+    detail = image - _blur(image, 1.0)
+    have, more = _laplacian(image), _laplacian(detail)
+    a, b, c = more.var(), 2 * np.mean(have * more), have.var() - target
+    amount = (-b + np.sqrt(max(b * b - 4 * a * c, 0.0))) / (2 * a)
+    return image + np.float32(amount) * detail
+
+
+def _unit(noise: Floats) -> Floats:
+    """Noise of unit power."""
+    return noise / noise.std()
+
+
+def encode(image: Floats, quality: int) -> bytes:
+    """A JPEG of the image without its margin."""
+    inner = np.clip(image[MARGIN:-MARGIN, MARGIN:-MARGIN], 0, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(inner * 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _laplacian(image: Floats) -> Floats:
+    return cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _blur(image: Floats, sigma: float) -> Floats:
+    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _filter(image: Floats, kernel: Floats) -> Floats:
+    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _half(image: Floats) -> Floats:
+    height, width = image.shape[:2]
+    return cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+
+
+def _to_linear(image: Floats) -> Floats:
+    return np.clip(image, 0, 1) ** 2
+
+
+def _to_srgb(image: Floats) -> Floats:
+    return np.sqrt(np.clip(image, 0, 1))
+
+
+# --- the set -------------------------------------------------------------------------------------------------
+
+
+def make_image(spec: SampleSpec, index: int) -> tuple[str, bytes]:
+    """The source and the JPEG bytes of one image; they depend on ``spec.seed``, ``spec.size`` and ``index`` alone."""
+    source = _source(index)
+    pixels = spec.size + 2 * MARGIN
+    pixels += -pixels % 4  # latents are a quarter of the size
+    rng = np.random.default_rng([spec.recipe, spec.seed, index])
+    scene = draw_portrait(2 * pixels, rng)
+    quality = int(rng.integers(86, 97))
+    twin = make_twin(_to_srgb(_half(_to_linear(scene))), rng)
+    clean, noise = (photograph if source in REAL else generate)(scene, source, rng)
+    return source, encode(finish(clean, noise, twin, quality), quality)
+
+
+def _source(index: int) -> str:
+    """Labels take turns, and within a label its sources."""
+    sources = FAKE if index % 2 else REAL
+    return sources[index // 2 % len(sources)]

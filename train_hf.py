@@ -1,0 +1,145 @@
+"""The main job: image folders in, a fine-tuned model folder with an honest report out.
+
+    python train_hf.py                                             the embedded sample, to see that everything works
+    python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
+    python train_hf.py --data DATA --model timm/convnextv2_atto.fcmae --num_train_epochs 5
+    torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
+
+Any field of a recipe and any flag of transformers' TrainingArguments can be given; the command line beats the recipe.
+Started again after a kill, the same command goes on from the last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from bonafide.report import write_report
+from transformers import set_seed
+from transformers.utils import logging
+
+from bonafide.data import FaceData, balanced_subset, load_data
+from bonafide.errors import usage_errors_exit
+from bonafide.evaluation import predict
+from bonafide.models import checkpoint_labels, load_model
+from bonafide.recipe import Recipe, read_recipe
+from bonafide.run import Run, on_main_process, versions
+from bonafide.sample import write_sample
+from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as told by `argv` (the process's own arguments when None)."""
+    started = time.monotonic()
+    recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
+    run = Run(args.output_dir)
+    say = print if PartialState().is_main_process else lambda *_: None
+
+    on_main_process(lambda: run.check_same(said, args))
+    if run.is_finished:
+        say(f"{run.folder} is finished: its report is {run.folder / 'report' / 'report.html'}. Nothing to do.")
+        return
+
+    # 1. Data: listed, checked, split. One process does it for all.
+    data = on_main_process(lambda: read_data(recipe, args.seed))
+    on_main_process(lambda: run.check_same_data(data.fingerprint()))
+    on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
+    say(describe(data))
+
+    # 2. Model: our labels in class order, seeded weights.
+    set_seed(args.seed)
+    model, processor = load_model(
+        recipe.model,
+        data.labels,
+        from_scratch=recipe.from_scratch,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    precision = "bf16" if args.bf16 else "float16" if args.fp16 else "float32"
+    say(f"model: {recipe.model}, {size:.1f} M parameters; {precision} on {args.device}, {args.world_size} process(es)")
+
+    # 3. Training, or going on with it.
+    args.output_dir = str(run.checkpoints)
+    trainer = build_trainer(model, processor, data, recipe, args)
+    on_main_process(lambda: drop_partial_checkpoints(run.checkpoints))
+    resume = last_complete_checkpoint(run.checkpoints)
+    if resume:
+        say(f"going on from {resume}")
+    trainer.train(resume_from_checkpoint=resume)
+
+    # 4. The model folder, and its predictions as anyone who loads it will get them: float32, eval preprocessing.
+    facts = {"real_label": data.real_label, "data_fingerprint": data.fingerprint(), "versions": versions()}
+    on_main_process(lambda: run.save_model(model, processor, facts))
+    trained, processor = load_model(str(run.folder), data.labels)
+    predictions = predict(trained, processor, data, workers=args.dataloader_num_workers)
+
+    # 5. The report, last of all: a run that has one is finished.
+    facts |= {
+        "recipe": said,
+        "counts": data.counts(),
+        "broken_files": [vars(file) for file in data.broken],
+        "splits_made_by_us": data.made_splits,
+        "parameters": round(size * 1e6),
+        "minutes": round((time.monotonic() - started) / 60, 2),
+        "continued_from_checkpoint": resume is not None,
+    }
+    if PartialState().is_main_process:
+        metrics = write_report(
+            run.folder / "report",
+            predictions,
+            labels=data.labels,
+            real_label=data.real_label,
+            history=trainer.state.log_history,
+            facts=facts,
+        )
+        if not recipe.keep_checkpoints:
+            run.drop_checkpoints()
+        say(results_table(metrics, run))
+    PartialState().wait_for_everyone()
+
+
+def read_data(recipe: Recipe, seed: int) -> FaceData:
+    """The recipe's data with its splits, cut down to the sizes that it asks for."""
+    folder = write_sample(Path("data/sample")) if recipe.data == "sample" else recipe.data
+    data = load_data(
+        folder,
+        real_label=recipe.real_label,
+        label_order=checkpoint_labels(recipe.model),
+        seed=seed,
+        validation_size=recipe.validation_size,
+        test_size=recipe.test_size,
+    )
+    limits = {"train": recipe.max_train_samples, "validation": recipe.max_eval_samples, "test": recipe.max_eval_samples}
+    for split, limit in limits.items():
+        if limit:
+            data.splits[split] = balanced_subset(data.splits[split], limit, seed)
+    return data
+
+
+def describe(data: FaceData) -> str:
+    """What was found, in a few lines."""
+    lines = [f"data: {data.origin}, labels {', '.join(data.labels)} (real: {data.real_label})"]
+    for split, rows in data.splits.items():
+        counts = Counter(rows["label"])
+        shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(data.labels))
+        lines.append(f"  {split:<10} {len(rows):>7,} images: {shares}")
+    if data.broken:
+        lines.append(f"  left out   {len(data.broken):>7,} broken files, such as {data.broken[0].reason}")
+    return "\n".join(lines)
+
+
+def results_table(metrics: dict, run: Run) -> str:
+    """The figures that decide, and where everything lies."""
+    return str(metrics)[:300]
+
+
+if __name__ == "__main__":
+    logging.set_verbosity_error()
+    with usage_errors_exit():
+        main()
