@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
-from bonafide.report import write_report
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -27,6 +27,7 @@ from bonafide.errors import usage_errors_exit
 from bonafide.evaluation import predict
 from bonafide.models import checkpoint_labels, load_model
 from bonafide.recipe import Recipe, read_recipe
+from bonafide.report import write_report
 from bonafide.run import Run, on_main_process, versions
 from bonafide.sample import write_sample
 from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = on_main_process(lambda: read_data(recipe, args.seed))
     on_main_process(lambda: run.check_same_data(data.fingerprint()))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
-    say(describe(data))
+    say(data.describe())
 
     # 2. Model: our labels in class order, seeded weights.
     set_seed(args.seed)
@@ -74,29 +75,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.train(resume_from_checkpoint=resume)
 
     # 4. The model folder, and its predictions as anyone who loads it will get them: float32, eval preprocessing.
-    facts = {"real_label": data.real_label, "data_fingerprint": data.fingerprint(), "versions": versions()}
+    fingerprint = data.fingerprint()
+    facts: dict[str, Any] = {"real_label": data.real_label, "data_fingerprint": fingerprint, "versions": versions()}
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
     predictions = predict(trained, processor, data, workers=args.dataloader_num_workers)
 
     # 5. The report, last of all: a run that has one is finished.
     facts |= {
+        "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
+        "model": recipe.model,
+        "data": data.origin,
+        "train_sources": sorted(set(data.splits["train"]["source"])),
         "recipe": said,
         "counts": data.counts(),
-        "broken_files": [vars(file) for file in data.broken],
+        "broken": [asdict(file) for file in data.broken],
         "splits_made_by_us": data.made_splits,
         "parameters": round(size * 1e6),
+        "processes": args.world_size,
         "minutes": round((time.monotonic() - started) / 60, 2),
         "continued_from_checkpoint": resume is not None,
     }
     if PartialState().is_main_process:
         metrics = write_report(
-            run.folder / "report",
+            run.folder,
             predictions,
             labels=data.labels,
             real_label=data.real_label,
             history=trainer.state.log_history,
             facts=facts,
+            load_thumbnail=data.load_image,
         )
         if not recipe.keep_checkpoints:
             run.drop_checkpoints()
@@ -122,21 +130,15 @@ def read_data(recipe: Recipe, seed: int) -> FaceData:
     return data
 
 
-def describe(data: FaceData) -> str:
-    """What was found, in a few lines."""
-    lines = [f"data: {data.origin}, labels {', '.join(data.labels)} (real: {data.real_label})"]
-    for split, rows in data.splits.items():
-        counts = Counter(rows["label"])
-        shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(data.labels))
-        lines.append(f"  {split:<10} {len(rows):>7,} images: {shares}")
-    if data.broken:
-        lines.append(f"  left out   {len(data.broken):>7,} broken files, such as {data.broken[0].reason}")
-    return "\n".join(lines)
-
-
-def results_table(metrics: dict, run: Run) -> str:
+def results_table(metrics: dict[str, Any], run: Run) -> str:
     """The figures that decide, and where everything lies."""
-    return str(metrics)[:300]
+    figures = metrics["figures"]
+    lines = ["", metrics["conclusion"], "", f"{'test':<28}{'value':>8}   95 % interval"]
+    for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
+        figure = figures[name]
+        lines.append(f"  {name:<26}{figure['value']:>8.3f}   {figure['low']:.3f} to {figure['high']:.3f}")
+    lines += ["", f"model   {run.folder}", f"report  {run.folder / 'report' / 'report.html'}"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+from PIL import Image
 
 from bonafide.errors import UsageError
+from bonafide.images import decode_image
 from bonafide.listing import SPLITS, BrokenFile, Listing, find_real_label, image_bytes, list_data
 from bonafide.splits import assign_splits, merge_groups
 
@@ -47,6 +49,7 @@ class FaceData:
     broken: list[BrokenFile]
     origin: str
     made_splits: list[str] = field(default_factory=list)
+    _rows: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
 
     @property
     def real_index(self) -> int:
@@ -63,6 +66,26 @@ class FaceData:
                 for (label, source), n in sorted(counts.items())
             ]
         return rows
+
+    def describe(self) -> str:
+        """What was found, in a few lines for a person."""
+        lines = [f"data: {self.origin}, labels {', '.join(self.labels)} (real: {self.real_label})"]
+        for split, rows in self.splits.items():
+            counts = Counter(rows["label"])
+            shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(self.labels))
+            lines.append(f"  {split:<10} {len(rows):>7,} images: {shares}")
+        if self.broken:
+            example = self.broken[0]
+            lines.append(f"  left out   {len(self.broken):>7,} broken files, such as {example.path}: {example.reason}")
+        return "\n".join(lines)
+
+    def load_image(self, path: str) -> Image.Image:
+        """The RGB picture of a value of the ``path`` column. Raises ImageError, or KeyError for an unknown path."""
+        if not self._rows:
+            for split, rows in self.splits.items():
+                self._rows.update((name, (split, i)) for i, name in enumerate(rows["path"]))
+        split, i = self._rows[path]
+        return decode_image(image_bytes(self.splits[split][i]["image"]), name=path)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any path, label, source or split; the report and the model carry it."""

@@ -132,7 +132,8 @@ class FaceDetector:
                         f"{self.weights} is not a YuNet model", f"get {YUNET_FILE} from {YUNET_REPO} on the Hub"
                     ) from error
             else:
-                detector = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+                folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]
+                detector = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
             self._local.detector = detector
         return detector
 
@@ -162,7 +163,7 @@ class FaceDetector:
         for (x, y, width, height), weight in zip(boxes, np.ravel(weights), strict=True):
             left, top = (x - rim) / scale, (y - rim) / scale
             box = _clamp((left, top, left + width / scale, top + height / scale), image.size)
-            score = float(1 - np.exp(-max(weight, 0.0) / 4))
+            score = float(1 - np.exp(-max(weight, 0.0) / 2.5))
             if box is not None and score >= self.threshold:
                 faces.append(Face(box, score))
         return faces

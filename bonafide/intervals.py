@@ -190,15 +190,17 @@ def bootstrap_samples(
             f"no bootstrap for the figures {', '.join(unknown)}", f"choose among {', '.join(BOOTSTRAP_FIGURES)}"
         )
     fake, scores = np.asarray(is_fake, dtype=bool), np.asarray(p_fake, dtype=float)
+    if not len(fake):
+        return {name: np.full(n_resamples, np.nan) for name in figures}
     right = np.asarray(truth) == np.asarray(called)
     means = _mean_terms(fake, scores, np.asarray(truth), right, np.asarray(called_fake, dtype=bool))
     excess = np.zeros((len(fake), ECE_BINS))
-    excess[np.arange(len(fake)), ece_bins(scores)] = (scores - fake) / max(len(fake), 1)
+    excess[np.arange(len(fake)), ece_bins(scores)] = (scores - fake) / len(fake)
     blocks: list[dict[str, FloatArray]] = []
     for weights in resample_weights(strata, n_resamples, seed):
         values = {name: weights @ means[name] for name in figures if name in means}
         if "ece" in figures:
-            values["ece"] = np.abs(weights @ excess).sum(axis=1) if len(fake) else np.full(len(weights), np.nan)
+            values["ece"] = np.abs(weights @ excess).sum(axis=1)
         if set(figures) & set(_CURVES):
             values |= {k: v for k, v in weighted_curves(fake, scores, weights).items() if k in figures}
         blocks.append(values)
@@ -237,7 +239,7 @@ def ece_bins(p_fake: FloatArray) -> NDArray[np.int64]:
 def weighted_curves(fake: NDArray[np.bool_], scores: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
     """Rank figures for b weightings of the same n images: weights (b, n) -> each figure (b,), ties sharing a step."""
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) if len(scores) else np.empty(0, int)
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     weights = weights[:, order]
     tp = np.pad(np.cumsum(weights * fake[order], axis=1)[:, ends], ((0, 0), (1, 0)))  # (b, thresholds + 1)
     fp = np.pad(np.cumsum(weights * ~fake[order], axis=1)[:, ends], ((0, 0), (1, 0)))

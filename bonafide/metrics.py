@@ -93,9 +93,9 @@ def predictions_frame(
     names = [labels[t] if isinstance(t, int | np.integer) else str(t) for t in truth]
     if unknown := sorted(set(names) - set(labels)):
         raise ValueError(f"unknown labels in truth: {', '.join(unknown)}")
-    frame = pd.DataFrame({"path": list(path)}, dtype=object)
+    frame = pd.DataFrame({"path": [_utf8(name) for name in path]}, dtype=object)
     for name, values in (("split", split), ("source", source), ("group", group)):
-        frame[name] = values if isinstance(values, str) else list(values)
+        frame[name] = _utf8(values) if isinstance(values, str) else [_utf8(value) for value in values]
     frame["label"] = names
     frame["prediction"] = [labels[i] for i in rows.argmax(axis=1)] if len(rows) else []
     frame["p_fake"] = fake_probability(rows, labels.index(real_label))
@@ -104,6 +104,11 @@ def predictions_frame(
             frame[column] = values
     text = ["path", "split", "source", "group", "label", "prediction"]
     return frame.astype(dict.fromkeys(text, "str"))
+
+
+def _utf8(text: str) -> str:
+    """Columns of text are UTF-8: of a file name that is not, the odd bytes become escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def score_matrix(predictions: pd.DataFrame, labels: Sequence[str]) -> FloatArray:
@@ -235,8 +240,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of a predictions table's figures, images drawn again within each (label, source).
 
-    They say how far the figures would move with other images of *these* sources, nothing about other sources. Where all
-    resamples agree because nothing was wrong, the exact binomial bound stands in for an interval of no width.
+    They say how far the figures would move with other images of *these* sources, nothing about other sources. Where
+    all resamples agree because nothing was wrong, the exact binomial bound stands in for an interval of no width, or
+    NaN where there is none.
     """
     samples = table_samples(predictions, figures, real_label=real_label, n_resamples=n_resamples, seed=seed)
     fake = (predictions["label"] != real_label).to_numpy()
@@ -247,8 +253,9 @@ def bootstrap(
     intervals = {}
     for name, values in samples.items():
         low, high = np.quantile(values, [0.025, 0.975])
-        if low == high and name in sizes and np.min([abs(low), abs(low - 1)]) < 1e-9:
-            low, high = clopper_pearson(round(low) * sizes[name], sizes[name])
+        if high - low < 1e-9:
+            perfect = name in sizes and min(abs(low), abs(low - 1)) < 1e-9
+            low, high = clopper_pearson(round(low) * sizes[name], sizes[name]) if perfect else (np.nan, np.nan)
         intervals[name] = Interval(float(low), float(high))
     return intervals
 
@@ -319,7 +326,8 @@ def source_summary(table: pd.DataFrame, min_images: int = WORST_MIN_IMAGES) -> F
     ``macro_auc`` and ``macro_recall`` over fake sources, ``macro_fpr`` over real ones; ``worst_fake`` (lowest AUC) and
     ``worst_real`` (highest FPR) as {source, label, n, auc, recall or fpr}, None without a source of ``min_images``.
     """
-    real, fake = table[table["is_real"]], table[~table["is_real"].astype(bool)]
+    is_real = table["is_real"].astype(bool)
+    real, fake = table[is_real], table[~is_real]
 
     def worst(rows: pd.DataFrame, by: str, rate: str) -> Figures | None:
         rows = rows[(rows["n"] >= min_images) & rows[by].notna()]

@@ -119,7 +119,7 @@ def plain(value: object) -> str:
 
 
 def cell(value: object) -> str:
-    """A table's cell as text."""
+    """A table's cell as text; three decimals, or the power of ten where they would all be 0."""
     if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
         return "–"
     if isinstance(value, bool | np.bool_):
@@ -127,7 +127,8 @@ def cell(value: object) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return f"{value:.3f}"
+        number = float(value)
+        return f"{number:.1e}" if 0 < abs(number) < 5e-4 else f"{number:.3f}"
     return plain(value)
 
 

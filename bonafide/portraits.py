@@ -22,14 +22,14 @@ class Canvas:
         back = np.linalg.inv(self.turn).astype(np.float32)
         dx, dy = x - np.float32(self.origin[0]), y - np.float32(self.origin[1])
         self.x, self.y = back[0, 0] * dx + back[0, 1] * dy, back[1, 0] * dx + back[1, 1] * dy
-        self.rgb: Floats = np.zeros((pixels, pixels, 3), np.float32)
+        self.planes: Floats = np.zeros((3, pixels, pixels), np.float32)  # R, G, B: planes are quicker than pixels
 
     def mask(self, points: NDArray[np.float64], soft: float = 0.0) -> Floats:
         """Coverage (H, W) in 0..1 of a polygon (k, 2), its edge blurred by ``soft`` units."""
         at = points @ self.turn.T + self.origin
         polygon = np.zeros((self.pixels, self.pixels), np.uint8)
         cv2.fillPoly(polygon, [np.round(at * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        mask = polygon.astype(np.float32) / 255
+        mask = polygon.astype(np.float32) / np.float32(255)
         sigma = soft * float(np.hypot(*self.turn[0]))
         if sigma > 0:
             low = np.clip(at.min(axis=0) - 4 * sigma - 2, 0, self.pixels - 1).astype(int)
@@ -38,15 +38,18 @@ class Canvas:
             mask[box] = cv2.GaussianBlur(mask[box], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         return mask
 
-    def paint(self, mask: Floats, colour: NDArray[np.floating], opacity: float = 1.0) -> None:
-        """Lay a colour (3,) or an image (H, W, 3) over the drawing."""
+    def paint(
+        self, mask: Floats, colour: NDArray[np.floating], opacity: float = 1.0, light: Floats | None = None
+    ) -> None:
+        """Lay a colour (3,), times a field of light (H, W) where given, over the drawing."""
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             return
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        paint = colour.astype(np.float32)
-        paint = paint[box] if paint.ndim == 3 else paint
-        self.rgb[box] += (mask[box] * np.float32(opacity))[..., None] * (paint - self.rgb[box])
+        cover = mask[box] * np.float32(opacity)
+        for plane, value in zip(self.planes, colour.astype(np.float32), strict=True):
+            paint = value if light is None else value * light[box]
+            plane[box] += cover * (paint - plane[box])
 
 
 def oval(
@@ -70,10 +73,11 @@ def natural_texture(pixels: int, rng: np.random.Generator, slope: float, stretch
 
     Field, J. Opt. Soc. Am. A 4(12), 1987: slope is about 1. ``stretch`` > 1 draws it out vertically, as hair.
     """
-    frequency = np.hypot(np.fft.fftfreq(pixels)[:, None] * stretch, np.fft.rfftfreq(pixels)[None, :])
+    down, along = (f(pixels).astype(np.float32) for f in (np.fft.fftfreq, np.fft.rfftfreq))
+    frequency = np.hypot(down[:, None] * np.float32(stretch), along[None, :])
     frequency[0, 0] = np.inf
     white = scipy.fft.rfft2(rng.standard_normal((pixels, pixels), dtype=np.float32))
-    field = scipy.fft.irfft2(white / (frequency**slope).astype(np.float32), s=(pixels, pixels))
+    field = scipy.fft.irfft2(white / frequency ** np.float32(slope), s=(pixels, pixels))
     return (field - field.mean()) / field.std()
 
 
@@ -142,57 +146,58 @@ def draw_portrait(pixels: int, rng: np.random.Generator) -> Floats:
     head = oval(0, 0, width, 1.0, power=rng.uniform(2.0, 2.35), taper=jaw)
     light = rng.uniform(-0.9, 0.9), rng.uniform(-0.7, -0.1)
     shade = _ball_shade(canvas, width, light)
-    strands = np.clip(1 + 0.22 * natural_texture(pixels, rng, 0.9, stretch=4.0), 0.3, 1.9)[..., None]
-    locks = np.clip(hair * strands * shade**0.6, 0, 1)
-    pores = 1 + 0.035 * natural_texture(pixels, rng, 0.8)[..., None]
-    lit_skin = np.clip(skin * shade * pores, 0, 1)
+    grain = natural_texture(pixels, rng, 0.8)
+    strands = np.clip(1 + 0.22 * natural_texture(pixels, rng, 0.9, stretch=4.0), 0.3, 1.9) * (0.3 + 0.7 * shade)
+    skin_light = shade * (1 + 0.035 * grain)
 
     _draw_background(canvas, rng)
     length = rng.choice([0.0, 0.25, 0.9, 1.5])
     if length:
-        canvas.paint(canvas.mask(oval(0, -0.15 + length / 2, width + 0.26, 1.0 + length / 2, 2.6), 0.02), locks)
-    _draw_body(canvas, rng, np.clip(skin * pores * (0.62 + 0.2 * canvas.y[..., None] / 2), 0, 1), width)
+        back = oval(0, -0.15 + length / 2, width + 0.26, 1.0 + length / 2, 2.6)
+        canvas.paint(canvas.mask(back, 0.02), hair, light=strands)
+    _draw_body(canvas, rng, skin, grain, width)
     for side in (-1, 1):
-        canvas.paint(canvas.mask(oval(side * width, 0.06, 0.1, 0.2), 0.01), lit_skin * 0.88)
+        canvas.paint(canvas.mask(oval(side * width, 0.06, 0.1, 0.2), 0.01), skin * 0.88, light=skin_light)
     face = canvas.mask(head, 0.008)
-    canvas.paint(face, lit_skin)
+    canvas.paint(face, skin, light=skin_light)
     _draw_features(canvas, rng, face, skin, hair, width)
-    _draw_hair_front(canvas, rng, locks, width)
-    return np.clip(canvas.rgb, 0.02, 0.98)
+    _draw_hair_front(canvas, rng, hair, strands, width)
+    return np.clip(np.moveaxis(canvas.planes, 0, -1), 0.02, 0.98)
 
 
 def _ball_shade(canvas: Canvas, width: float, light: tuple[float, float]) -> Floats:
-    """Lambert's law on an ellipsoid as large as the head, over an ambient floor: (H, W, 1), about 0.5..1.15."""
-    nx, ny = canvas.x / (width * 1.25), canvas.y / 1.3
+    """Lambert's law on an ellipsoid about the head, over an ambient floor: (H, W), about 0.5..1.15."""
+    nx, ny = canvas.x / np.float32(width * 1.25), canvas.y / np.float32(1.3)
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.02, 1))
-    toward = np.array([*light, 1.0]) / np.sqrt(1 + light[0] ** 2 + light[1] ** 2)
-    return (0.48 + 0.66 * np.clip(nx * toward[0] + ny * toward[1] + nz * toward[2], 0, 1)).astype(np.float32)[..., None]
+    toward = (np.array([*light, 1.0]) / np.sqrt(1 + light[0] ** 2 + light[1] ** 2)).astype(np.float32)
+    return 0.48 + 0.66 * np.clip(nx * toward[0] + ny * toward[1] + nz * toward[2], 0, 1)
 
 
 def _draw_background(canvas: Canvas, rng: np.random.Generator) -> None:
-    top, bottom = _colour(_PLACES, rng), _colour(_PLACES, rng)
-    ramp = np.clip(0.5 + 0.3 * (canvas.y + rng.normal(0, 0.4) * canvas.x), 0, 1)[..., None]
-    canvas.rgb = (top + ramp * (bottom - top)).astype(np.float32)
-    for _ in range(rng.integers(3, 9)):  # things out of focus
-        thing = oval(
-            rng.uniform(-2, 2), rng.uniform(-2, 1.5), rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.7), rng.uniform(2, 5)
-        )
-        canvas.paint(canvas.mask(thing, rng.uniform(0.03, 0.12)), _colour(_PLACES, rng, 0.12), rng.uniform(0.3, 0.7))
-    field = natural_texture(canvas.pixels, rng, rng.uniform(1.2, 1.6))
-    tint = rng.normal(1, 0.12, 3).astype(np.float32)
-    canvas.rgb += np.float32(rng.uniform(0.03, 0.07)) * field[..., None] * tint
+    """A gradient, things out of focus, and a texture with the spectrum of natural scenes."""
+    everywhere = np.ones_like(canvas.x)
+    canvas.paint(everywhere, _colour(_PLACES, rng))
+    tilt = np.float32(rng.normal(0, 0.4))
+    canvas.paint(np.clip(0.5 + 0.3 * (canvas.y + tilt * canvas.x), 0, 1), _colour(_PLACES, rng))
+    for _ in range(rng.integers(3, 9)):
+        x, y, width, height = rng.uniform([-2, -2, 0.1, 0.1], [2, 1.5, 0.5, 0.7])
+        thing = canvas.mask(oval(x, y, width, height, rng.uniform(2, 5)), rng.uniform(0.03, 0.12))
+        canvas.paint(thing, _colour(_PLACES, rng, 0.12), rng.uniform(0.3, 0.7))
+    field = np.float32(rng.uniform(0.03, 0.07)) * natural_texture(canvas.pixels, rng, rng.uniform(1.2, 1.6))
+    for plane, tint in zip(canvas.planes, rng.normal(1, 0.12, 3).astype(np.float32), strict=True):
+        plane += tint * field
 
 
-def _draw_body(canvas: Canvas, rng: np.random.Generator, skin: Floats, width: float) -> None:
+def _draw_body(canvas: Canvas, rng: np.random.Generator, skin: Floats, grain: Floats, width: float) -> None:
+    """Neck, shoulders and a collar; the cloth takes the skin's grain, made stronger, for its weave."""
     neck = width * rng.uniform(0.55, 0.68)
-    canvas.paint(canvas.mask(oval(0, 1.05, neck, 0.75, 4), 0.015), skin)
-    weave = 1 + 0.10 * natural_texture(canvas.pixels, rng, 0.8)[..., None]
-    fall = np.clip(1.15 - 0.18 * np.abs(canvas.x), 0.5, 1.2)[..., None]
-    cloth = np.clip(_colour(_CLOTHES, rng) * weave * fall, 0, 1)
+    neck_light = (1 + 0.035 * grain) * (0.62 + 0.1 * canvas.y)
+    canvas.paint(canvas.mask(oval(0, 1.05, neck, 0.75, 4), 0.015), skin, light=neck_light)
+    cloth_light = (1 + 0.10 * grain) * np.clip(1.15 - 0.18 * np.abs(canvas.x), 0.5, 1.2)
     shoulders = canvas.mask(oval(0, 2.55, rng.uniform(1.5, 1.8), rng.uniform(1.15, 1.3), 2.6), 0.01)
     collar = canvas.mask(oval(0, 1.28, neck * rng.uniform(1.05, 1.3), rng.uniform(0.25, 0.5), 2), 0.01)
-    canvas.paint(shoulders * (1 - collar), cloth)
-    canvas.paint(shoulders * collar, skin)
+    canvas.paint(shoulders * (1 - collar), _colour(_CLOTHES, rng), light=cloth_light)
+    canvas.paint(shoulders * collar, skin, light=neck_light)
 
 
 def _draw_features(
@@ -256,16 +261,13 @@ def _draw_mouth(canvas: Canvas, rng: np.random.Generator, skin: Floats, y: float
     canvas.paint(canvas.mask(oval(0, y + 0.17, 0.13, 0.03), 0.03), skin * 0.72, 0.5)
 
 
-def _draw_hair_front(canvas: Canvas, rng: np.random.Generator, locks: Floats, width: float) -> None:
-    """A cap over the skull, cut off along a hairline with a parting; nothing for some bald heads."""
+def _draw_hair_front(canvas: Canvas, rng: np.random.Generator, hair: Floats, strands: Floats, width: float) -> None:
+    """A cap over the skull, cut off along a hairline with a parting; a few heads are bald."""
     if rng.random() < 0.06:
         return
     cap = canvas.mask(oval(0, -0.12, width + rng.uniform(0.06, 0.14), 1.0 + rng.uniform(0, 0.12), 2.2), 0.012)
-    parting, height, sides = rng.uniform(-0.35, 0.35), rng.uniform(-0.68, -0.42), rng.uniform(0.5, 1.6)
-    hairline = (
-        height
-        - 0.25 * np.exp(-(((canvas.x - parting) / 0.25) ** 2))
-        + sides * np.clip(np.abs(canvas.x) - 0.35, 0, 1) ** 1.5 * 3
-    )
-    edge = np.clip((hairline - canvas.y) / 0.05 + 0.5, 0, 1).astype(np.float32)
-    canvas.paint(cap * edge, locks)
+    parting, height, sides = rng.uniform([-0.35, -0.68, 1.5], [0.35, -0.42, 4.8]).astype(np.float32)
+    hairline = height - 0.25 * np.exp(-(((canvas.x - parting) * 4) ** 2))
+    hairline += sides * np.clip(np.abs(canvas.x) - 0.35, 0, 1) ** 1.5
+    edge = np.clip((hairline - canvas.y) * 20 + 0.5, 0, 1)
+    canvas.paint(cap * edge, hair, light=strands)

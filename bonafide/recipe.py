@@ -78,7 +78,8 @@ DEFAULTS: dict[str, Any] = {
 # Flags that change neither the data nor the weights: a run may be continued with others.
 HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
-    "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor",
+    "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
     "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
 }  # fmt: skip
@@ -110,17 +111,20 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         parser.parse_known_args(_as_flags(values))
     except UsageError as error:
         raise UsageError(f"{source}{error}", error.hint) from error
-    recipe, args, unknown = parser.parse_args_into_dataclasses(
-        _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        recipe, args, unknown = parser.parse_args_into_dataclasses(
+            _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:  # settings that TrainingArguments finds at odds with each other
+        raise UsageError(f"{source}{' '.join(str(error).split())}", "change one of these settings") from error
     for word in unknown:
         _refuse_unknown(word.split("=")[0].lstrip("-"), known, "flag" if word.startswith("-") else "argument", "")
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
     check_recipe(recipe, args)
-    said = {*defaults, *(word.lstrip("-").split("=")[0] for word in argv if word.startswith("--"))} & known
+    said = {*defaults, *(word.lstrip("-").split("=")[0] for word in argv if word.startswith("--"))} & known - HARMLESS
     effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
-    return recipe, args, {key: value for key, value in effective.items() if value is not None}
+    return recipe, args, {key: value for key, value in effective.items() if value is not None and key not in HARMLESS}
 
 
 def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
@@ -153,7 +157,7 @@ def changed_keys(stored: dict[str, Any], now: dict[str, Any], args: TrainingArgu
     """Keys by which a stored run differs from this one in what it would compute: ``key: old -> new``."""
     defaults = {**asdict(Recipe()), **TrainingArguments(output_dir="unused", use_cpu=True).to_dict()}
     differences = []
-    for key in sorted((stored.keys() | now.keys()) - HARMLESS - {"data_fingerprint"}):
+    for key in sorted((stored.keys() | now.keys()) - {"data_fingerprint"}):
         old, new = stored.get(key, defaults.get(key)), now.get(key, defaults.get(key))
         if _plain(old) != _plain(new):
             differences.append(f"{key}: {old} -> {new}")

@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -47,6 +46,10 @@ class SampleSpec:
     recipe: int = RECIPE
 
 
+_GREY = np.array([0, 0.5, 0.5], np.float32)  # OpenCV's zero of chroma
+_FINE = np.array([0.9, 0.3, 0.3], np.float32)  # standard deviations of noise in Y, Cr, Cb, above and
+_COARSE = np.array([0.35, 0.15, 0.15], np.float32)  # below a Gaussian's cut at sigma 1 pixel
+
 # --- the formation of an image -------------------------------------------------------------------------------
 # Both give (clean, noise), the picture without its noise and the noise alone, each (H, W, 3) and sRGB-coded.
 
@@ -54,7 +57,7 @@ class SampleSpec:
 def photograph(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """What a camera makes of a scene of twice its resolution."""
     second = source == "camera_b"
-    lens = _blur(_to_linear(scene), 1.3 if second else 1.0)
+    lens = _blur(_to_linear(scene), 1.3 if second else 1.5)
     light = _half(lens)
     red, blue = (1.6, 1.9) if second else (2.0, 1.5)  # white balance: how much less these sensors see
     gains = np.array([red, 1.0, blue], np.float32)
@@ -65,7 +68,7 @@ def photograph(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Fl
     read = rng.uniform(0.002, 0.005) * rng.standard_normal(raw.shape, np.float32)
     develop = partial(_develop, sites=sites, gains=gains, by_hue=second)
     clean = develop(raw)
-    return clean, 0.025 * _unit(develop(raw + shot + read) - clean)
+    return clean, 0.02 * _unit(develop(raw + shot + read) - clean)
 
 
 def _bayer_sites(pixels: int, shift: bool) -> Floats:
@@ -78,8 +81,8 @@ def _bayer_sites(pixels: int, shift: bool) -> Floats:
 
 def _develop(raw: Floats, sites: Floats, gains: Floats, by_hue: bool) -> Floats:
     """Demosaic (bilinear, or bilinear in the differences to green), white balance, tone curve."""
-    cross = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
-    square = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+    cross = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / np.float32(4)
+    square = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / np.float32(4)
     balanced = raw[..., None] * sites * gains
     green = _filter(balanced[..., 1], cross)
     base = green if by_hue else np.zeros_like(green)
@@ -95,7 +98,7 @@ def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floa
     """
     full = _to_srgb(_half(_to_linear(scene)))
     half = _half(full)
-    latent = np.round(_half(half) * 48) / 48
+    latent = np.round(_half(half) * np.float32(48)) / np.float32(48)
     upsample = partial(_upsample, how=source)
     skip = 0.6  # how much of the detail that upsampling cannot give comes through skip connections
     middle = upsample(latent)
@@ -103,7 +106,7 @@ def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floa
     clean = upsample(middle)
     clean = clean + skip * (full - upsample(half))
     coarse, fine = (rng.standard_normal(level.shape, np.float32) for level in (latent, half))
-    return clean, 0.025 * _unit(upsample(fine + upsample(coarse)))
+    return clean, 0.02 * _unit(upsample(fine + upsample(coarse)))
 
 
 def _upsample(image: Floats, how: str) -> Floats:
@@ -137,7 +140,7 @@ def finish(clean: Floats, noise: Floats, twin: Floats, quality: int) -> Floats:
     The twin is the same portrait with no trace of either formation. Meeting its sharpness (the Laplacian's variance)
     and its size in bytes by two knobs, the amount of sharpening and of noise, leaves neither to tell classes apart.
     """
-    sharpness, size = _laplacian(twin).var(), len(encode(twin, quality))
+    sharpness, size = _laplacian(cv2.cvtColor(twin, cv2.COLOR_RGB2GRAY)).var(), len(encode(twin, quality))
     low, high = 0.2, 5.0
     image = clean
     for _ in range(8):
@@ -148,24 +151,29 @@ def finish(clean: Floats, noise: Floats, twin: Floats, quality: int) -> Floats:
 
 
 def make_twin(reference: Floats, rng: np.random.Generator) -> Floats:
-    """The portrait with structureless noise of a drawn power (standard deviation 0.016..0.034)."""
-    power = np.float32(np.exp(rng.uniform(np.log(0.016), np.log(0.034))))
+    """The portrait with structureless noise of a drawn power (standard deviation 0.012..0.028)."""
+    power = np.float32(np.exp(rng.uniform(np.log(0.012), np.log(0.028))))
     noise = rng.standard_normal(reference.shape, np.float32)
     return _blur(reference, rng.uniform(0.4, 0.6)) + power * _unit(_blur(noise, 0.5))
 
 
 def _sharpen_to(image: Floats, target: float) -> Floats:
-    """Unsharp masking by the amount that makes the Laplacian's variance ``target``."""
-    detail = image - _blur(image, 1.0)
-    have, more = _laplacian(image), _laplacian(detail)
+    """Unsharp masking of the luma by the amount that makes the Laplacian's variance ``target``."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    detail = luma - _blur(luma, 1.0)
+    have, more = _laplacian(luma), _laplacian(detail)
     a, b, c = more.var(), 2 * np.mean(have * more), have.var() - target
     amount = (-b + np.sqrt(max(b * b - 4 * a * c, 0.0))) / (2 * a)
-    return image + np.float32(amount) * detail
+    return image + np.float32(amount) * detail[..., None]
 
 
 def _unit(noise: Floats) -> Floats:
-    """Noise of unit power."""
-    return noise / noise.std()
+    """The same power in every noise: in luma and chroma, in the fine band and in the coarse one."""
+    luma_chroma = cv2.cvtColor(noise, cv2.COLOR_RGB2YCrCb) - _GREY
+    coarse = _blur(luma_chroma, 1.0)
+    fine = luma_chroma - coarse
+    shaped = fine * (_FINE / fine.std(axis=(0, 1))) + coarse * (_COARSE / coarse.std(axis=(0, 1)))
+    return cv2.cvtColor(shaped + _GREY, cv2.COLOR_YCrCb2RGB)
 
 
 def encode(image: Floats, quality: int) -> bytes:
@@ -176,8 +184,8 @@ def encode(image: Floats, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _laplacian(image: Floats) -> Floats:
-    return cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F, borderType=cv2.BORDER_REFLECT_101)
+def _laplacian(luma: Floats) -> Floats:
+    return cv2.Laplacian(luma, cv2.CV_32F, borderType=cv2.BORDER_REFLECT_101)
 
 
 def _blur(image: Floats, sigma: float) -> Floats:
@@ -221,3 +229,60 @@ def _source(index: int) -> str:
     """Labels take turns, and within a label its sources."""
     sources = FAKE if index % 2 else REAL
     return sources[index // 2 % len(sources)]
+
+
+def write_sample(out: Path, n: int = 640, size: int = 160, seed: int = 0) -> Path:
+    """Write ``n`` images of ``size`` pixels a side as ``out/{real,fake}/{source}/NNNN.jpg`` with a metadata.csv.
+
+    Half are real (two cameras), half fake (three generators); every image shows a person of its own, so ``group``
+    is the image's. The bytes depend on ``n``, ``size`` and ``seed`` alone. A folder that holds this very set is
+    left as it is; the folder appears complete or not at all. Returns ``out``.
+
+    Raises UsageError for n < 20, a size outside 32..1024, or an ``out`` that holds anything else.
+    """
+    if n < 20 or not 32 <= size <= 1024 or seed < 0:
+        raise UsageError(
+            f"no sample of {n} images of {size} pixels with seed {seed}",
+            "give at least 20 images, a size of 32 to 1024 and a seed of 0 or more",
+        )
+    out, spec = Path(out), SampleSpec(n, size, seed)
+    if _is_complete(out, spec):
+        return out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not this sample set", "name a new folder, or remove this one first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary, "sample")
+        _write_folder(folder, spec)
+        try:
+            folder.rename(out)
+        except OSError:  # another process (a rank, say) was quicker with the same set
+            if not _is_complete(out, spec):
+                raise
+    return out
+
+
+def _is_complete(out: Path, spec: SampleSpec) -> bool:
+    try:
+        written = json.loads((out / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return written == asdict(spec) and sum(1 for _ in out.glob("*/*/*.jpg")) == spec.n
+
+
+def _write_folder(folder: Path, spec: SampleSpec) -> None:
+    counts = dict.fromkeys(REAL + FAKE, 0)
+    rows = []
+    # Threads: nearly all of the work is OpenCV's, NumPy's and libjpeg's, which let go of the interpreter.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = pool.map(partial(make_image, spec), range(spec.n))
+        for index, (source, data) in enumerate(tqdm(images, "sample", spec.n, unit="image")):
+            label = "real" if source in REAL else "fake"
+            path = folder / label / source / f"{counts[source]:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            counts[source] += 1
+            rows.append((path.relative_to(folder).as_posix(), label, source, f"person_{index:04d}"))
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file_name", "label", "source", "group"), *sorted(rows)])
+    (folder / _MARKER).write_text(json.dumps(asdict(spec)) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -124,6 +125,17 @@ class HighPassCallback(TrainerCallback):
         project_high_pass(stem(model))
 
 
+class EpochLines(ProgressCallback):
+    """The progress bar, and one readable line an evaluation in place of a dictionary."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if state.is_world_process_zero and self.training_bar is not None and "eval_loss" in (logs or {}):
+            names = {"eval_loss": "loss", "eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER"}
+            figures = "  ".join(f"{name} {logs[key]:.4f}" for key, name in names.items() if key in logs)
+            trained = [f"{row['loss']:.4f}" for row in state.log_history if "loss" in row][-1:] or ["-"]
+            self.training_bar.write(f"epoch {state.epoch:5.2f}  training loss {trained[0]}  validation {figures}")
+
+
 class FaceTrainer(Trainer):
     """`Trainer` with our sampler and loss, decay where it belongs, and checkpoints that count only when complete."""
 
@@ -222,7 +234,7 @@ def build_trainer(
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     if recipe.high_pass_stem:
         callbacks.append(HighPassCallback())
-    return FaceTrainer(
+    trainer = FaceTrainer(
         model=model,
         args=args,
         train_dataset=ImageRows(train, TrainTransform(processor, recipe.augmentation), args.seed),
@@ -233,3 +245,7 @@ def build_trainer(
         sampler=EpochSampler(len(train), args.seed, weights),
         loss_weights=loss_weights,
     )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(EpochLines())
+    return trainer

@@ -18,7 +18,14 @@ from numpy.random import Generator
 from PIL import Image
 from PIL.Image import Resampling
 
-from bonafide.degradations import common_history, erase, random_crop, random_degradation, random_kernel
+from bonafide.degradations import (
+    common_history,
+    erase,
+    random_crop,
+    random_degradation,
+    random_kernel,
+    resize_short_side,
+)
 from bonafide.errors import UsageError
 
 
@@ -156,6 +163,7 @@ class TrainTransform:
         if preset.region == "eval":
             return self.evaluate(image)
         image = random_crop(image, *self._region_size(image.width, image.height, rng), rng)
+        image = self._at_most_twice_the_output(image)
         if preset.history:
             image = common_history(image, int(rng.integers(2**63)))
         late = rng.random() < 0.5
@@ -169,6 +177,13 @@ class TrainTransform:
         if rng.random() < preset.erase:
             image = erase(image, rng.uniform(0.02, 0.2), rng)
         return self.output.tensor(image)
+
+    def _at_most_twice_the_output(self, image: Image.Image) -> Image.Image:
+        """The chain on a 12-megapixel region would cost a hundred times the model's step and leave the same traces."""
+        most = 2 * max(self.output.width, self.output.height)
+        if not self.preset.degrade or min(image.size) <= most:
+            return image
+        return resize_short_side(image, most, self.output.kernel)
 
     def _region_size(self, width: int, height: int, rng: Generator) -> tuple[int, int]:
         """Width and height in pixels of the region to be cut out."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 # Said before any Hugging Face library is imported: a test that reaches for the network is a bug.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,3 +35,26 @@ def yunet_weights() -> Path:
     if not path.is_file():
         pytest.skip(f"the YuNet weights are missing: {path}")
     return path
+
+
+def make_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 40), **save: object) -> Path:
+    """Write a small picture of coloured noise; the folder is made, the suffix says the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **save)
+    return path
+
+
+def make_faces(root: Path, counts: dict[str, int], size: tuple[int, int] = (40, 40)) -> Path:
+    """A data set of noise: ``{"real/camera": 5, "fake/gen": 3}`` gives that many files in each folder.
+
+    Fake pictures are darker, so that a model can learn something.
+    """
+    seed = 0
+    for folder, n in counts.items():
+        for i in range(n):
+            path = make_image(root / folder / f"{i:03d}.png", seed, size)
+            if folder.startswith("fake"):
+                Image.open(path).point(lambda level: level // 3).save(path)
+            seed += 1
+    return root

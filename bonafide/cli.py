@@ -1,0 +1,100 @@
+"""``python -m bonafide``: one command a stage. Heavy imports wait until a command runs, so that help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonafide.errors import usage_errors_exit
+
+app = typer.Typer(
+    name="bonafide",
+    help="Train, check and use honest detectors of AI-generated faces. Training itself is `python train_hf.py`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DATA_HELP = "Folder with one sub-folder a label, folder with metadata.csv, or Hub data set id."
+RealLabel = Annotated[
+    str | None, typer.Option(help="The label that means a photograph; found by its name if not given.")
+]
+Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFIDE_YUNET, the Hub, or the Haar cascade.")]
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where something gives the classes away.")
+    ] = False,
+    real_label: RealLabel = None,
+) -> None:
+    """Find what gives the classes away before a model does.
+
+    File facts (format, size, JPEG tables) and cheap looks (brightness, borders, framing) that separate real from fake;
+    duplicates inside and across splits; broken files; sources too small to test with.
+    """
+    from bonafide.audit import run_audit_command
+
+    raise typer.Exit(run_audit_command(data, out, strict, real_label=real_label))
+
+
+@app.command()
+def prepare(
+    raw: Annotated[str, typer.Argument(help=DATA_HELP)],
+    out: Annotated[Path, typer.Argument(help="New folder, or one that an interrupted call left behind.")],
+    seed: Annotated[int, typer.Option(min=0, help="Every draw depends on it and the file's path alone.")] = 0,
+    size: Annotated[tuple[int, int], typer.Option(help="Range of the crops' side, pixels.")] = (128, 160),
+    quality: Annotated[tuple[int, int], typer.Option(help="Range of the JPEG quality.")] = (75, 95),
+    margin: Annotated[float, typer.Option(min=0, help="Border around the face box, as a share of its side.")] = 0.2,
+    faces: Annotated[bool, typer.Option(help="Crop to the main face; --no-faces takes the centre square.")] = True,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
+    yunet: Weights = None,
+    real_label: RealLabel = None,
+) -> None:
+    """Take away what gives the classes away: aligned face crops, one size range, one encoding history, no duplicates.
+
+    Resumable: the same command continues after a kill and ends with the same bytes.
+    """
+    from bonafide.faces import FaceDetector
+    from bonafide.prepare import run_prepare_command
+
+    run_prepare_command(
+        raw,
+        str(out),
+        seed=seed,
+        size_range=size,
+        quality_range=quality,
+        margin=margin,
+        faces=faces,
+        detector=FaceDetector(yunet) if faces else None,
+        workers=workers,
+        real_label=real_label,
+    )
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    n: Annotated[int, typer.Option(help="How many images.")] = 640,
+    size: Annotated[int, typer.Option(help="Side, pixels.")] = 160,
+    seed: Annotated[int, typer.Option(help="Another seed draws other portraits.")] = 0,
+) -> None:
+    """Write the embedded sample set: drawn portraits, seen by two cameras or made by three generators.
+
+    It proves that everything is installed and works. It says nothing about real detection.
+    """
+    from bonafide.sample import write_sample
+
+    print(f"{n} images are in {write_sample(out, n, size, seed)}")
+
+
+def main() -> None:
+    """Run the command line; a usage error ends it with two lines and exit code 2."""
+    with usage_errors_exit():
+        app()

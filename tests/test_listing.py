@@ -1,0 +1,264 @@
+"""Every form of data in the contract becomes the same columns, and every mistake a line that says how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from conftest import make_faces, make_image
+
+from bonafide.errors import UsageError
+from bonafide.images import ImageError
+from bonafide.listing import find_real_label, image_bytes, list_data
+
+
+def rows(listing) -> list[tuple[str, str, str, str]]:
+    data = listing.rows
+    return sorted(
+        (path, listing.labels[label], source, split)
+        for path, label, source, split in zip(data["path"], data["label"], data["source"], data["split"], strict=True)
+    )
+
+
+def test_label_folders_give_labels_and_the_next_level_sources(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real/camera": 2, "fake": 1, "fake/gen/deeper": 1})
+    assert rows(list_data(tmp_path)) == [
+        ("fake/000.png", "fake", "fake", ""),
+        ("fake/gen/deeper/000.png", "fake", "gen", ""),
+        ("real/camera/000.png", "real", "camera", ""),
+        ("real/camera/001.png", "real", "camera", ""),
+    ]
+
+
+def test_a_source_named_like_a_split_stays_a_source(tmp_path: Path) -> None:
+    """The stock image folder loader reads ``x_dev`` as a development split and keeps nothing else."""
+    make_faces(tmp_path, {"real/ffhq": 3, "fake/x_dev": 2, "fake/train": 2})
+    listing = list_data(tmp_path)
+    assert len(listing.rows) == 7
+    assert listing.labels == ["fake", "real"]
+    assert set(listing.rows["source"]) == {"ffhq", "x_dev", "train"}
+    assert set(listing.rows["split"]) == {""}
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Dev"])
+def test_split_folders_under_any_usual_name(tmp_path: Path, name: str) -> None:
+    make_faces(tmp_path, {"train/real": 1, "train/fake/gen": 1, f"{name}/real": 1, f"{name}/fake": 1})
+    assert {row[3] for row in rows(list_data(tmp_path))} == {"train", "validation"}
+
+
+def test_metadata_csv_says_label_source_group_and_split(tmp_path: Path) -> None:
+    for i in range(3):
+        make_image(tmp_path / "images" / f"{i}.png", i)
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,label,source,group,split,license\n"
+        "images/0.png,photo,cam,person1,train,x\nimages/1.png,fake,gen,person1,test,x\nimages/2.png,fake,,,,x\n"
+    )
+    listing = list_data(tmp_path)
+    assert rows(listing) == [
+        ("images/0.png", "photo", "cam", "train"),
+        ("images/1.png", "fake", "gen", "test"),
+        ("images/2.png", "fake", "fake", ""),
+    ]
+    assert listing.real_label == "photo"
+    assert list(listing.rows["group"]) == ["person1", "person1", "images/2.png"]
+
+
+def test_metadata_jsonl_in_every_split_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = []
+        for i, label in enumerate(("real", "fake")):
+            make_image(tmp_path / split / f"{i}.png", i)
+            lines.append(json.dumps({"file_name": f"{i}.png", "label": label, "source": label[0]}))
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
+    assert rows(list_data(tmp_path)) == [
+        ("test/0.png", "real", "r", "test"),
+        ("test/1.png", "fake", "f", "test"),
+        ("train/0.png", "real", "r", "train"),
+        ("train/1.png", "fake", "f", "train"),
+    ]
+
+
+def test_parquet_as_on_the_hub(tmp_path: Path) -> None:
+    """The same loader reads a Hub id, so that embedded bytes and class names are what is tested here."""
+    files = [make_image(tmp_path / "raw" / f"{i}.png", i) for i in range(4)]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["0_real", "1_fake"]),
+            "source": datasets.Value("string"),
+        }
+    )
+    table = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": f.read_bytes(), "path": None} for f in files],
+            "label": [0, 1, 0, 1],
+            "source": list("abcd"),
+        },
+        features=features,
+    )
+    for split in ("train", "test"):
+        table.to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    listing = list_data(tmp_path / "hub")
+    assert listing.labels == ["0_real", "1_fake"]
+    assert listing.real_label == "0_real"
+    assert sorted(listing.rows["split"]) == ["test"] * 4 + ["train"] * 4
+    assert len(set(listing.rows["path"])) == 8
+    assert image_bytes(listing.rows[0]["image"]) == files[0].read_bytes()
+
+
+def test_images_stay_undecoded_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_faces(tmp_path / "data", {"real": 1, "fake": 1})
+    monkeypatch.chdir(tmp_path)
+    listing = list_data("data")
+    monkeypatch.chdir("/")
+    image = listing.rows[0]["image"]
+    assert image["bytes"] is None
+    assert image_bytes(image) == (tmp_path / "data" / listing.rows[0]["path"]).read_bytes()
+
+
+def test_broken_files_are_listed_with_reason_and_left_out(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real/cam": 3, "fake/gen": 3})
+    good = (tmp_path / "real/cam/000.png").read_bytes()
+    (tmp_path / "real/cam/000.png").write_bytes(good[:-400])
+    (tmp_path / "fake/gen/001.png").write_bytes(b"")
+    (tmp_path / "fake/gen/002.png").write_text("<html>not found</html>")
+    listing = list_data(tmp_path)
+    assert len(listing.rows) == 3
+    reasons = {file.path: file.reason for file in listing.broken}
+    assert "truncated" in reasons["real/cam/000.png"]
+    assert "empty" in reasons["fake/gen/001.png"]
+    assert "wrong extension" in reasons["fake/gen/002.png"]
+    assert {file.source for file in listing.broken} == {"cam", "gen"}
+
+
+def test_a_listed_file_that_is_missing_or_outside_is_broken(tmp_path: Path) -> None:
+    make_image(tmp_path / "secret.png")
+    make_faces(tmp_path / "data", {"real": 1, "fake": 1})
+    (tmp_path / "data" / "metadata.csv").write_text(
+        "file_name,label\nreal/000.png,real\nfake/000.png,fake\ngone.png,real\n../secret.png,real\n"
+    )
+    listing = list_data(tmp_path / "data")
+    assert len(listing.rows) == 2
+    reasons = {file.path: file.reason for file in listing.broken}
+    assert "missing" in reasons["gone.png"]
+    assert reasons["../secret.png"] == "outside the data folder"
+
+
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 1, "fake": 1, ".cache": 1})
+    (tmp_path / "real" / "._000.png").write_bytes(b"resource fork")
+    assert len(list_data(tmp_path).rows) == 2
+
+
+def test_label_order_of_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 1, "fake": 1})
+    listing = list_data(tmp_path, label_order=["real", "fake"])
+    assert listing.labels == ["real", "fake"]
+    assert {listing.labels[row["label"]] for row in listing.rows if row["path"].startswith("real")} == {"real"}
+    assert list_data(tmp_path, label_order=["cat", "dog"]).labels == ["fake", "real"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "real"),
+    [
+        (["fake", "real"], "real"),
+        (["0_real", "1_fake"], "0_real"),
+        (["AI", "Genuine"], "Genuine"),
+        (["gan", "diffusion", "bonafide"], "bonafide"),
+        (["real_images", "fake_images"], "real_images"),
+    ],
+)
+def test_the_real_label_is_found_by_its_name(labels: list[str], real: str) -> None:
+    assert find_real_label(labels) == real
+
+
+def test_the_real_label_can_be_named_and_is_never_guessed() -> None:
+    assert find_real_label(["a", "b"], "b") == "b"
+    with pytest.raises(UsageError, match="which label"):
+        find_real_label(["a", "b"])
+    with pytest.raises(UsageError, match="which label"):
+        find_real_label(["real", "authentic", "fake"])
+    with pytest.raises(UsageError, match="no label `c`"):
+        find_real_label(["a", "b"], "c")
+
+
+def one_class(root: Path) -> None:
+    make_faces(root, {"real": 2})
+
+
+def nothing(root: Path) -> None:
+    root.mkdir()
+    (root / "notes.txt").write_text("no image here")
+
+
+def no_label_folder(root: Path) -> None:
+    make_faces(root, {"real": 1, "fake": 1})
+    make_image(root / "loose.png")
+
+
+def all_broken(root: Path) -> None:
+    make_faces(root, {"real": 2, "fake": 1})
+    (root / "fake/000.png").write_bytes(b"")
+
+
+def mixed_splits(root: Path) -> None:
+    make_faces(root, {"train/real": 1, "train/fake": 1, "extra/real": 1})
+
+
+def row_without_label(root: Path) -> None:
+    make_faces(root, {"real": 1})
+    (root / "metadata.csv").write_text("file_name,label\nreal/000.png,\n")
+
+
+def unknown_split(root: Path) -> None:
+    make_faces(root, {"real": 1})
+    (root / "metadata.csv").write_text("file_name,label,split\nreal/000.png,real,holdout\n")
+
+
+def file_named_twice(root: Path) -> None:
+    make_faces(root, {"real": 1})
+    (root / "metadata.csv").write_text("file_name,label\nreal/000.png,real\nreal/000.png,fake\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (one_class, "one class only: real"),
+        (nothing, "no image file"),
+        (no_label_folder, "loose.png lies in no label folder"),
+        (all_broken, "no readable image labelled fake"),
+        (mixed_splits, "mixes split folders"),
+        (row_without_label, "row 1 has no label"),
+        (unknown_split, "unknown split `holdout`"),
+        (file_named_twice, "more than once"),
+    ],
+)
+def test_mistakes_are_named_with_a_hint(tmp_path: Path, make, message: str) -> None:
+    make(tmp_path / "data")
+    with pytest.raises(UsageError, match=message) as caught:
+        list_data(tmp_path / "data")
+    assert caught.value.hint
+
+
+def test_a_missing_folder_and_an_unreachable_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no data folder"):
+        list_data(tmp_path / "nothing" / "here")
+    with pytest.raises(UsageError, match="cannot load the data set someone/faces"):
+        list_data("someone/faces")
+
+
+def test_image_bytes_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError) as caught:
+        image_bytes({"bytes": None, "path": str(tmp_path / "gone.png")})
+    assert caught.value.reason == "missing"
+
+
+@pytest.mark.faces
+def test_all_files_of_the_real_set_are_listed(faces_dir: Path) -> None:
+    """imagefolder's own inference keeps 103 of these files."""
+    listing = list_data(faces_dir, check="none")
+    assert len(listing.rows) == 3880
+    assert listing.labels == ["fake", "real"]
+    assert "flux1_dev" in set(listing.rows["source"])
