@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
+# Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint format clean
 .DEFAULT_GOAL := help
 

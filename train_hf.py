@@ -135,13 +135,15 @@ def results_table(metrics: dict[str, Any], run: Run) -> str:
     figures = metrics["figures"]
     lines = ["", metrics["conclusion"], "", f"{'test':<28}{'value':>8}   95 % interval"]
     for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
-        figure = figures[name]
-        lines.append(f"  {name:<26}{figure['value']:>8.3f}   {figure['low']:.3f} to {figure['high']:.3f}")
+        value, low, high = (figures[name][key] for key in ("value", "low", "high"))
+        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+        lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
     lines += ["", f"model   {run.folder}", f"report  {run.folder / 'report' / 'report.html'}"]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of loading and saving weights; training has its own
     with usage_errors_exit():
         main()

@@ -34,7 +34,6 @@ NAMES = {
     **{f"{side}_level": f"brightness of the {side} border" for side in ("top", "bottom", "left", "right")},
     **{f"{side}_flat": f"spread within the {side} border" for side in ("top", "bottom", "left", "right")},
     "sharpness": "sharpness (log variance of the Laplacian)",
-    "fine_detail": "share of detail at the pixel scale",
     "crop_side": "resolution of the face, px",
     "face_share": "share of the picture's shorter side that the face takes",
     "face_x": "horizontal place of the face",
@@ -71,8 +70,6 @@ def crop_statistics(crop: NDArray[np.uint8]) -> dict[str, float | str]:
     means, spreads = rgb.mean(axis=(0, 1)), rgb.std(axis=(0, 1))
     level, contrast = float(grey.mean()), float(grey.std())
     borders = {"top": grey[:_RIM], "bottom": grey[-_RIM:], "left": grey[:, :_RIM], "right": grey[:, -_RIM:]}
-    fine = float(np.square(grey - cv2.GaussianBlur(grey, (0, 0), 1.0)).mean())
-    coarse = float(np.square(grey - cv2.GaussianBlur(grey, (0, 0), 3.0)).mean())
     return {
         **{name: float(v) for name, v in zip(("red", "green", "blue"), means, strict=True)},
         **{f"{name}_spread": float(v) for name, v in zip(("red", "green", "blue"), spreads, strict=True)},
@@ -86,5 +83,4 @@ def crop_statistics(crop: NDArray[np.uint8]) -> dict[str, float | str]:
         **{f"{side}_level": float(rim.mean()) for side, rim in borders.items()},
         **{f"{side}_flat": float(rim.std()) for side, rim in borders.items()},
         "sharpness": float(np.log(cv2.Laplacian(grey, cv2.CV_32F).var() + 1e-6)),
-        "fine_detail": fine / max(coarse, 1e-6),
     }

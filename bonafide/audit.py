@@ -10,9 +10,9 @@ leak       the classes, or the splits, are given away: figures from these files 
 ========== ============================================================================================
 
 ``audit.json``, schema 1: ``schema_version``, ``origin``, ``level``, ``verdict``, ``labels``, ``real_label``,
-``n_files``, ``face_detector``, ``findings`` [{level, topic, text, hint}], ``file_facts`` and ``appearance`` ({auc, low, high, n,
-why_not, sources, clues} or null), ``duplicates`` [{kind, paths, labels, splits}], ``broken``, ``counts``. Undefined
-numbers are null.
+``n_files``, ``face_detector``, ``findings`` [{level, topic, text, hint}], ``file_facts`` and ``appearance`` ({auc, low,
+high, n, why_not, sources, clues} or null), ``duplicates`` [{kind, paths, labels, splits}], ``broken``, ``counts``.
+Undefined numbers are null.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def audit_dataset(
     if fast:
         rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        files, thumbnails, broken = _scan(rows, data.labels, pool, thumbnails=not fast)
+        files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=not fast)
         duplicates = _find_duplicates(files, thumbnails, splits_given)
         groups = {path: group.paths[0] for group in duplicates for path in group.paths}
         files["group"] = [groups.get(p, g) for p, g in zip(files["path"], files["group"], strict=True)]
@@ -208,7 +208,7 @@ def _rows_of(data: Listing | FaceData) -> tuple[datasets.Dataset, bool]:
     return datasets.concatenate_datasets(parts), len(data.made_splits) < len(data.splits)
 
 
-def _scan(
+def scan_files(
     rows: datasets.Dataset, labels: Sequence[str], pool: ThreadPoolExecutor, *, thumbnails: bool
 ) -> tuple[pd.DataFrame, Thumbnails | None, list[BrokenFile]]:
     """Facts, content hash and (where wanted) thumbnail of every file, each read once."""
@@ -278,12 +278,17 @@ def _look(audit: Audit, rows: datasets.Dataset, pool: ThreadPoolExecutor, detect
         except ImageError:
             return None
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the pool is the parallelism
     wanted = set(_sample(audit.files, APPEARANCE_FILES, seed)["path"])
     picked = rows.select([i for i, path in enumerate(rows["path"]) if path in wanted])
-    looks = [{"path": row["path"]} | found for row, found in _mapped(picked, one, pool, "looking at faces") if found]
-    cv2.setNumThreads(threads)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the pool is the parallelism
+    try:
+        found = list(_mapped(picked, one, pool, "looking at faces"))
+    finally:
+        cv2.setNumThreads(threads)
+    looks = [{"path": row["path"]} | look for row, look in found if look is not None]
+    if not looks:
+        return
     audit.face_detector, audit.looks = detector.name, pd.DataFrame(looks)
     chosen = audit.files.set_index("path").loc[audit.looks["path"]].reset_index()
     facts = audit.looks[list(APPEARANCE_NAMES)]

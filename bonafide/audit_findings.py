@@ -74,9 +74,9 @@ def _facts(leak: Leak) -> Iterator[Finding]:
         yield Finding("warning", "file facts", f"the file facts could not be judged: {leak.why_not}", "add images")
     level = leak_level(leak.auc, leak.low, FACTS_LIMITS)
     if level != "clean":
-        clues = "; ".join(clue.text for clue in leak.clues[:3])
+        clues = _most_telling(leak)
         figure = f"AUC {leak.auc:.3f} ({leak.low:.3f} to {leak.high:.3f})"
-        yield Finding(level, "file facts", f"file facts alone tell real from fake, {figure}. {clues}".strip(), hint)
+        yield Finding(level, "file facts", f"file facts alone tell real from fake, {figure}{clues}", hint)
     else:
         yield from _single_sources(leak, "file facts", "file facts", hint)
 
@@ -85,12 +85,16 @@ def _appearance(leak: Leak) -> Iterator[Finding]:
     hint = "align the faces with `python -m bonafide prepare`, and collect both classes in like surroundings"
     level = leak_level(leak.auc, leak.low, APPEARANCE_LIMITS)
     if level != "clean":
-        clues = "; ".join(clue.text for clue in leak.clues[:3])
+        clues = _most_telling(leak)
         figure = f"AUC {leak.auc:.3f} ({leak.low:.3f} to {leak.high:.3f})"
-        text = f"colour, light, borders, sharpness and framing tell real from fake, {figure}. {clues}"
+        text = f"colour, light, borders, sharpness and framing tell real from fake, {figure}{clues}"
         yield Finding(level, "appearance", text, hint)
     else:
         yield from _single_sources(leak, "appearance", "colour, light and framing", hint, most="warning")
+
+
+def _most_telling(leak: Leak) -> str:
+    return "; " + "; ".join(clue.text for clue in leak.clues[:2]) if leak.clues else ""
 
 
 def _single_sources(leak: Leak, topic: str, what: str, hint: str, most: str = "leak") -> Iterator[Finding]:
@@ -136,7 +140,7 @@ def _example(group: DuplicateGroup) -> str:
 
 def _faces(looks: pd.DataFrame, files: pd.DataFrame) -> Iterator[Finding]:
     lost = looks[looks["face"] == "none"] if len(looks) else looks
-    if len(lost) >= max(0.05 * len(looks), 3):
+    if len(lost) >= max(0.1 * len(looks), 3):
         source = files.set_index("path")["source"].loc[lost["path"]].value_counts()
         text = f"no face was found in {len(lost):,} of {len(looks):,} images looked at, most in {source.index[0]}"
         yield Finding("warning", "faces", text, "look at them in the report; a Haar cascade misses more than YuNet")

@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from bonafide import plots
 from bonafide.appearance import NAMES as APPEARANCE_NAMES
@@ -50,7 +49,7 @@ def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
         title="Data audit",
         subtitle=f"{audit.origin} · {len(audit.files) + len(audit.broken):,} files",
         conclusion=WORDS[audit.level],
-        caveats=[f"{f.text[:1].upper()}{f.text[1:]}. What to do: {f.hint}." for f in audit.findings],
+        caveats=[f"{_sentence(f.text)}. What to do: {f.hint}.".replace("`", "") for f in audit.findings],
         key_figures=_key_figures(audit),
         lead=_lead(audit),
         sections=_sections(audit, _loader(rows)),
@@ -70,6 +69,10 @@ def summary_lines(audit: Audit) -> list[str]:
         lines.append(f"  faces       by {audit.face_detector}")
     lines += [f"  {finding.level}: {finding.text}\n    -> {finding.hint}" for finding in audit.findings]
     return [*lines, f"verdict: {audit.level}. {WORDS[audit.level]}"]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _figure(leak: Leak) -> str:
@@ -146,7 +149,7 @@ def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.Dat
         name = (APPEARANCE_NAMES | FACT_NAMES)[clue.name]
         numbers = values[clue.name].astype(float).to_numpy()
         draw = partial(fact_histogram, numbers[~fake], numbers[fake], name)
-        caption = f"{name.partition(', ')[0].capitalize()} of real and of fake images."
+        caption = f"{_sentence(name.partition(', ')[0])} of real and of fake images."
         blocks.append(Picture(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     caption = f"Each source against all of the other class, by {title.lower()}: AUC with its 95 % interval."
     draw = partial(plots.source_bars, leak.sources.head(MOST_SOURCES), value="auc")
@@ -176,7 +179,8 @@ def _source_section(audit: Audit, show: Show) -> Section:
     rng = np.random.default_rng(0)
     for (label, source), part in list(audit.files.groupby(["label", "source"], sort=True))[:MOST_SOURCES]:
         rows = part.iloc[np.sort(rng.permutation(len(part))[:SHEET])]
-        items = [show(row.path, f"{row.width} x {row.height}", Path(row.path).name) for row in rows.itertuples()]
+        sizes = [f"{w} x {h}" for w, h in zip(rows["width"], rows["height"], strict=True)]
+        items = [show(path, size, Path(path).name) for path, size in zip(rows["path"], sizes, strict=True)]
         blocks.append(Gallery(items, f"{source} ({label}), {len(part):,} images"))
     return Section("sources", "Sources", blocks)
 
@@ -190,8 +194,8 @@ def _duplicate_sections(audit: Audit, show: Show) -> list[Section]:
     for group in worst[:MOST_GROUPS]:
         items = []
         for path in group.paths[:8]:
-            about = where.loc[path]
-            items.append(show(path, " · ".join(filter(None, (about["label"], about["source"], about["split"]))), path))
+            about = [str(word) for word in where.loc[path] if word]
+            items.append(show(path, " · ".join(about), path))
         notes = [f"{len(group.paths)} files", "identical" if group.kind == "exact" else "near duplicates"]
         notes += [f"across {kind}" for kind in ("labels", "splits") if len(getattr(group, kind)) > 1]
         galleries.append(Gallery(items, ", ".join(notes)))
@@ -226,11 +230,10 @@ def _loader(rows: datasets.Dataset) -> Show:
 
     def show(path: str, title: str, note: str) -> Thumbnail:
         try:
-            image: Image.Image | None = decode_image(image_bytes(rows[places[path]]["image"]))
+            image = decode_image(image_bytes(rows[places[path]]["image"]))
         except ImageError:
-            image = None
-        else:
-            image.thumbnail((224, 224))
+            return Thumbnail(None, title, note)
+        image.thumbnail((224, 224))
         return Thumbnail(image, title, note)
 
     return show

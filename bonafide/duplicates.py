@@ -155,8 +155,8 @@ class _Forest:
 
     def compare(self, first: NDArray[np.int64], second: NDArray[np.int64], mirrored: bool) -> NDArray[np.bool_]:
         """Which of these pairs are now in one group."""
-        for start in range(0, len(first), 2048):
-            a, b = first[start : start + 2048], second[start : start + 2048]
+        for start in range(0, len(first), 1024):
+            a, b = first[start : start + 1024], second[start : start + 1024]
             fresh = self.group[a] != self.group[b]
             if fresh.any():
                 self._link(a[fresh], b[fresh], mirrored)
@@ -213,7 +213,7 @@ def _join_equal(hashes: NDArray[np.uint64], forest: _Forest, rounds: int = 8) ->
 def _close_pairs(
     hashes: NDArray[np.uint64], radius: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
-    """All pairs i < j of hashes within ``radius`` bits, each once, plain and then mirrored, in blocks.
+    """All pairs of hashes within ``radius`` bits, each once, plain and then mirrored, in blocks.
 
     The radius is spread over the bands as in section 3.1 of Norouzi et al.: if no band differed by its share or less,
     the whole would differ by more than the radius.
@@ -221,27 +221,25 @@ def _close_pairs(
     base, extra = divmod(radius, _BANDS)
     reach = [base if band <= extra else base - 1 for band in range(_BANDS)]
     for mirrored in (False, True):
-        queries = mirrored_hashes(hashes) if mirrored else hashes
+        flip = _MIRROR if mirrored else np.uint64(0)
         for band in range(_BANDS):
-            keys, asked = _band(hashes, band), _band(queries, band)
+            keys = _band(hashes, band)
             order = np.argsort(keys, kind="stable")
+            keys, ranked = keys[order], hashes[order]
             ends = np.cumsum(np.bincount(keys, minlength=1 << _BITS))
-            starts = ends - np.bincount(keys, minlength=1 << _BITS)
+            starts = np.append(0, ends[:-1])
             for mask in _masks(reach[band]):
-                probes = asked ^ mask
-                for first, second in _expand(starts[probes], ends[probes], order):
-                    kept = first < second
-                    first, second = first[kept], second[kept]
-                    apart = hashes[second] ^ queries[first]
-                    kept = np.bitwise_count(apart) <= radius
+                for a, b in _partners(keys, starts, ends, mask ^ int(_band(flip, band))):
+                    apart = ranked[a] ^ ranked[b] ^ flip
+                    kept = np.flatnonzero(np.bitwise_count(apart) <= radius)
                     for earlier in range(band):  # an earlier band has found the others
-                        kept &= np.bitwise_count(_band(apart, earlier)) > reach[earlier]
-                    if kept.any():
-                        yield first[kept], second[kept], mirrored
+                        kept = kept[np.bitwise_count(_band(apart[kept], earlier)) > reach[earlier]]
+                    if len(kept):
+                        yield order[a[kept]], order[b[kept]], mirrored
 
 
-def _band(hashes: NDArray[np.uint64], band: int) -> NDArray[np.int64]:
-    return ((hashes >> np.uint64(band * _BITS)) & np.uint64((1 << _BITS) - 1)).astype(np.int64)
+def _band(hashes: NDArray[np.uint64] | np.uint64, band: int) -> NDArray[np.int64]:
+    return np.asarray((hashes >> np.uint64(band * _BITS)) & np.uint64((1 << _BITS) - 1)).astype(np.int64)
 
 
 def _masks(reach: int) -> list[int]:
@@ -250,18 +248,24 @@ def _masks(reach: int) -> list[int]:
     return [sum(flipped) for n in range(reach + 1) for flipped in combinations(bits, n)]
 
 
-def _expand(
-    starts: NDArray[np.int64], ends: NDArray[np.int64], order: NDArray[np.int64]
+def _partners(
+    keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], delta: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Query i meets ``order[starts[i]:ends[i]]``: the pairs, some millions at a time."""
-    counts = ends - starts
-    asking = np.flatnonzero(counts)
-    totals = np.cumsum(counts[asking])
+    """All pairs of places in the sorted ``keys`` whose keys differ by ``delta``, each pair once, in blocks."""
+    if delta:  # of two such keys, one lacks the highest bit of delta: that one asks
+        asking = np.flatnonzero(keys & (1 << (delta.bit_length() - 1)) == 0)
+        first, last = starts[keys[asking] ^ delta], ends[keys[asking] ^ delta]
+    else:
+        asking = np.arange(len(keys))
+        first, last = asking + 1, ends[keys]
+    some = last > first
+    asking, first, counts = asking[some], first[some], (last - first)[some]
+    totals = np.cumsum(counts)
     begin = 0
     while begin < len(asking):
         done = totals[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(totals, done + _BLOCK, side="right")))
-        rows, n = asking[begin:end], counts[asking[begin:end]]
+        n = counts[begin:end]
         within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-        yield np.repeat(rows, n), order[np.repeat(starts[rows], n) + within]
+        yield np.repeat(asking[begin:end], n), np.repeat(first[begin:end], n) + within
         begin = end

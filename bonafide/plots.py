@@ -94,7 +94,11 @@ def _legend(figure: Figure, theme: Theme) -> None:
         handles,
         names,
         loc="outside upper left",
-        ncols=2 if len(names) <= 2 or max(map(len, names)) <= 18 else 1,
+        ncols=3
+        if len(names) == 3 and max(map(len, names)) <= 13
+        else 2
+        if len(names) <= 2 or max(map(len, names)) <= 18
+        else 1,
         frameon=False,
         fontsize=8.5,
         labelcolor=theme.ink,
@@ -295,6 +299,44 @@ def reliability_diagram(bins: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
     below.bar(bins["mean_p_fake"], bins["n"], width=0.045, color=theme.faint, alpha=0.6)
     below.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _name(below, theme, "score: probability of being fake", "images")
+    return figure
+
+
+def degradation_overview(table: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
+    """One row a degradation of ``robustness.robustness_table``: its AUCs as dots, from mild (small) to strong (large)."""
+    degraded = table[(table["degradation"] != "") & table["auc"].notna()]
+    clean = float(table["auc"].iloc[0])
+    order = degraded.groupby("degradation")["auc"].min().sort_values(ascending=False, kind="stable").index
+    figure, (axis,) = _canvas(theme, height=max(1.9, 0.27 * len(order) + 0.9))
+    for place, name in enumerate(order):
+        values = degraded.loc[degraded["degradation"] == name, "auc"].to_numpy(float)
+        axis.hlines(place, min(*values, clean), max(*values, clean), color=theme.cycle[0], linewidth=1.4, alpha=0.5)
+        axis.scatter(values, np.full(len(values), place), s=np.linspace(12, 46, len(values)), color=theme.cycle[0])
+    axis.axvline(clean, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
+    axis.set_yticks(range(len(order)), [clean_text(name) for name in order], parse_math=False, color=theme.ink)
+    axis.set_ylim(-0.6, len(order) - 0.4)
+    axis.grid(False, axis="y")
+    _name(axis, theme, "AUC")
+    return figure
+
+
+def degradation_curves(rows: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
+    """AUC, fakes found and false alarms along one degradation: the undegraded row of the table, then its strengths."""
+    figure, (axis,) = _canvas(theme, height=2.9)
+    places = np.arange(len(rows))
+    curves = (
+        ("auc", "AUC", theme.cycle[0]),
+        ("recall", "fakes found", theme.fake),
+        ("fpr", "false alarms", theme.real),
+    )
+    for key, name, colour in curves:
+        values, low, high = (rows[column].to_numpy(float) for column in (key, f"{key}_low", f"{key}_high"))
+        axis.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+        axis.plot(places, values, color=colour, linewidth=1.8, marker="o", markersize=4, label=name)
+    axis.set_xticks(places, ["none", *(f"{strength:g}" for strength in rows["strength"].iloc[1:])])
+    axis.set_ylim(-0.02, 1.02)
+    _name(axis, theme, str(rows["unit"].iloc[-1]))
+    _legend(figure, theme)
     return figure
 
 

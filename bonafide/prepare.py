@@ -2,22 +2,27 @@
 
 What gives a class away before any pixel is understood is taken away, alike for every file:
 
-* *Framing*: the main face, square, with one margin and never a mirrored or made-up border; where no face is found the
+* *Framing*: the main face, square, with one margin and never a mirrored or made-up border; where no face is
+found the
   centre square, and ``metadata.csv`` says so.
-* *Size*: every file's side is drawn from the same uniform distribution, whatever its class or its own size. The
-  range should be one that nearly all crops fill without upscaling, for upscaled pictures are soft, and softness tells
-  the class as well as size did. The summary counts those that had to be upscaled.
-* *Encoding*: every crop is brought to the common JPEG history (:func:`bonafide.degradations.common_history`), scaled
-  with a random kernel, and saved as baseline JPEG 4:2:0 at a quality drawn from one distribution, without metadata.
+* *Size*: every file's side is drawn from the same uniform distribution, whatever its class or its own size.
+The
+  range should be one that nearly all crops fill without upscaling, for upscaled pictures are soft, and
+  softness tells the class as well as size did. The summary counts those that had to be upscaled.
+* *Encoding*: every crop is brought to the common JPEG history
+(:func:`bonafide.degradations.common_history`), scaled
+  with a random kernel, and saved as baseline JPEG 4:2:0 at a quality drawn from one distribution, without
+  metadata.
 
 What stays is content: among file facts, the bytes per pixel that it takes to code it.
 
-Files that cannot be read are dropped, and so are exact duplicates: all but the first where they agree on the label, all
-of them where they do not, since then no label can be trusted. ``dropped.csv`` names each with its reason. Near
-duplicates stay and share a ``group``, which the splitter keeps whole.
+Files that cannot be read are dropped, and so are exact duplicates: all but the first where they agree on
+the label, all of them where they do not, since then no label can be trusted. ``dropped.csv`` names each
+with its reason. Near duplicates stay and share a ``group``, which the splitter keeps whole.
 
-Every draw is a function of the seed and the file's path in the raw folder, so neither the number of processes nor an
-interruption changes a byte. Finished files are journalled; the same command continues after a kill.
+Every draw is a function of the seed and the file's path in the raw folder, so neither the number of
+processes nor an interruption changes a byte. Finished files are journalled; the same command continues
+after a kill.
 """
 
 from __future__ import annotations
@@ -38,7 +43,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import datasets
 import numpy as np
 from tqdm.auto import tqdm
@@ -84,21 +88,23 @@ def prepare(
 ) -> PrepareSummary:
     """Write the folder that this module's docstring describes to ``out``.
 
-    The files are ``OUT/[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source, group,
-    split``, the facts of the original file, the face box in its pixels, and what was drawn) makes it a data set that
-    every command here reads; ``dropped.csv`` lists what was left out; ``prepare.json`` holds options and summary.
+    The files are ``OUT/[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source,
+    group, split``, the facts of the original file, the face box in its pixels, and what was drawn) makes it
+    a data set that every command here reads; ``dropped.csv`` lists what was left out; ``prepare.json``
+    holds options and summary.
 
     Args:
-        raw: any form of data that :func:`bonafide.listing.list_data` reads; it is only read.
-        out: a new or empty folder, or one that an interrupted call with the same data and options left behind.
-        seed, size_range, quality_range, margin: see :class:`bonafide.alignment.Alignment`.
-        faces: False takes the centre square of every picture, for data that is cropped already.
-        detector: a FaceDetector of your own; default: YuNet where its weights are found, else the Haar cascade.
-        real_label: only needed where no label's name says that it is the real one.
-        workers: processes; default one a CPU core. 1 works in this process.
+        raw: any form of data that :func:`bonafide.listing.list_data` reads; it is only read. out: a new or
+        empty folder, or one that an interrupted call with the same data and options left behind. seed,
+        size_range, quality_range, margin: see :class:`bonafide.alignment.Alignment`. faces: False takes the
+        centre square of every picture, for data that is cropped already. detector: a FaceDetector of your
+        own; default: YuNet where its weights are found, else the Haar cascade. real_label: only needed
+        where no label's name says that it is the real one. workers: processes; default one a CPU core. 1
+        works in this process.
 
     Raises:
-        UsageError: nothing to prepare in ``raw``, a label without any usable file; ``out`` is not empty, not
+        UsageError: nothing to prepare in ``raw``, a label without any usable file; ``out`` is not empty,
+        not
             writable, in or around ``raw``, or comes from other data or options.
     """
     alignment = Alignment(seed, size_range, quality_range, margin)
@@ -270,8 +276,11 @@ def _process_chunk(
 
 
 def _start_worker(parent: int) -> None:
-    """One thread a process, and an end with the parent: a killed parent cannot stop its workers itself."""
-    cv2.setNumThreads(1)
+    """End with the parent: one that is killed cannot stop its workers itself.
+
+    OpenCV's threads are left as they are: ``cv2.setNumThreads`` in a forked process hangs where the
+    parent's were started.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

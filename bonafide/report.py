@@ -1,16 +1,20 @@
 """Figures become ``report/``: metrics.json, predictions.parquet, plots, report.html and report.md.
 
-``metrics.json``, schema 1 (a number that is not defined is null; a change that breaks a reader raises the number):
+``metrics.json``, schema 2 (a number that is not defined is null; a change that breaks a reader raises the number):
 
-- ``schema_version`` 1, ``labels`` (class order), ``real_label``
+- ``schema_version`` 2, ``labels`` (class order), ``real_label``
 - ``conclusion`` and ``caveats``: the words of the first screen
 - ``split``: the split that the headline figures are of, ``test`` where there is one
 - ``figures``: {name: {value, low, high}}, names as in :func:`bonafide.metrics.all_figures`, 95 % bootstrap intervals
   stratified by source (null where there is none); the counts, ``per_class`` and ``confusion_matrix`` as they are
 - ``splits``: {split: all its figures, without intervals}
-- ``sources``: the rows of :func:`bonafide.metrics.per_source`; ``source_summary``: macro means and the worst source
+- ``sources``: the rows of :func:`bonafide.metrics.per_source`
+- ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr`` as {value, low, high} (schema 1: plain numbers), each
+  source counting once, and the worst sources
 - ``facts``: what the caller knows (model, data, versions, timing, broken files, audit ...), as given
-- ``sections``: {key: data} of the sections that were added
+- ``sections``: {key: data} of the sections that were added; an evaluation adds ``robustness`` (the rows of
+  :func:`bonafide.robustness.robustness_table`) and those of :mod:`bonafide.evaluation_sections`: ``thresholds``,
+  ``calibration``, ``unfamiliar``, ``coverage``
 
 To add a section (robustness, calibration ...), make a :class:`bonafide.pages.Section` and hand it to
 :func:`write_report`; its pictures become PNG files, its data part of ``metrics.json``.
@@ -19,19 +23,20 @@ To add a section (robustness, calibration ...), make a :class:`bonafide.pages.Se
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from . import metrics, plots
 from .findings import conclude, key_figures, list_caveats, sources_seen
 from .intervals import Interval
 from .pages import Block, Page, Picture, Section, jsonable, page_html, page_markdown, write_file, write_json
 from .sections import (
+    HeatMap,
+    LoadThumbnail,
     decision_section,
     error_sections,
     fact_sections,
@@ -41,8 +46,9 @@ from .sections import (
     source_section,
     training_sections,
 )
+from .sources import metrics_by_source
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def write_report(
@@ -55,7 +61,9 @@ def write_report(
     facts: Mapping[str, Any] | None = None,
     sections: Sequence[Section] = (),
     lead: Sequence[Block] = (),
-    load_thumbnail: Callable[[str], Image.Image] | None = None,
+    remarks: Sequence[str] = (),
+    load_thumbnail: LoadThumbnail | None = None,
+    heat_map: HeatMap | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -63,8 +71,8 @@ def write_report(
 
     ``predictions`` is the table of :func:`bonafide.metrics.predictions_frame`, of one split or several; ``history`` a
     Trainer's ``log_history``. ``load_thumbnail`` turns a path of the table into a picture for the gallery of errors; a
-    picture it cannot read (OSError, ValueError) is left blank. ``lead`` adds blocks to the first screen, ``sections``
-    to what follows.
+    picture it cannot read (OSError, ValueError) is left blank, and ``heat_map`` into what its score hangs on. ``lead``
+    adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.
 
     Keys of ``facts`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
     plain text, the subtitle), ``train_sources`` (names; without it the table's train split tells), ``caveats``
@@ -80,7 +88,8 @@ def write_report(
     sources = metrics.per_source(rows, real_label=real_label)
     summary = metrics.source_summary(sources)
     seen = sources_seen(predictions, rows, facts)
-    conclusion = conclude(split, figures, intervals, sources, summary, seen)
+    summary_intervals = metrics_by_source(rows, real_label=real_label, n_resamples=min(n_resamples, 500), seed=seed)
+    conclusion = " ".join([conclude(split, figures, intervals, sources, summary, seen), *filter(None, remarks)])
     splits = {
         str(name): metrics.table_metrics(part, labels, real_label)
         for name, part in predictions.groupby("split", sort=False)
@@ -94,8 +103,8 @@ def write_report(
         key_figures=key_figures(figures, intervals),
         lead=[*lead_pictures(rows, sources, real_label), *lead],
         sections=[
-            source_section(sources, summary),
-            *error_sections(rows, real_label, load_thumbnail),
+            source_section(sources, summary, summary_intervals),
+            *error_sections(rows, real_label, load_thumbnail, heat_map),
             score_section(rows, real_label),
             decision_section(figures, labels),
             *sections,
@@ -115,7 +124,7 @@ def write_report(
             "figures": with_intervals(figures, intervals),
             "splits": splits,
             "sources": sources,
-            "source_summary": summary,
+            "source_summary": with_intervals(summary, summary_intervals),
             "facts": facts,
             "sections": {section.key: section.data for section in sections},
         }

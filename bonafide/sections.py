@@ -15,6 +15,8 @@ from .findings import KEY_FIGURES, MEANINGS, amount, span
 from .intervals import Interval
 from .pages import Block, Gallery, Picture, Section, Table, Thumbnail, cell, jsonable
 
+LoadThumbnail = Callable[[str], Image.Image]
+HeatMap = Callable[[Image.Image], Image.Image | None]
 MOST_SOURCES = 30  # in a picture; the tables list all
 LEARNING_CURVES = (
     ("loss", "Loss by epoch.", "loss", {"loss": "training", "eval_loss": "validation"}),
@@ -57,13 +59,18 @@ def lead_pictures(rows: pd.DataFrame, sources: pd.DataFrame, real_label: str) ->
     ]
 
 
-def source_section(sources: pd.DataFrame, summary: metrics.Figures) -> Section:
-    """Every source for itself."""
+def source_section(
+    sources: pd.DataFrame, summary: metrics.Figures, intervals: Mapping[str, Interval] | None = None
+) -> Section:
+    """Every source for itself; ``intervals`` of the means over sources."""
+
+    def mean(name: str, figure: str) -> str:
+        return f"{amount(figure, summary[name])} {span(figure, (intervals or {}).get(name))}".strip()
+
     text = (
         "Each fake source against all real images, each real source against all fakes. Counting every source once, "
-        f"the mean AUC of the fake sources is {cell(summary['macro_auc'])}, the mean share found "
-        f"{amount('recall', summary['macro_recall'])}, and the mean false alarm rate of the real ones "
-        f"{amount('fpr', summary['macro_fpr'])}."
+        f"the mean AUC of the fake sources is {mean('macro_auc', 'auc')}, the mean share found "
+        f"{mean('macro_recall', 'recall')}, and the mean false alarm rate of the real ones {mean('macro_fpr', 'fpr')}."
     )
     rates = sources["recall"].fillna(sources["fpr"])
     table = sources[["source", "label"]].assign(images=sources["n"])
@@ -86,7 +93,8 @@ def source_section(sources: pd.DataFrame, summary: metrics.Figures) -> Section:
 def error_sections(
     rows: pd.DataFrame,
     real_label: str,
-    load_thumbnail: Callable[[str], Image.Image] | None,
+    load_thumbnail: LoadThumbnail | None,
+    heat_map: HeatMap | None = None,
     each: int = 5,
     sources: int = 12,
 ) -> list[Section]:
@@ -97,28 +105,61 @@ def error_sections(
         return []
     wrong = rows[missed].assign(gap=np.abs(p - fake)[missed])
     totals = rows.groupby(["label", "source"]).size().to_dict()
-    counts = wrong.groupby(["label", "source"]).size().sort_values(ascending=False, kind="stable").to_dict()
-    galleries: list[Block] = []
-    for (label, source), count in list(counts.items())[:sources]:
-        part = wrong[(wrong["label"] == label) & (wrong["source"] == source)].nlargest(each, "gap")
-        items = [
-            _thumbnail(path, score, load_thumbnail) for path, score in zip(part["path"], part["p_fake"], strict=True)
-        ]
-        called = "called fake" if label == real_label else "called real"
-        name = f"{source or 'no source'} ({label})"
-        galleries.append(Gallery(items, f"{name}: {count:,} of {totals[label, source]:,} {called}"))
+    galleries = [
+        Gallery(
+            thumbnails(part.nlargest(each, "gap"), load_thumbnail, heat_map),
+            f"{_source_name(source, label)}: {len(part):,} of {totals[label, source]:,} "
+            + ("called fake" if label == real_label else "called real"),
+        )
+        for (label, source), part in _largest_first(wrong)[:sources]
+    ]
     text = (
         f"{missed.sum():,} of {len(rows):,} images were put on the wrong side. The most confident of them, by source:"
     )
     return [Section("errors", "Confident mistakes", [text, *galleries])]
 
 
-def _thumbnail(path: str, p_fake: float, load_thumbnail: Callable[[str], Image.Image]) -> Thumbnail:
-    try:
-        image = load_thumbnail(path)
-    except (OSError, ValueError):
-        image = None
-    return Thumbnail(image, f"score {p_fake:.3f}", path)
+def uncertain_sections(
+    rows: pd.DataFrame,
+    load_thumbnail: LoadThumbnail | None,
+    heat_map: HeatMap | None = None,
+    middle: float = 0.5,
+    each: int = 5,
+    sources: int = 12,
+) -> list[Section]:
+    """The images whose scores lie nearest to ``middle``, by source; nothing without a way to load pictures."""
+    if load_thumbnail is None or rows.empty:
+        return []
+    near = rows.assign(gap=(rows["p_fake"] - middle).abs()).nsmallest(each * sources, "gap")
+    galleries = [
+        Gallery(thumbnails(part.nsmallest(each, "gap"), load_thumbnail, heat_map), _source_name(source, label))
+        for (label, source), part in _largest_first(near)[:sources]
+    ]
+    text = f"The images with scores nearest to {middle:.2f}, by source; the sources with most of them come first."
+    return [Section("uncertain", "Least certain", [text, *galleries])]
+
+
+def _largest_first(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    return sorted(rows.groupby(["label", "source"]), key=lambda item: -len(item[1]))
+
+
+def _source_name(source: str, label: str) -> str:
+    return f"{source or 'no source'} ({label})"
+
+
+def thumbnails(rows: pd.DataFrame, load_thumbnail: LoadThumbnail, heat_map: HeatMap | None = None) -> list[Thumbnail]:
+    """A small picture of each row of a predictions table and, where there is one, its heat map beside it."""
+    items = []
+    for path, score in zip(rows["path"], rows["p_fake"], strict=True):
+        try:
+            image = load_thumbnail(path)
+        except (OSError, ValueError):
+            image = None
+        items.append(Thumbnail(image, f"score {score:.3f}", path))
+        heat = heat_map(image) if heat_map is not None and image is not None else None
+        if heat is not None:
+            items.append(Thumbnail(heat, "heat map", "what the score hangs on"))
+    return items
 
 
 def score_section(rows: pd.DataFrame, real_label: str) -> Section:

@@ -58,3 +58,20 @@ def make_faces(root: Path, counts: dict[str, int], size: tuple[int, int] = (40, 
                 Image.open(path).point(lambda level: level // 3).save(path)
             seed += 1
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the configuration of a ConvNeXt of a few thousand weights for 32 px, to be built from scratch.
+
+    It has drop path, so that a run depends on the state of torch's random numbers too.
+    """
+    from transformers import ConvNextV2Config, ViTImageProcessor
+
+    folder = tmp_path_factory.mktemp("tiny")
+    ConvNextV2Config(
+        hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32, drop_path_rate=0.2, out_features=["stage2"]
+    ).save_pretrained(folder)
+    side = {"height": 32, "width": 32}
+    ViTImageProcessor(size={"shortest_edge": 32}, do_center_crop=True, crop_size=side).save_pretrained(folder)
+    return str(folder)

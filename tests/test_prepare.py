@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +171,19 @@ def test_the_number_of_processes_changes_no_byte(raw: Path, tmp_path: Path) -> N
     first, other = tree(tmp_path / "one"), tree(tmp_path / "other")
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first if name.endswith(".jpg"))
+
+
+def test_workers_start_where_opencv_was_used_before(raw: Path, tmp_path: Path) -> None:
+    """Its thread pool does not survive a fork: workers that touch it hang."""
+    cv2.GaussianBlur(np.zeros((3000, 3000, 3), np.uint8), (0, 0), 3)  # large enough to start the threads
+    arguments = SMALL | {"workers": 2}
+    process = multiprocessing.get_context("fork").Process(
+        target=prepare, args=(raw, tmp_path / "out"), kwargs=arguments
+    )
+    process.start()
+    process.join(30)
+    process.kill()
+    assert process.exitcode == 0
 
 
 def test_killed_half_way_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -458,14 +472,14 @@ def test_after_preparation_file_facts_hardly_tell_the_class(
 ) -> None:
     """On real and generated faces whose files give the class away at once: the AUC of the same facts after
     it."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import cross_val_predict
 
     for folder in sorted(faces_dir.glob("*/*")):
         target = tmp_path / "raw" / folder.relative_to(faces_dir)
         target.mkdir(parents=True)
-        for file in sorted(folder.iterdir())[:16]:
+        for file in sorted(folder.iterdir())[:12]:
             shutil.copy(file, target)
 
     def auc(data: Path) -> float:
@@ -475,7 +489,7 @@ def test_after_preparation_file_facts_hardly_tell_the_class(
             (f.width, f.height, f.n_bytes / f.width / f.height, f.jpeg_quality or 0, f.format == "JPEG", f.has_exif)
             for f in facts
         ]
-        model = HistGradientBoostingClassifier(max_iter=40, min_samples_leaf=10)
+        model = ExtraTreesClassifier(200, min_samples_leaf=3, random_state=0)
         truth = np.array(listing.rows["label"])
         scores = cross_val_predict(model, np.array(values, float), truth, cv=5, method="predict_proba")[:, 1]
         return float(roc_auc_score(truth, scores))
@@ -485,4 +499,4 @@ def test_after_preparation_file_facts_hardly_tell_the_class(
     assert sum(summary.no_face.values()) <= 0.01 * summary.found
     assert sum(summary.upscaled.values()) <= 0.02 * summary.found
     assert auc(tmp_path / "raw") > 0.9
-    assert auc(tmp_path / "out") < 0.7  # 176 files: the interval around it is ± 0.08
+    assert auc(tmp_path / "out") < 0.7  # 132 files: the interval around it is ± 0.1

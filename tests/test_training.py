@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(tmp_path: Path, *flags: str) -> tuple[Recipe, TrainingArguments]:
     recipe, args, _ = read_recipe(
         ["--output_dir", str(tmp_path), "--bf16", "False", "--use_cpu", "True", "--dataloader_num_workers", "0"]
-        + ["--model", "resnet", "--image_size", "32", "--disable_tqdm", "True", *flags]
+        + ["--disable_tqdm", "True", *flags]
     )
     return recipe, args
 
@@ -65,9 +65,9 @@ def test_weighted_rows_come_as_often_as_they_weigh(weights: list[float], seed: i
     assert len(set(keys)) == len(keys)  # a row drawn twice gets two augmentations
 
 
-def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path) -> None:
+def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path, tiny_model: str) -> None:
     data = load_data(folder)
-    _, processor = load_model("resnet", data.labels, image_size=32)
+    _, processor = load_model(tiny_model, data.labels, from_scratch=True)
     rows = ImageRows(data.splits["train"], TrainTransform(processor, "robust"), seed=3)
     first = rows[(1, 5, 0)]["pixel_values"]
     torch.manual_seed(99)
@@ -78,12 +78,12 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path) -> None:
     assert not torch.equal(first, other[(1, 5, 0)]["pixel_values"])
 
 
-def test_workers_give_the_same_batches_as_none(folder: Path, tmp_path: Path) -> None:
+def test_workers_give_the_same_batches_as_none(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     data = load_data(folder)
     batches = []
     for workers in (0, 2):
         recipe, args = arguments(tmp_path, "--dataloader_num_workers", str(workers))
-        model, processor = load_model("resnet", data.labels, image_size=32)
+        model, processor = load_model(tiny_model, data.labels, from_scratch=True)
         trainer = build_trainer(model, processor, data, recipe, args)
         loader = trainer.get_train_dataloader()
         loader.set_epoch(4)
@@ -116,10 +116,12 @@ def test_decay_spares_norms_biases_scales_tokens_and_positions(folder: Path, tmp
     assert {group["weight_decay"] for group in groups} == {0.05, 0.0}
 
 
-def test_class_weights_and_smoothing_shape_the_training_loss_only(folder: Path, tmp_path: Path) -> None:
+def test_class_weights_and_smoothing_shape_the_training_loss_only(
+    folder: Path, tmp_path: Path, tiny_model: str
+) -> None:
     data = load_data(folder)
     recipe, args = arguments(tmp_path, "--balance", "class_weights", "--label_smoothing_factor", "0.1")
-    model, processor = load_model("resnet", data.labels, image_size=32)
+    model, processor = load_model(tiny_model, data.labels, from_scratch=True)
     trainer = build_trainer(model, processor, data, recipe, args)
     inputs = Collator(False)([trainer.train_dataset[i] for i in range(8)])
     model.train()
@@ -132,11 +134,11 @@ def test_class_weights_and_smoothing_shape_the_training_loss_only(folder: Path, 
     assert loss.item() == pytest.approx(F.cross_entropy(outputs.logits, inputs["labels"]).item())
 
 
-def test_a_high_pass_stem_stays_one_through_training(folder: Path, tmp_path: Path) -> None:
+def test_a_high_pass_stem_stays_one_through_training(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     data = load_data(folder)
     quiet = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "False"]
     recipe, args = arguments(tmp_path, "--high_pass_stem", "True", "--max_steps", "3", *quiet)
-    model, processor = load_model("resnet", data.labels, image_size=32)
+    model, processor = load_model(tiny_model, data.labels, from_scratch=True)
     before = stem(model).weight.detach().clone()
     build_trainer(model, processor, data, recipe, args).train()
     after = stem(model).weight.detach().clone()
@@ -157,12 +159,12 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     assert last_complete_checkpoint(tmp_path / "nothing") is None
 
 
-def test_training_stops_early_and_keeps_the_best(folder: Path, tmp_path: Path) -> None:
+def test_training_stops_early_and_keeps_the_best(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     data = load_data(folder)
     recipe, args = arguments(
         tmp_path, "--num_train_epochs", "8", "--early_stopping_patience", "1", "--learning_rate", "0"
     )
-    model, processor = load_model("resnet", data.labels, image_size=32)
+    model, processor = load_model(tiny_model, data.labels, from_scratch=True)
     trainer = build_trainer(model, processor, data, recipe, args)
     trainer.train()
     assert trainer.state.epoch == 2  # the second evaluation was no better
