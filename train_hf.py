@@ -22,10 +22,12 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging
 
-from bonafide.data import FaceData, balanced_subset, load_data
-from bonafide.errors import usage_errors_exit
+from bonafide.audit import Audit, audit_dataset
+from bonafide.data import FaceData, balanced_subset, list_data, split_listing
+from bonafide.errors import UsageError, usage_errors_exit
 from bonafide.evaluation import predict
 from bonafide.models import checkpoint_labels, load_model
+from bonafide.prepare import prepare, prepared_folder
 from bonafide.recipe import Recipe, read_recipe
 from bonafide.report import write_report
 from bonafide.run import Run, on_main_process, versions
@@ -46,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     # 1. Data: listed, checked, split. One process does it for all.
-    data = on_main_process(lambda: read_data(recipe, args.seed))
+    data, audit = on_main_process(lambda: read_data(recipe, args.seed))
     on_main_process(lambda: run.check_same_data(data.fingerprint()))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
     say(data.describe())
+    if audit:
+        say(f"audit: {audit.verdict}")
 
     # 2. Model: our labels in class order, seeded weights.
     set_seed(args.seed)
@@ -90,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "recipe": said,
         "counts": data.counts(),
         "broken": [asdict(file) for file in data.broken],
+        "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
         "splits_made_by_us": data.made_splits,
         "parameters": round(size * 1e6),
         "processes": args.world_size,
@@ -108,38 +113,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         if not recipe.keep_checkpoints:
             run.drop_checkpoints()
-        say(results_table(metrics, run))
+        say(run.summary(metrics))
     PartialState().wait_for_everyone()
 
 
-def read_data(recipe: Recipe, seed: int) -> FaceData:
-    """The recipe's data with its splits, cut down to the sizes that it asks for."""
+def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Audit | None]:
+    """The recipe's data with its splits, aligned where it asks for that; and the fast audit of the raw files.
+
+    Copies of one picture, which the audit finds, stay together in one split.
+    """
     folder = write_sample(Path("data/sample")) if recipe.data == "sample" else recipe.data
-    data = load_data(
-        folder,
-        real_label=recipe.real_label,
-        label_order=checkpoint_labels(recipe.model),
+    order = checkpoint_labels(recipe.model)
+    listing = list_data(folder, real_label=recipe.real_label, label_order=order)
+    audit = audit_dataset(listing, fast=True) if recipe.audit else None
+    if audit and audit.level == "leak" and recipe.strict_audit:
+        raise UsageError(
+            f"the audit of {listing.origin} says {audit.verdict}",
+            "`python -m bonafide audit DATA --out DIR` shows it, `--prepare` takes it away",
+            exit_code=3,
+        )
+    if recipe.prepare:
+        folder = prepared_folder(listing)
+        prepare(recipe.data, folder, real_label=listing.real_label)
+        listing = list_data(folder, real_label=listing.real_label, label_order=order, check="none")
+    data = split_listing(
+        listing,
         seed=seed,
         validation_size=recipe.validation_size,
         test_size=recipe.test_size,
+        groups=audit.groups if audit and not recipe.prepare else None,
     )
     limits = {"train": recipe.max_train_samples, "validation": recipe.max_eval_samples, "test": recipe.max_eval_samples}
     for split, limit in limits.items():
         if limit:
             data.splits[split] = balanced_subset(data.splits[split], limit, seed)
-    return data
-
-
-def results_table(metrics: dict[str, Any], run: Run) -> str:
-    """The figures that decide, and where everything lies."""
-    figures = metrics["figures"]
-    lines = ["", metrics["conclusion"], "", f"{'test':<28}{'value':>8}   95 % interval"]
-    for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
-        value, low, high = (figures[name][key] for key in ("value", "low", "high"))
-        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
-        lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
-    lines += ["", f"model   {run.folder}", f"report  {run.folder / 'report' / 'report.html'}"]
-    return "\n".join(lines)
+    return data, audit
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ from contextlib import contextmanager
 class UsageError(Exception):
     """A mistake of the caller: ``message`` says what is wrong and where, ``hint`` how to mend it."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, exit_code: int = 2) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.exit_code = hint, exit_code
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, int]]:
+        return type(self), (str(self), self.hint, self.exit_code)  # it crosses process borders
 
 
 @contextmanager
 def usage_errors_exit() -> Iterator[None]:
-    """Turn a :class:`UsageError` into ``error:`` and ``hint:`` lines on stderr and exit code 2."""
+    """Turn a :class:`UsageError` into ``error:`` and ``hint:`` lines on stderr and its exit code (2)."""
     try:
         yield
     except UsageError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(error.exit_code) from error

@@ -1,50 +1,45 @@
-"""A trained model on the images of a data set: the predictions table that every figure is computed from."""
+"""A detector on the images of a data set: every figure with its interval, source by source, clean and degraded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
+from datasets import DatasetDict
+from numpy.typing import NDArray
+from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from bonafide.data import FaceData
-from bonafide.metrics import predictions_frame
-from bonafide.training import Collator, ImageRows, is_convolutional
+from bonafide.calibration import apply
+from bonafide.certificates import PRIOR, verdicts
+from bonafide.data import BrokenFile, FaceData, balanced_subset
+from bonafide.detector import Detector
+from bonafide.errors import UsageError
+from bonafide.evaluation_data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
+from bonafide.evaluation_sections import (
+    calibration_section,
+    coverage_section,
+    decision_rows,
+    threshold_section,
+    unfamiliar_section,
+)
+from bonafide.inference import run_rows
+from bonafide.pages import Block, Section
+from bonafide.report import headline_rows, write_report
+from bonafide.robustness import all_variants, robustness_lead, robustness_remark, robustness_section, robustness_table
+from bonafide.scores import CLEAN, Scored, Variant, score_images
+from bonafide.sections import HeatMap, uncertain_sections
+from bonafide.training import ImageRows
 from bonafide.transforms import EvalTransform
 
-
-@torch.inference_mode()
-def predict_rows(
-    model: PreTrainedModel, rows: ImageRows, *, batch_size: int = 64, workers: int = 0, title: str = "scoring"
-) -> np.ndarray:
-    """Probabilities of every row, float64 (n, classes), in row order and in float32 arithmetic.
-
-    Several processes share the rows, each image scored exactly once, and all of them get the whole result.
-    """
-    state = PartialState()
-    mine = range(state.process_index, len(rows), state.num_processes)
-    model = model.to(state.device).eval()
-    loader: DataLoader[Any] = DataLoader(
-        Subset(rows, mine),
-        batch_size,
-        num_workers=workers,
-        collate_fn=Collator(is_convolutional(model)),
-    )
-    progress = tqdm(loader, desc=title, unit="batch", leave=False, disable=None if state.is_main_process else True)
-    parts = [model(pixel_values=batch["pixel_values"].to(state.device)).logits.double().cpu() for batch in progress]
-    logits = torch.cat(parts).numpy() if parts else np.empty((0, model.config.num_labels))
-    pieces = gather_object([(state.process_index, logits)])
-    whole = np.empty((len(rows), model.config.num_labels))
-    for process, piece in pieces:
-        whole[process :: state.num_processes] = piece
-    return torch.softmax(torch.from_numpy(whole), dim=1).numpy()
+FloatArray = NDArray[np.float64]
+QUICK_IMAGES = 300
+EVALUATED = ("validation", "calibration", "test")
 
 
 def predict(
@@ -56,27 +51,208 @@ def predict(
     batch_size: int = 64,
     workers: int = 0,
 ) -> pd.DataFrame:
-    """The predictions table of some splits (see :func:`bonafide.metrics.predictions_frame`)."""
+    """The predictions table of some splits (see :func:`bonafide.metrics.predictions_frame`), without a report.
+
+    For a model in hand, also on several processes, which share the images; data and model have the same labels.
+    """
+    facts = getattr(model.config, "bonafide", None)
     tables = []
     for split in splits:
         rows = data.splits[split]
-        scores = predict_rows(
-            model,
-            ImageRows(rows, EvalTransform(processor)),
-            batch_size=batch_size,
-            workers=workers,
-            title=f"scoring {split}",
-        )
-        tables.append(
-            predictions_frame(
-                scores,
-                rows["label"],
-                path=rows["path"],
-                labels=data.labels,
-                real_label=data.real_label,
-                source=rows["source"],
-                group=rows["group"],
-                split=split,
-            )
-        )
+        items = ImageRows(rows, EvalTransform(processor))
+        outputs = run_rows(model, items, batch_size=batch_size, workers=workers, title=f"scoring {split}")
+        tables.append(predictions_of(rows, apply(outputs.logits, facts), data, split))
     return pd.concat(tables, ignore_index=True)
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    detector: Detector,
+    data: FaceData,
+    out: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    robustness: bool = True,
+    quick: bool = False,
+    prior: float = PRIOR,
+    fakes: Sequence[str] | None = None,
+    has_face: Callable[[Image.Image], bool] | None = None,
+    heat_map: HeatMap | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
+    batch_size: int = 128,
+    threads: int | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score a data set, write ``out/report`` (see :func:`bonafide.report.write_report`) and return its metrics.json.
+
+    Args:
+        splits: those scored, by default all of validation, calibration and test that there are (or the only one).
+            Degradations, decisions and errors are of the one that the report speaks about: the test.
+        robustness: score that split again under every degradation at every strength; ``quick``: at two strengths.
+        prior: the base rate, share of fakes among all images, that sentences about alarms suppose.
+        fakes: the model's labels that count as fake (see :func:`load_detector`).
+        has_face: looks for a face in each image of the headline split, for the coverage.
+        heat_map: a picture of what the score of an image hangs on, for the galleries; None where it has none.
+        history, facts: of the training, as in ``write_report``.
+    """
+    started = time.monotonic()
+    labels, real = shared_labels(data, [detector])
+    fakes = list(fakes) if fakes is not None else [label for label in detector.labels if label != detector.real_label]
+    data = with_labels(data, labels)
+    names = list(splits or [name for name in data.splits if name in EVALUATED] or data.splits)
+    headline = headline_rows(pd.DataFrame({"split": names}))[0]
+    variants = all_variants(quick) if robustness else [CLEAN]
+    tables, broken = [], list(data.broken)
+    for name in names:
+        first = name == headline
+        scored = score_images(
+            data.splits[name],
+            [detector],
+            variants=variants if first else [CLEAN],
+            has_face=has_face if first else None,
+            batch_size=batch_size,
+            threads=threads,
+            title=f"scoring {name}".strip(),
+        )
+        scores = align(scored.probabilities[0][scored.readable], detector, fakes, labels, real)
+        table = predictions_of(data.splits[name].select(scored.readable), scores[:, 0], data, name)
+        tables.append(_judged(table, detector, scored))
+        broken += unreadable(data, name, scored)
+        if first:
+            faceless = sorted(data.splits[name][i]["path"] for i in scored.faceless) if has_face else None
+            shown, all_scores = tables[-1], scores
+            coverage = coverage_section(len(table), [*data.broken, *unreadable(data, name, scored)], faceless)
+    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, prior)
+    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts))
+    minutes = round((time.monotonic() - started) / 60, 2)
+    return write_report(
+        Path(out),
+        pd.concat(tables, ignore_index=True),
+        labels=labels,
+        real_label=real,
+        history=history,
+        facts=dict(facts or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
+        sections=[*sections, coverage],
+        lead=lead,
+        remarks=remarks,
+        load_thumbnail=data.load_image,
+        heat_map=heat_map,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def _findings(
+    rows: pd.DataFrame,
+    scores: FloatArray,
+    variants: Sequence[Variant],
+    detector: Detector,
+    real_index: int,
+    real_label: str,
+    prior: float,
+) -> tuple[list[Section], list[Block], list[str]]:
+    """Sections, pictures and sentences of one split: its table and its probabilities (n, variants, classes)."""
+    fake, facts = (rows["label"] != real_label).to_numpy(), detector.facts
+    decisions = decision_rows(rows, real_label, facts, prior)
+    sections, lead, remarks = [threshold_section(decisions, facts, prior)], [], [_band_remark(decisions)]
+    if len(variants) > 1 and len(rows):
+        table = robustness_table(fake, scores, variants, real_index=real_index, facts=facts)
+        sections.append(robustness_section(table))
+        lead, remarks = robustness_lead(table), [*remarks, robustness_remark(table)]
+    sections.append(calibration_section(fake, scores[:, 0], real_index, facts, scores[:, 1:]))
+    if "distance" in rows:
+        sections.append(unfamiliar_section(rows, facts))
+    return sections, lead, remarks
+
+
+def unreadable(data: FaceData, split: str, scored: Scored) -> list[BrokenFile]:
+    """The files of a split that could not be scored."""
+    found = []
+    for i, reason in sorted(scored.errors.items()):
+        row = data.splits[split][i]
+        found.append(BrokenFile(row["path"], reason, data.labels[row["label"]], row["source"]))
+    return found
+
+
+def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
+    """The predictions table with ``distance`` and ``verdict``, where the model can tell them."""
+    features, band = scored.features[0], detector.facts.get("band")
+    if detector.unfamiliar is not None and features is not None:
+        predictions["distance"] = detector.unfamiliar.distance(features[scored.readable])
+    if band:
+        called = verdicts(predictions["p_fake"], band)
+        if "distance" in predictions:
+            assert detector.unfamiliar is not None
+            called = np.where(predictions["distance"] > detector.unfamiliar.threshold, "uncertain", called)
+        predictions["verdict"] = called
+    return predictions
+
+
+def _middle(facts: Mapping[str, Any]) -> float:
+    band = facts.get("band")
+    return float(np.clip((band["low"] + band["high"]) / 2, 0, 1)) if band else 0.5
+
+
+def _band_remark(decisions: pd.DataFrame) -> str:
+    row = decisions.iloc[-1]
+    if row["rule"] != "band" or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all():
+        return ""
+    return (
+        f"By its band it gives no verdict on {row['uncertain']:.1%} of the images, calls {row['fpr']:.1%} of the real "
+        f"ones fake and {row['missed']:.1%} of the fakes real."
+    )
+
+
+def run_evaluate_command(
+    model: str,
+    data: str,
+    out: str,
+    *,
+    split: str = "auto",
+    robustness: bool = True,
+    quick: bool = False,
+    max_images: int | None = None,
+    prior: float = PRIOR,
+    real_label: str | None = None,
+    fake_label: str | None = None,
+    faces: bool = False,
+    yunet: str | None = None,
+    engine: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+    heat_map: HeatMap | None = None,
+) -> None:
+    """``python -m bonafide evaluate``: score, write the report, print the verdict.
+
+    Raises:
+        UsageError: as :func:`load_detector` and :func:`evaluation_data`, or a prior that is no share.
+    """
+    if not 0 < prior < 1:
+        raise UsageError(
+            f"--prior must lie between 0 and 1, not {prior}", "the share of fakes among all images, as 0.1"
+        )
+    detector, fakes = load_detector(model, real_label=real_label, fake_label=fake_label, engine=engine, device=device)
+    images, caveats = evaluation_data(
+        data, split, real_label=real_label, facts=detector.facts, folder=Path(model) if Path(model).is_dir() else None
+    )
+    limit = max_images or (QUICK_IMAGES if quick else None)
+    if limit:
+        images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})
+    has_face = None
+    if faces:
+        from bonafide.faces import FaceDetector
+
+        finder = FaceDetector(yunet)
+        has_face = lambda image: bool(finder.detect(image))  # noqa: E731
+    trained = (detector.facts.get("unfamiliar") or {}).get("sources")
+    facts: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
+    facts |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
+    metrics = evaluate(
+        detector, images, out, robustness=robustness, quick=quick, prior=prior, fakes=fakes, has_face=has_face,
+        heat_map=heat_map, facts=facts, threads=threads,
+    )  # fmt: skip
+    print(f"{metrics['conclusion']}\n\nreport  {Path(out) / 'report' / 'report.html'}")

@@ -108,6 +108,13 @@ def _legend(figure: Figure, theme: Theme) -> None:
         text.set_parse_math(False)
 
 
+def _columns(names: Sequence[str]) -> int:
+    longest = max(map(len, names), default=0)
+    if len(names) == 3 and longest <= 13:
+        return 3
+    return 2 if len(names) <= 2 or longest <= 18 else 1
+
+
 def _note(axis: Axes, theme: Theme, text: str) -> None:
     """Say why there is nothing to draw."""
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=theme.faint, fontsize=9)
@@ -303,7 +310,7 @@ def reliability_diagram(bins: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
 
 
 def degradation_overview(table: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
-    """One row a degradation of ``robustness.robustness_table``: its AUCs as dots, from mild (small) to strong (large)."""
+    """One row a degradation of ``robustness.robustness_table``: AUCs as dots, mild (small) to strong (large)."""
     degraded = table[(table["degradation"] != "") & table["auc"].notna()]
     clean = float(table["auc"].iloc[0])
     order = degraded.groupby("degradation")["auc"].min().sort_values(ascending=False, kind="stable").index

@@ -46,6 +46,9 @@ class Recipe:
     real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
     validation_size: float = _option(0.15, "share cut off for validation where the data has no such split")
     test_size: float = _option(0.15, "share cut off for the test where the data has no such split")
+    prepare: bool = _option(False, "train on aligned copies: face crops of one size range and one encoding history")
+    audit: bool = _option(True, "look for what gives the classes away before training (file facts, duplicates)")
+    strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
     max_train_samples: int | None = _option(None, "train on this many images at most, balanced over sources")
     max_eval_samples: int | None = _option(None, "validate and test on this many images each at most")
     early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
@@ -79,7 +82,7 @@ DEFAULTS: dict[str, Any] = {
 HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
     "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_prefetch_factor",
+    "dataloader_prefetch_factor", "audit", "strict_audit",
     "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
 }  # fmt: skip

@@ -9,8 +9,8 @@
   stratified by source (null where there is none); the counts, ``per_class`` and ``confusion_matrix`` as they are
 - ``splits``: {split: all its figures, without intervals}
 - ``sources``: the rows of :func:`bonafide.metrics.per_source`
-- ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr`` as {value, low, high} (schema 1: plain numbers), each
-  source counting once, and the worst sources
+- ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr``, each source counting once, as {value, low, high}
+  (plain numbers in schema 1), and the worst sources
 - ``facts``: what the caller knows (model, data, versions, timing, broken files, audit ...), as given
 - ``sections``: {key: data} of the sections that were added; an evaluation adds ``robustness`` (the rows of
   :func:`bonafide.robustness.robustness_table`) and those of :mod:`bonafide.evaluation_sections`: ``thresholds``,

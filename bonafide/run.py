@@ -100,6 +100,17 @@ class Run:
         """Remove the optimiser's checkpoints, which hold pickles."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """What a person wants to read when training ends: the figures that decide, and where everything lies."""
+        figures = metrics["figures"]
+        lines = ["", metrics["conclusion"], "", f"{metrics['split']:<28}{'value':>8}   95 % interval"]
+        for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
+            value, low, high = (figures[name][key] for key in ("value", "low", "high"))
+            interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+            lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
+        lines += ["", f"model   {self.folder}", f"report  {self.folder / 'report' / 'report.html'}"]
+        return "\n".join(lines)
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""

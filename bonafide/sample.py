@@ -41,7 +41,7 @@ class SampleSpec:
     """All that the bytes of a sample set depend on."""
 
     n: int
-    size: int  # pixels of a side
+    size: int  # pixels of a side, a multiple of 4
     seed: int
     recipe: int = RECIPE
 
@@ -98,7 +98,7 @@ def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floa
     """
     full = _to_srgb(_half(_to_linear(scene)))
     half = _half(full)
-    latent = np.round(_half(half) * np.float32(48)) / np.float32(48)
+    latent = (_half(half) * 48).round() / np.float32(48)
     upsample = partial(_upsample, how=source)
     skip = 0.6  # how much of the detail that upsampling cannot give comes through skip connections
     middle = upsample(latent)
@@ -216,7 +216,6 @@ def make_image(spec: SampleSpec, index: int) -> tuple[str, bytes]:
     """The source and the JPEG bytes of one image; they depend on ``spec.seed``, ``spec.size`` and ``index`` alone."""
     source = _source(index)
     pixels = spec.size + 2 * MARGIN
-    pixels += -pixels % 4  # latents are a quarter of the size
     rng = np.random.default_rng([spec.recipe, spec.seed, index])
     scene = draw_portrait(2 * pixels, rng)
     quality = int(rng.integers(86, 97))
@@ -238,12 +237,13 @@ def write_sample(out: Path, n: int = 640, size: int = 160, seed: int = 0) -> Pat
     is the image's. The bytes depend on ``n``, ``size`` and ``seed`` alone. A folder that holds this very set is
     left as it is; the folder appears complete or not at all. Returns ``out``.
 
-    Raises UsageError for n < 20, a size outside 32..1024, or an ``out`` that holds anything else.
+    Raises UsageError for n < 20, a size that is no multiple of 4 (latents are a quarter of it) or outside 32..1024,
+    a negative seed, or an ``out`` that holds anything else.
     """
-    if n < 20 or not 32 <= size <= 1024 or seed < 0:
+    if n < 20 or not 32 <= size <= 1024 or size % 4 or seed < 0:
         raise UsageError(
             f"no sample of {n} images of {size} pixels with seed {seed}",
-            "give at least 20 images, a size of 32 to 1024 and a seed of 0 or more",
+            "give at least 20 images, a multiple of 4 from 32 to 1024 as size, and a seed of 0 or more",
         )
     out, spec = Path(out), SampleSpec(n, size, seed)
     if _is_complete(out, spec):

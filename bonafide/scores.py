@@ -1,8 +1,8 @@
 """Images -> scores of one or more models, each image read and decoded once, whatever is then done to it.
 
-The one place where a picture becomes probabilities is a :class:`Scorer`. Reading, decoding, degrading and
-preprocessing happen in threads (Pillow and OpenCV let go of Python's lock), the models run in the main thread on
-batches that mix images and degradations.
+Reading, decoding, degrading and preprocessing happen in threads (Pillow and OpenCV let go of Python's lock), the models
+run in the main thread on batches that mix images and degradations. Pictures are scored whole, as
+``pipeline("image-classification")`` does it: no face is cut out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,19 +21,11 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
-from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from bonafide.calibration import apply
 from bonafide.data import image_bytes
 from bonafide.degradations import DEGRADATIONS
-from bonafide.errors import UsageError
+from bonafide.detector import LARGEST_ASPECT, Detector
 from bonafide.images import ImageError, decode_image
-from bonafide.inference import forward
-from bonafide.models import class_names
-from bonafide.training import is_convolutional
-from bonafide.transforms import EvalTransform
-from bonafide.unfamiliar import Unfamiliar
 
 FloatArray = NDArray[np.float64]
 
@@ -49,66 +40,18 @@ class Variant(NamedTuple):
 CLEAN = Variant()
 
 
-class Scorer:
-    """A model with its preprocessing: ``prepare`` a picture (in any thread), then call it on a batch."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: BaseImageProcessor,
-        *,
-        facts: Mapping[str, Any] | None = None,
-        name: str = "",
-        folder: str | Path | None = None,
-        device: str | torch.device | None = None,
-    ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=layout).eval()
-        self.layout, self.transform, self.name = layout, EvalTransform(processor), name
-        self.facts = dict(facts if facts is not None else getattr(model.config, "bonafide", None) or {})
-        self.labels = class_names(model.config) or [f"LABEL_{i}" for i in range(model.config.num_labels)]
-        self.unfamiliar = Unfamiliar.load(folder, self.facts) if folder else None
-
-    def prepare(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture of any size -> float32 (3, height, width)."""
-        return self.transform(image)
-
-    @torch.inference_mode()
-    def __call__(self, pixels: torch.Tensor) -> tuple[FloatArray, NDArray[np.float32] | None]:
-        """A batch of :meth:`prepare`'s tensors -> calibrated probabilities (n, classes) and features (n, width)."""
-        logits, features = forward(self.model, pixels.to(self.device, memory_format=self.layout))
-        return apply(logits, self.facts), None if features is None else features.float().cpu().numpy()
-
-
-def load_scorer(name: str, *, trust_remote_code: bool = False) -> Scorer:
-    """Any image classification model: a folder of ours, any other local folder, or a Hub id.
-
-    Raises:
-        UsageError: the model cannot be found, reached or read.
-    """
-    try:
-        model = AutoModelForImageClassification.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
-        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"cannot load the model {name}: {reason}", "give a model folder, or the Hub id of an image classifier"
-        ) from error
-    if isinstance(processor, TimmWrapperImageProcessor):
-        config = model.config  # the folder may hold the facts of the checkpoint it was trained from
-        processor = TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-    return Scorer(model, processor, name=name, folder=name if Path(name).is_dir() else None)
+def probabilities_of(detector: Detector, pixels: torch.Tensor) -> tuple[FloatArray, NDArray[np.float32] | None]:
+    """A batch of ``detector.pixels`` -> its calibrated probabilities (n, classes) and features (n, width), if any."""
+    logits, features = detector.engine(pixels)
+    return detector._probabilities(logits), features
 
 
 @dataclass
 class Scored:
     """What came of n images and v variants. Rows that could not be read are in ``errors``, their figures NaN."""
 
-    probabilities: list[FloatArray]  # one a scorer: (n, v, its classes)
-    features: list[NDArray[np.float32] | None]  # one a scorer: (n, width) of the first variant
+    probabilities: list[FloatArray]  # one a detector: (n, v, its classes)
+    features: list[NDArray[np.float32] | None]  # one a detector: (n, width) of the first variant
     errors: dict[int, str] = field(default_factory=dict)  # row -> reason
     faceless: set[int] = field(default_factory=set)  # rows without a face, where a face was looked for
 
@@ -120,7 +63,7 @@ class Scored:
 
 class _Work(NamedTuple):
     row: int
-    pixels: list[list[torch.Tensor]]  # scorer -> distinct pictures
+    pixels: list[list[torch.Tensor]]  # detector -> distinct pictures
     places: list[int]  # variant -> its picture: a step that leaves a picture as it is shares that picture's score
     error: str = ""
     has_face: bool = True
@@ -128,7 +71,7 @@ class _Work(NamedTuple):
 
 def score_images(
     rows: Dataset,
-    scorers: Sequence[Scorer],
+    detectors: Sequence[Detector],
     *,
     variants: Sequence[Variant] = (CLEAN,),
     has_face: Callable[[Image.Image], bool] | None = None,
@@ -136,17 +79,17 @@ def score_images(
     threads: int | None = None,
     title: str = "scoring",
 ) -> Scored:
-    """Every row of a data set (columns ``image`` and ``path``) in every variant by every scorer.
+    """Every row of a data set (columns ``image`` and ``path``) in every variant by every detector.
 
     A degradation's random part depends on the picture's path and the degradation's name alone, so that models, runs
     and subsets see the same pixels. ``has_face`` looks at each undegraded picture; it must be safe in threads.
     """
     n, v = len(rows), len(variants)
-    result = Scored([np.full((n, v, len(s.labels)), np.nan) for s in scorers], [None] * len(scorers))
+    result = Scored([np.full((n, v, len(s.labels)), np.nan) for s in detectors], [None] * len(detectors))
     waiting: list[_Work] = []
     held = 0
     rows = rows.select_columns(["image", "path"])
-    work = _in_threads(lambda i: _prepare(i, rows[i], scorers, variants, has_face), n, threads)
+    work = _in_threads(lambda i: _prepare(i, rows[i], detectors, variants, has_face), n, threads)
     for item in tqdm(work, desc=title, total=n, unit="image", leave=False, disable=None):
         if item.error:
             result.errors[item.row] = item.error
@@ -156,25 +99,27 @@ def score_images(
         waiting.append(item)
         held += len(item.pixels[0])
         if held >= batch_size:
-            _score(waiting, scorers, batch_size, result)
+            _score(waiting, detectors, batch_size, result)
             waiting, held = [], 0
     if waiting:
-        _score(waiting, scorers, batch_size, result)
+        _score(waiting, detectors, batch_size, result)
     return result
 
 
 def _prepare(
     row: int,
     item: Mapping[str, Any],
-    scorers: Sequence[Scorer],
+    detectors: Sequence[Detector],
     variants: Sequence[Variant],
     has_face: Callable[[Image.Image], bool] | None,
 ) -> _Work:
     try:
         image = decode_image(image_bytes(item["image"]), name=item["path"])
+        if max(image.size) > LARGEST_ASPECT * min(image.size):  # resized by its shorter side it would fill the memory
+            raise ImageError("unreadable", f"{item['path']}: too narrow a strip")
     except ImageError as error:
         return _Work(row, [], [], error.reason)
-    pixels: list[list[torch.Tensor]] = [[] for _ in scorers]
+    pixels: list[list[torch.Tensor]] = [[] for _ in detectors]
     places: list[int] = []
     clean = -1
     for variant in variants:
@@ -185,8 +130,8 @@ def _prepare(
         if picture is image:
             clean = len(pixels[0])
         places.append(len(pixels[0]))
-        for scorer, tensors in zip(scorers, pixels, strict=True):
-            tensors.append(scorer.prepare(picture))
+        for detector, tensors in zip(detectors, pixels, strict=True):
+            tensors.append(detector.pixels(picture))
     return _Work(row, pixels, places, has_face=has_face is None or has_face(image))
 
 
@@ -198,13 +143,13 @@ def degrade(image: Image.Image, variant: Variant, path: str) -> Image.Image:
     return DEGRADATIONS[variant.degradation].apply(image, variant.strength, seed)
 
 
-def _score(items: Sequence[_Work], scorers: Sequence[Scorer], batch_size: int, result: Scored) -> None:
+def _score(items: Sequence[_Work], detectors: Sequence[Detector], batch_size: int, result: Scored) -> None:
     """Run the models on all pictures of some images and put the figures where they belong."""
     sizes = [len(item.pixels[0]) for item in items]
     starts = np.cumsum([0, *sizes[:-1]])
-    for s, scorer in enumerate(scorers):
+    for s, detector in enumerate(detectors):
         batch = torch.stack([tensor for item in items for tensor in item.pixels[s]])
-        parts = [scorer(part) for part in batch.split(batch_size)]
+        parts = [probabilities_of(detector, part) for part in batch.split(batch_size)]
         probabilities = np.concatenate([part for part, _ in parts])
         features = None if parts[0][1] is None else np.concatenate([part for _, part in parts])
         for item, start in zip(items, starts, strict=True):

@@ -140,7 +140,8 @@ def uncertain_sections(
 
 
 def _largest_first(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    return sorted(rows.groupby(["label", "source"]), key=lambda item: -len(item[1]))
+    parts = {(str(label), str(source)): part for (label, source), part in rows.groupby(["label", "source"])}
+    return sorted(parts.items(), key=lambda item: -len(item[1]))
 
 
 def _source_name(source: str, label: str) -> str:

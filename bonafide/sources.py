@@ -11,10 +11,11 @@ from .intervals import FloatArray, Interval, resample_weights, weighted_curves
 def metrics_by_source(
     predictions: pd.DataFrame, *, real_label: str, n_resamples: int = 500, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of ``macro_auc``, ``macro_recall`` and ``macro_fpr``, images drawn again within sources.
+    """95 % percentile intervals of ``macro_auc``, ``macro_recall`` and ``macro_fpr``; NaN where not defined.
 
-    The means are those of :func:`bonafide.metrics.source_summary`: AUC and recall over the fake sources, FPR over the
-    real ones. The sources themselves are taken as given: it says nothing about others. NaN where not defined.
+    Images are drawn again within each source. The means are those of :func:`bonafide.metrics.source_summary`: AUC and
+    recall over the fake sources, FPR over the real ones. The sources themselves are taken as given: it says nothing
+    about others.
     """
     fake = (predictions["label"] != real_label).to_numpy()
     called = (predictions["prediction"] != real_label).to_numpy(dtype=float)

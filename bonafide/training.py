@@ -129,7 +129,8 @@ class EpochLines(ProgressCallback):
     """The progress bar, and one readable line an evaluation in place of a dictionary."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if state.is_world_process_zero and self.training_bar is not None and "eval_loss" in (logs or {}):
+        logs = logs or {}
+        if state.is_world_process_zero and self.training_bar is not None and "eval_loss" in logs:
             names = {"eval_loss": "loss", "eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER"}
             figures = "  ".join(f"{name} {logs[key]:.4f}" for key, name in names.items() if key in logs)
             trained = [f"{row['loss']:.4f}" for row in state.log_history if "loss" in row][-1:] or ["-"]

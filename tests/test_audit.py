@@ -178,11 +178,11 @@ LOOKS: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("kind", LOOKS)
 def test_a_planted_look_is_found_and_named(kind: str) -> None:
     change, words = LOOKS[kind]
-    rng, fake = np.random.default_rng(0), np.arange(60) % 2 == 1
+    rng, fake = np.random.default_rng(0), np.arange(100) % 2 == 1
     shown = [picture(rng) for _ in fake]
     looks = [appearance(change(image) if odd else image, Middle()) for image, odd in zip(shown, fake, strict=True)]  # type: ignore[arg-type]
     facts = pd.DataFrame(looks)[list(NAMES)]
-    leak = measure_leak(facts, fake, ["s"] * 60, [str(i) for i in range(60)], NAMES)
+    leak = measure_leak(facts, fake, ["s"] * 100, [str(i) for i in range(100)], NAMES)
     assert leak_level(leak.auc, leak.low, APPEARANCE_LIMITS) == "leak"
     assert words in " ".join(clue.text for clue in leak.clues[:4])
 
@@ -384,9 +384,9 @@ def test_strict_exits_3_on_a_leak_only(tmp_path: Path, middle: None) -> None:
 
 
 def test_names_are_only_text_in_the_page(tmp_path: Path, middle: None) -> None:
-    rng = make_set(tmp_path / "data", 12)
+    rng = make_set(tmp_path / "data", 12, skip=("fake/gan", "fake/diffusion"))
     hostile = '<img src=x onerror="alert(1)">$x$&'
-    for i in range(12):
+    for i in range(24):
         write(tmp_path / "data" / "fake" / hostile / f"{i}<script>.png", picture(rng))
     assert run_audit_command(tmp_path / "data", tmp_path) == 0  # a leak, but not strict
     assert json.loads((tmp_path / "audit.json").read_text())["level"] == "leak"
