@@ -56,7 +56,7 @@ def certified_threshold(scores: ArrayLike, rate: float, confidence: float = 0.95
 
 def too_few(n: int, rate: float, confidence: float = 0.95, what: str = "real images") -> str:
     """Why nothing is promised."""
-    return f"not certifiable: {n} {what}, at least {images_needed(rate, confidence)} are needed"
+    return f"not certifiable with {n} {what} (at least {images_needed(rate, confidence)} are needed)"
 
 
 def thresholds(
@@ -122,6 +122,8 @@ def uncertain_band(
         for kind, fine in (("real", high_ok), ("fake", low_ok))
         if not fine
     ]
+    if missing:
+        missing.append("the band only says where these images lie")
     note = "; ".join(missing) or (
         f"at most {delta:.0%} of real images are called fake, and at most {delta:.0%} of fakes real, "
         f"with {confidence:.0%} confidence each"

@@ -140,7 +140,7 @@ class Detector:
         self.unfamiliar = unfamiliar
         self._yunet = yunet
         self._faces: FaceDetector | None = None
-        self._lock, self._large, self._loading = threading.Lock(), threading.Lock(), threading.Lock()
+        self.lock, self._large, self._loading = threading.Lock(), threading.Lock(), threading.Lock()
         self._threads = ThreadPoolExecutor(
             min(4, os.cpu_count() or 1), "bonafide-decode", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -212,7 +212,7 @@ class Detector:
 
     def scores(self, images: Sequence[Picture]) -> np.ndarray:
         """Probabilities float64 (n, classes) of whole pictures, in class order. Raises ImageError."""
-        return self._probabilities(self._outputs(images)[0])
+        return self.probabilities(self._outputs(images)[0])
 
     def features(self, images: Sequence[Picture]) -> np.ndarray | None:
         """What the last linear layer reads, float32 (n, d), of whole pictures; None without one. Raises ImageError."""
@@ -239,11 +239,10 @@ class Detector:
         large = [face for face in found if face.size >= TINY_FACE]
         return [face.box for face in (large or found)[:MAX_FACES]], [] if large else [SMALL]
 
-    def cut_face(self, image: Image.Image, box: Box) -> Image.Image:
-        """The square around a face, framed as ``bonafide prepare`` frames it for training."""
+    def face_square(self, image: Image.Image, box: Box) -> Box:
+        """The square around a face, framed as ``bonafide prepare`` frames it for training; whole pixels."""
         margin = self.facts.get("face_margin")
-        face = MainFace(box, "ok", 1.0, 1)
-        return image.crop(face_square(image, face, FACE_MARGIN if margin is None else margin))
+        return face_square(image, MainFace(box, "ok", 1.0, 1), FACE_MARGIN if margin is None else margin)
 
     def _prepare(self, images: Sequence[Picture], faces: bool | None) -> list[_Item]:
         """Decode, find faces, resize and scale; pictures of one size go through the processor together."""
@@ -280,7 +279,7 @@ class Detector:
         item.boxes, warnings = self.find_faces(picture, faces)
         item.warnings += warnings
         item.seconds |= {"decode": decoded - started, "faces": time.perf_counter() - decoded}
-        return [self.cut_face(picture, box) for box in item.boxes] or [picture]
+        return [picture.crop(self.face_square(picture, box)) for box in item.boxes] or [picture]
 
     def _process(self, members: Sequence[tuple[_Item, Image.Image]]) -> None:
         started = time.perf_counter()
@@ -295,19 +294,19 @@ class Detector:
         for item in items:
             if item.error is not None:
                 raise item.error
-        return self._run([item.pixels[0] for item in items])
+        return self.run([item.pixels[0] for item in items])
 
-    def _run(self, pixels: Sequence[torch.Tensor], batch_size: int = 16) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(self, pixels: Sequence[torch.Tensor], batch_size: int = 16) -> tuple[np.ndarray, np.ndarray | None]:
         """Logits (n, classes) and features (n, d) of pixel tensors, one batch at a time."""
         batches = [torch.stack(list(pixels[i : i + batch_size])) for i in range(0, len(pixels), batch_size)]
-        with self._lock:
+        with self.lock:
             outputs = [self.engine(batch) for batch in batches]
         if not outputs:
             return np.empty((0, len(self.config.id2label))), None
         logits, features = zip(*outputs, strict=True)
         return np.concatenate(logits), None if features[0] is None else np.concatenate(features)
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float64 (n, classes); softmax, or the sigmoid where the pipeline would take it."""
         if self._sigmoid:
             p = special.expit(logits.astype(np.float64))
@@ -318,8 +317,8 @@ class Detector:
         """Run the model on all faces of all items, then say what they mean."""
         started = time.perf_counter()
         pixels = [tensor for item in items for tensor in item.pixels]
-        logits, features = self._run(pixels, batch_size)
-        probabilities = self._probabilities(logits)
+        logits, features = self.run(pixels, batch_size)
+        probabilities = self.probabilities(logits)
         strange = self._unfamiliar(features, len(pixels))
         share = (time.perf_counter() - started) / max(1, len(pixels))
         results, first = [], 0

@@ -28,6 +28,7 @@ from bonafide.evaluation_sections import (
     threshold_section,
     unfamiliar_section,
 )
+from bonafide.findings import amount
 from bonafide.inference import run_rows
 from bonafide.pages import Block, Section
 from bonafide.report import headline_rows, write_report
@@ -202,8 +203,8 @@ def _band_remark(decisions: pd.DataFrame) -> str:
     if row["rule"] != "band" or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all():
         return ""
     return (
-        f"By its band it gives no verdict on {row['uncertain']:.1%} of the images, calls {row['fpr']:.1%} of the real "
-        f"ones fake and {row['missed']:.1%} of the fakes real."
+        f"By its band it gives no verdict on {amount('recall', row['uncertain'])} of the images, calls "
+        f"{amount('fpr', row['fpr'])} of the real ones fake and {amount('recall', row['missed'])} of the fakes real."
     )
 
 

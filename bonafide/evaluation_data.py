@@ -80,11 +80,12 @@ def with_labels(data: FaceData, labels: list[str]) -> FaceData:
 def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: list[str], real: str) -> FloatArray:
     """A model's probabilities (..., its classes) as those of ``labels`` (..., k): by name, else real against fake."""
     if set(detector.labels) == set(labels) and detector.real_label == real:
-        return scores[..., [detector.labels.index(label) for label in labels]]
-    fake = next(i for i, label in enumerate(labels) if label != real)
-    result = np.empty((*scores.shape[:-1], 2))
-    result[..., 1 - fake] = scores[..., detector.labels.index(detector.real_label)]
-    result[..., fake] = scores[..., [detector.labels.index(label) for label in fakes]].sum(axis=-1)
+        result = scores[..., [detector.labels.index(label) for label in labels]]
+    else:
+        fake = next(i for i, label in enumerate(labels) if label != real)
+        result = np.empty((*scores.shape[:-1], 2))
+        result[..., 1 - fake] = scores[..., detector.labels.index(detector.real_label)]
+        result[..., fake] = scores[..., [detector.labels.index(label) for label in fakes]].sum(axis=-1)
     total = result.sum(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return np.where(total > 0, result / total, np.where(np.isnan(total), np.nan, 0.5))

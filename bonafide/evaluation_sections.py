@@ -75,11 +75,10 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
     shown["fake among called fake"] = [amount("recall", value) for value in table["share_fake"]]
     blocks: list[Block] = [
         "Each rule on these images, with 95 % intervals. The last column holds where "
-        f"{prior:.0%} of all images are fake (the base rate assumed); with fewer fakes about, more of the alarms are "
-        "false.",
+        f"{amount('recall', prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
+        "of the alarms are false.",
         Table(shown),
     ]
-    promises = [f"At most {100 * row['fpr']:g} % false alarms: {row['note']}." for row in facts.get("thresholds") or []]
     if band := facts.get("band"):
         blocks.append(
             f"The band: scores up to {cell(band['low'])} are called real, from {cell(band['high'])} on fake, and "
@@ -89,10 +88,18 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
         if band.get("sources"):
             blocks.append(Table(_band_sources(band), "The band on each source of the calibration images", folded=True))
     else:
-        blocks.append(
-            "This model stores no band of its own: it was not calibrated here, and its verdict is a bare 0.5."
+        blocks.append("This model stores no band: its scores promise nothing, and its verdict is the likeliest label.")
+    if stored := facts.get("thresholds"):
+        bounds = [np.nan if row["fpr_upper"] is None else row["fpr_upper"] for row in stored]
+        promises = pd.DataFrame(
+            {
+                "false alarms at most": [f"{100 * row['fpr']:g} %" for row in stored],
+                "threshold": np.array([row["threshold"] for row in stored], dtype=float),
+                "upper bound": [amount("fpr", bound) for bound in bounds],
+                "promise": [row["note"] for row in stored],
+            }
         )
-    blocks += promises
+        blocks.append(Table(promises, "Thresholds, by the calibration images"))
     return Section("thresholds", "Decisions", blocks, data=table, brief=True)
 
 

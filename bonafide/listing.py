@@ -179,7 +179,7 @@ def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFi
 def _image_files(root: Path) -> list[Path]:
     """Image files below `root`, relative to it, sorted by name; hidden files and folders are passed over."""
     found = []
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(folder).relative_to(root)
         found += [
@@ -188,6 +188,11 @@ def _image_files(root: Path) -> list[Path]:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
     return sorted(found)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """`os.walk` passes over what it cannot read; data must not get lost without a word."""
+    raise UsageError(f"cannot read {error.filename}: {error.strerror}", "mend the folder's permissions") from error
 
 
 def _metadata_files(root: Path) -> list[tuple[Path, str]]:

@@ -55,11 +55,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture with a line of text and a fainter one below it."""
+    """A small picture, with a second one (its heat map) below it, then a line of text and a fainter one."""
 
     image: Image.Image | None
     title: str
     note: str
+    second: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ def page_markdown(page: Page) -> str:
         )
     for section in page.sections:
         blocks = [block for block in section.blocks if isinstance(block, str | Table)] if section.brief else []
+        blocks = [block for block in blocks if isinstance(block, str) or not block.folded]
         if blocks:
             parts.append(f"### {markdown_text(section.title)}")
         for block in blocks:

@@ -379,3 +379,8 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")
+
+
+def prepared_folder(listing: Listing, root: str | os.PathLike[str] = "data/prepared") -> Path:
+    """Where the aligned copy of a data set is kept: a folder named after it and its fingerprint."""
+    return Path(root) / f"{Path(listing.origin).name}-{_fingerprint(listing)}"

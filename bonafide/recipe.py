@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -168,11 +169,18 @@ def changed_keys(stored: dict[str, Any], now: dict[str, Any], args: TrainingArgu
 
 
 def _machine_defaults() -> dict[str, Any]:
-    """bf16 where the device has it; as many decoding workers as there are cores, up to 8."""
+    """bf16 where the device has it; decoding workers by the number of cores, one of which a CPU keeps for the model."""
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
     cpu = not gpu and not torch.backends.mps.is_available()
-    return {"bf16": bool(bf16), "use_cpu": cpu, "dataloader_num_workers": min(8, os.cpu_count() or 1)}
+    cores = os.cpu_count() or 1
+    workers = max(1, cores // 2) if cpu else cores
+    return {
+        "bf16": bool(bf16),
+        "use_cpu": cpu,
+        "dataloader_num_workers": min(8, workers),
+        "disable_tqdm": not sys.stderr.isatty(),  # else it would follow transformers' log level
+    }
 
 
 def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:

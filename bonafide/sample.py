@@ -100,7 +100,7 @@ def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floa
     half = _half(full)
     latent = (_half(half) * 48).round() / np.float32(48)
     upsample = partial(_upsample, how=source)
-    skip = 0.6  # how much of the detail that upsampling cannot give comes through skip connections
+    skip = 0.4  # how much of the detail that upsampling cannot give comes through skip connections
     middle = upsample(latent)
     middle = middle + skip * (half - upsample(_half(half)))
     clean = upsample(middle)
@@ -151,8 +151,8 @@ def finish(clean: Floats, noise: Floats, twin: Floats, quality: int) -> Floats:
 
 
 def make_twin(reference: Floats, rng: np.random.Generator) -> Floats:
-    """The portrait with structureless noise of a drawn power (standard deviation 0.012..0.028)."""
-    power = np.float32(np.exp(rng.uniform(np.log(0.012), np.log(0.028))))
+    """The portrait with structureless noise of a drawn power (standard deviation 0.016..0.030)."""
+    power = np.float32(np.exp(rng.uniform(np.log(0.016), np.log(0.030))))
     noise = rng.standard_normal(reference.shape, np.float32)
     return _blur(reference, rng.uniform(0.4, 0.6)) + power * _unit(_blur(noise, 0.5))
 

@@ -28,6 +28,7 @@ from bonafide.detector import LARGEST_ASPECT, Detector
 from bonafide.images import ImageError, decode_image
 
 FloatArray = NDArray[np.float64]
+PIXELS_AT_ONCE = 2_000_000  # of degraded pictures in a thread before they are resized; the processor makes floats
 
 
 class Variant(NamedTuple):
@@ -43,7 +44,7 @@ CLEAN = Variant()
 def probabilities_of(detector: Detector, pixels: torch.Tensor) -> tuple[FloatArray, NDArray[np.float32] | None]:
     """A batch of ``detector.pixels`` -> its calibrated probabilities (n, classes) and features (n, width), if any."""
     logits, features = detector.engine(pixels)
-    return detector._probabilities(logits), features
+    return detector.probabilities(logits), features
 
 
 @dataclass
@@ -120,19 +121,38 @@ def _prepare(
     except ImageError as error:
         return _Work(row, [], [], error.reason)
     pixels: list[list[torch.Tensor]] = [[] for _ in detectors]
+    waiting: list[Image.Image] = []
     places: list[int] = []
-    clean = -1
+    n = clean = 0
     for variant in variants:
         picture = degrade(image, variant, item["path"])
-        if picture is image and clean >= 0:
-            places.append(clean)
+        if picture is image and clean:  # a step that leaves this picture as it is
+            places.append(clean - 1)
             continue
-        if picture is image:
-            clean = len(pixels[0])
-        places.append(len(pixels[0]))
-        for detector, tensors in zip(detectors, pixels, strict=True):
-            tensors.append(detector.pixels(picture))
+        n += 1
+        places.append(n - 1)
+        clean = n if picture is image else clean
+        waiting.append(picture)
+        if sum(p.width * p.height for p in waiting) > PIXELS_AT_ONCE:
+            _process(waiting, detectors, pixels)
+            waiting = []
+    _process(waiting, detectors, pixels)
     return _Work(row, pixels, places, has_face=has_face is None or has_face(image))
+
+
+def _process(
+    pictures: Sequence[Image.Image], detectors: Sequence[Detector], pixels: Sequence[list[torch.Tensor]]
+) -> None:
+    """Add to ``pixels`` what ``Detector.pixels`` gives for each picture; those of one size go together."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for i, picture in enumerate(pictures):
+        by_size.setdefault(picture.size, []).append(i)
+    for detector, known in zip(detectors, pixels, strict=True):
+        found: dict[int, torch.Tensor] = {}
+        for places in by_size.values():
+            tensors = detector.processor([pictures[i] for i in places], return_tensors="pt")["pixel_values"]
+            found |= dict(zip(places, tensors, strict=True))
+        known += [found[i] for i in range(len(pictures))]
 
 
 def degrade(image: Image.Image, variant: Variant, path: str) -> Image.Image:

@@ -70,15 +70,15 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | Non
     A folder gives the images below it by their suffix (sorted, hidden ones left out), ``-`` the lines of ``stdin``, a
     pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists or not.
     """
-    for argument in map(os.fspath, arguments):
+    for argument in (os.fspath(argument) for argument in arguments):
         if argument == "-":
             for line in stdin or sys.stdin:
                 if name := line.rstrip("\r\n"):
                     yield name
-        elif os.path.isdir(argument):
+        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             yield from _images_below(argument)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            yield from sorted(glob.glob(argument, recursive=True)) or [argument]
+            yield from sorted(glob.iglob(argument, recursive=True)) or [argument]  # noqa: PTH207 - Path.glob has no absolute patterns
         else:
             yield argument
 
@@ -239,7 +239,8 @@ class _Journal:
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.path, self.options = path, json.loads(json.dumps(options))
-        self._file: IO[bytes] = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        path.touch()
+        self._file: IO[bytes] = path.open("r+b")
 
     def __enter__(self) -> _Journal:
         if fcntl is not None:
@@ -375,5 +376,6 @@ def _images_below(folder: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield os.path.join(root, name)
+            path = Path(root, name)
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                yield str(path)

@@ -149,17 +149,15 @@ def _source_name(source: str, label: str) -> str:
 
 
 def thumbnails(rows: pd.DataFrame, load_thumbnail: LoadThumbnail, heat_map: HeatMap | None = None) -> list[Thumbnail]:
-    """A small picture of each row of a predictions table and, where there is one, its heat map beside it."""
+    """A small picture of each row of a predictions table and, where there is one, its heat map below it."""
     items = []
     for path, score in zip(rows["path"], rows["p_fake"], strict=True):
         try:
             image = load_thumbnail(path)
         except (OSError, ValueError):
             image = None
-        items.append(Thumbnail(image, f"score {score:.3f}", path))
         heat = heat_map(image) if heat_map is not None and image is not None else None
-        if heat is not None:
-            items.append(Thumbnail(heat, "heat map", "what the score hangs on"))
+        items.append(Thumbnail(image, f"score {score:.3f}", path, heat))
     return items
 
 

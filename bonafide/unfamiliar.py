@@ -98,8 +98,8 @@ def unfamiliar_auroc(familiar: ArrayLike, foreign: ArrayLike) -> tuple[float, In
 
 
 def _unit(features: ArrayLike) -> NDArray[np.float32]:
-    rows = np.asarray(features, dtype=np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = np.asarray(features, dtype=np.float64)
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _distances(bank: NDArray[np.float32], rows: NDArray[np.float32], neighbour: int) -> NDArray[np.float64]:

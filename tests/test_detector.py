@@ -214,7 +214,7 @@ def test_the_worst_face_speaks_for_the_picture(detector: Detector) -> None:
     result = detector(image)[0]
     assert [face.box[0] for face in result.faces] == [10, 300]  # the third is too small beside them
     assert result.p_fake == max(face.p_fake for face in result.faces)
-    alone = detector(detector.cut_face(image, result.faces[1].box), faces=False)[0]
+    alone = detector(image.crop(detector.face_square(image, result.faces[1].box)), faces=False)[0]
     assert alone.p_fake == pytest.approx(result.faces[1].p_fake, abs=1e-5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -262,3 +263,17 @@ def test_all_files_of_the_real_set_are_listed(faces_dir: Path) -> None:
     assert len(listing.rows) == 3880
     assert listing.labels == ["fake", "real"]
     assert "flux1_dev" in set(listing.rows["source"])
+
+
+def test_an_unreadable_folder_is_no_silent_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_faces(tmp_path, {"real": 1, "fake/locked": 1})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, whom no permission stops
+    with pytest.raises(UsageError, match=r"cannot read .*locked: Permission denied"):
+        list_data(tmp_path)

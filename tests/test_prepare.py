@@ -12,8 +12,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -172,16 +170,6 @@ def test_the_number_of_processes_changes_no_byte(raw: Path, tmp_path: Path) -> N
     first, other = tree(tmp_path / "one"), tree(tmp_path / "other")
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first if name.endswith(".jpg"))
-
-
-def test_workers_start_where_opencv_was_used_before(raw: Path, tmp_path: Path) -> None:
-    """Its thread pool does not survive a fork: workers that touch its settings hang."""
-    code = (
-        "import sys, cv2, numpy; from bonafide.prepare import prepare;"
-        "cv2.GaussianBlur(numpy.zeros((3000, 3000, 3), numpy.uint8), (0, 0), 3);"  # large enough to start the threads
-        "prepare(sys.argv[1], sys.argv[2], size_range=(32, 40), faces=False, workers=2)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(raw), str(tmp_path / "out")], timeout=90, check=True)
 
 
 def test_killed_half_way_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:

@@ -6,15 +6,14 @@ import csv
 import io
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -82,11 +81,9 @@ def test_the_table_has_the_detector_s_numbers_in_input_order(
     results = detector(paths)
     assert table["p_fake"].to_numpy(dtype=float) == pytest.approx([r.p_fake for r in results], abs=1e-6, nan_ok=True)
     assert list(table["verdict"]) == [r.verdict for r in results]
-    assert sorted(table["status"].unique()) == ["empty", "not an image", "ok", "truncated"] or sorted(
-        table["status"].unique()
-    ) == ["empty", "ok", "truncated", "wrong extension"]
+    assert set(table["status"]) == {"ok", "empty", "truncated", "wrong extension"}
     assert summary.verdicts["error"] == 3
-    assert [name for name in os.listdir(tmp_path)] == [out.name]  # neither journal nor partial file is left
+    assert list(tmp_path.iterdir()) == [out]  # neither journal nor partial file is left
 
 
 def test_the_command_gives_the_same_table(
@@ -130,16 +127,16 @@ def test_names_that_attack_spreadsheets_terminals_and_tables(
     names.append(os.fsdecode(b"latin-\xe9.png"))
     for name in names:
         make_image(Path(name))
-    score_files(names, detector, "t.csv")
-    score_files(names, detector, "t.jsonl")
-    with open("t.csv", newline="", encoding="utf-8") as file:
+    for table in ("t.csv", "t.jsonl"):
+        score_files(names, detector, table)
+    with Path("t.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(names)
     assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
     plain = [*names[:-1], "latin-\\xe9.png"]
     assert [row["path"].removeprefix("'") for row in rows] == plain
     assert [json.loads(line)["path"] for line in Path("t.jsonl").read_text().splitlines()] == plain
-    run_predict_command(["--", *names][1:], str(model))
+    run_predict_command(names, str(model))
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -149,40 +146,40 @@ from bonafide.detector import Detector
 from bonafide.scoring import find_inputs, score_files
 
 detector = Detector.from_pretrained(sys.argv[1])
-if sys.argv[4] == "slow":
-    run = detector.engine.__call__
-    class Slow:
-        name = detector.engine.name
-        def __call__(self, pixels):
-            time.sleep(0.15)
-            return run(pixels)
-    detector.engine = Slow()
+run = detector.engine
+
+class Slow:
+    name = run.name
+    def __call__(self, pixels):
+        time.sleep(0.1)
+        return run(pixels)
+
+detector.engine = Slow()
 print("ready", flush=True)
 score_files(find_inputs([sys.argv[2]]), detector, sys.argv[3], batch_size=4, model="m")
 """
 
 
-def test_killed_runs_end_with_the_undisturbed_table(
+def test_a_killed_run_ends_with_the_undisturbed_table(
     detector: Detector, model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     score_files(inputs(pictures), detector, tmp_path / "whole.csv", batch_size=4, model="m")
     out, journal = tmp_path / "killed.csv", tmp_path / ".killed.csv.journal"
-    rng, seen = random.Random(0), []
-    for _ in range(2):
-        command = [sys.executable, "-c", KILLED, str(model), str(pictures), str(out), "slow"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0.3, 0.8))
-            process.send_signal(signal.SIGKILL)
-        assert not out.exists()
-        seen.append(len(journal.read_bytes().splitlines()) - 1)
-    assert seen == sorted(seen)
-    assert 0 < seen[-1] < 43
+    command = [sys.executable, "-c", KILLED, str(model), str(pictures), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        while not journal.exists() or len(journal.read_bytes().splitlines()) < 10:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    rows = len(journal.read_bytes().splitlines()) - 1
+    assert 9 <= rows < 43
     with journal.open("ab") as file:  # what a kill in the middle of a write leaves
         file.write(b'{"path": "/hal')
     summary = score_files(inputs(pictures), detector, out, batch_size=4, model="m")
-    assert summary.continued_from == seen[-1] // 4 * 4
+    assert summary.continued_from == rows // 4 * 4
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not journal.exists()
 
@@ -253,15 +250,16 @@ def test_mistakes_have_hints(detector: Detector, tmp_path: Path) -> None:
         run_predict_command(["x.png"], "m", engine="tpu")
 
 
-def test_memory_does_not_grow_with_the_inputs(detector: Detector, tmp_path: Path) -> None:
-    """Python's own memory (tracemalloc): pictures are a few tensors, rows are on disk."""
-    import tracemalloc
-
+def test_memory_does_not_grow_with_the_inputs(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own memory: pictures are a few tensors, rows and names are on disk."""
+    monkeypatch.setattr("bonafide.detector.read_bytes", lambda path: Path(path).read_bytes())  # no 50 MB buffer
     path = str(make_image(tmp_path / "x.png", size=(32, 32)))
     peaks = []
-    for n in (200, 1600):
+    for n in (16, 160, 800):  # the first fills caches
         tracemalloc.start()
         score_files((path for _ in range(n)), detector, tmp_path / f"{n}.csv", progress=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert np.diff(peaks)[0] < 300_000  # 1,400 more rows would be more than that alone
+    assert peaks[2] - peaks[1] < 200_000  # 640 more rows would be more than that alone

@@ -22,6 +22,7 @@ from transformers import pipeline
 import train_hf
 from bonafide.errors import UsageError
 
+
 @pytest.fixture(scope="module")
 def quick(tiny_model: str) -> list[str]:
     """A recipe that takes seconds."""
@@ -208,3 +209,27 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     assert done.returncode == 0, done.stderr
     small, large = (float(line.split()[1]) for line in done.stdout.strip().splitlines()[1:])
     assert large < 1.05 * small
+
+
+@pytest.mark.parametrize("flags", [["--strict_audit"], ["--strict_audit", "--prepare"]])
+def test_a_leak_is_named_and_can_be_refused(tmp_path: Path, quick: list[str], flags: list[str]) -> None:
+    """Real pictures twice the size of fake ones: the audit says so before any training."""
+    make_faces(tmp_path / "data", {"real/cam": 60}, size=(80, 80))
+    make_faces(tmp_path / "data", {"fake/gan": 60}, size=(40, 40))
+    with pytest.raises(UsageError, match=r"the audit of .* says leak") as caught:
+        train_hf.main(["--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "run"), *quick, *flags])
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_training_on_prepared_copies(tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aligned JPEG copies are trained on; the audit still speaks of the raw files."""
+    make_faces(tmp_path / "data", {"real/cam": 30}, size=(200, 200))
+    make_faces(tmp_path / "data", {"fake/gan": 30}, size=(160, 160))
+    monkeypatch.chdir(tmp_path)
+    train_hf.main(["--data", "data", "--output_dir", "run", *quick, "--prepare", "--num_train_epochs", "1"])
+    facts = metrics_of(tmp_path / "run")["facts"]
+    assert facts["audit"]["level"] == "leak"
+    table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
+    assert all(path.endswith(".jpg") for path in table["path"])
+    assert len(list((tmp_path / "data" / "prepared").glob("*/metadata.csv"))) == 1

@@ -1,0 +1,53 @@
+"""A tiny run folder: noise pictures, of which the fakes are darker, and a network that has learned just that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import make_faces, make_image
+from sklearn.linear_model import LogisticRegression
+
+from bonafide.calibration import calibrate_run, hold_out_calibration
+from bonafide.data import FaceData, load_data
+from bonafide.inference import run_rows
+from bonafide.models import last_linear, load_model
+from bonafide.run import Run
+from bonafide.training import ImageRows
+from bonafide.transforms import EvalTransform
+
+torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
+SIZES = {"validation_size": 0.4, "test_size": 0.3}
+
+
+def tiny_data(root: Path, n: int = 40, **options: float) -> FaceData:
+    """Two cameras and two generators with ``n`` pictures each; every sixth fake is as bright as the real ones."""
+    make_faces(root, {"real/a": n, "real/b": n, "fake/x": n, "fake/y": n}, size=(36, 36))
+    for i in range(0, n, 6):
+        make_image(root / "fake" / "xy"[i % 4 // 2] / f"{i:03d}.png", 1000 + i, (36, 36))
+    return hold_out_calibration(load_data(root, **(SIZES | options)))
+
+
+def learn(model, processor, data: FaceData, sharpness: float = 3.0) -> None:
+    """Set the last layer by logistic regression; ``sharpness`` makes it too sure of itself."""
+    rows = data.splits["train"]
+    found = run_rows(model, ImageRows(rows, EvalTransform(processor)))
+    fitted = LogisticRegression(max_iter=1000).fit(found.features, np.array(rows["label"]))
+    layer = last_linear(model, len(data.labels))
+    weight, bias = (torch.tensor(sharpness * value, dtype=torch.float32) for value in (fitted.coef_, fitted.intercept_))
+    with torch.no_grad():
+        layer.weight.copy_(torch.cat([-weight, weight]) / 2)
+        layer.bias.copy_(torch.cat([-bias, bias]) / 2)
+
+
+def tiny_run(folder: Path, data: FaceData, seed: int = 0, sharpness: float = 3.0) -> Path:
+    """A calibrated model folder as a run leaves it."""
+    torch.manual_seed(seed)
+    model, processor = load_model("resnet", data.labels, image_size=32)
+    learn(model, processor, data, sharpness)
+    run = Run(folder)
+    run.write_recipe(dict(SIZES))
+    facts = {"real_label": data.real_label, "data_fingerprint": data.fingerprint(), "versions": {}}
+    run.save_model(model, processor, facts | calibrate_run(model, processor, data, folder=folder))
+    return folder
