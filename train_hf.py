@@ -33,6 +33,7 @@ from bonafide.report import write_report
 from bonafide.run import Run, on_main_process, versions
 from bonafide.sample import write_sample
 from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
+from hub.card import write_card
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             facts=facts,
             load_thumbnail=data.load_image,
         )
+        write_card(run.folder)
         if not recipe.keep_checkpoints:
             run.drop_checkpoints()
         say(run.summary(metrics))

@@ -101,7 +101,9 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, data: FaceData, eva
     assert [row["rule"] for row in sections["thresholds"]] == ["likeliest label", "band"]
     assert {row["prior"] for row in sections["thresholds"]} == {0.1}
     table = pd.read_parquet(root / "out/report/predictions.parquet")
-    before = uncalibrated(metrics.score_matrix(table, ["fake", "real"]), {"calibration": sections["calibration"]["stored"]})
+    before = uncalibrated(
+        metrics.score_matrix(table, ["fake", "real"]), {"calibration": sections["calibration"]["stored"]}
+    )
     expected = metrics.binary_figures(table["label"] == "fake", before[:, 0])["ece"]
     assert sections["calibration"]["ece_before"] == pytest.approx(expected)
     assert sections["calibration"]["ece_after"] == evaluated["figures"]["ece"]["value"]

@@ -70,11 +70,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def planted(rng: np.random.Generator, fake: bool) -> tuple[Image.Image, tuple[int, int]]:
-    """Grey noise; a fake has a square of stripes, grey from afar, at a corner (x, y) that is given."""
+    """Grey noise; a fake has a square of stripes, at a corner (x, y) that is given."""
     pixels = rng.integers(60, 200, (SIDE, SIDE, 1), dtype=np.uint8).repeat(3, 2)
     x, y = rng.integers(0, SIDE - PATCH, 2).tolist()
     if fake:
-        pixels[y : y + PATCH, x : x + PATCH] = (10, 220, 220)
+        pixels[y : y + PATCH, x : x + PATCH] = 30
         pixels[y : y + PATCH, x : x + PATCH : 2] = (250, 40, 40)
     return Image.fromarray(pixels), (x, y)
 
@@ -122,10 +122,13 @@ def share_found(detector: Detector, method: str, n: int) -> float:
     return float(np.mean(found))
 
 
-def test_both_methods_find_the_planted_square(detector: Detector) -> None:
+def test_gradcam_finds_the_planted_square(detector: Detector) -> None:
     """A point chosen by chance would find a quarter."""
     assert share_found(detector, "gradcam", 8) >= 0.75
-    assert share_found(detector, "occlusion", 3) >= 0.66
+
+
+def test_occlusion_finds_the_planted_square(cnn: Detector) -> None:
+    assert share_found(cnn, "occlusion", 8) >= 0.75
 
 
 def test_a_map_that_shows_what_matters_is_trusted_and_one_that_does_not_is_not(cnn: Detector) -> None:

@@ -63,7 +63,7 @@ def start(*flags: str, launcher: tuple[str, ...] = (), env: dict | None = None) 
 
 def test_the_folder_is_whole_and_holds_no_pickle(run: Path) -> None:
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert {"config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml"} <= files
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "README.md"} <= files
     assert {"report/metrics.json", "report/report.html", "report/report.md", "report/predictions.parquet"} <= files
     assert any(name.endswith(".png") for name in files)
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]

@@ -1,0 +1,1 @@
+"""All that lives on the Hub."""
