@@ -78,7 +78,9 @@ def thresholds(
             errors = int((real >= threshold).sum())
             row["fpr_upper"] = float(clopper_pearson(errors, len(real), confidence=confidence, side="upper").high)
             row["tpr"] = float((fake >= threshold).mean()) if len(fake) else None
-            row["note"] = f"at most {fpr:.1%} of real images are called fake, with {confidence:.0%} confidence"
+            row["note"] = (
+                f"at most {100 * fpr:g} % of real images are called fake, with {100 * confidence:g} % confidence"
+            )
         rows.append(row)
     return rows
 
@@ -125,8 +127,8 @@ def uncertain_band(
     if missing:
         missing.append("the band only says where these images lie")
     note = "; ".join(missing) or (
-        f"at most {delta:.0%} of real images are called fake, and at most {delta:.0%} of fakes real, "
-        f"with {confidence:.0%} confidence each"
+        f"at most {100 * delta:g} % of real images are called fake, and at most {100 * delta:g} % of fakes real, "
+        f"with {100 * confidence:g} % confidence each"
     )
     rows: list[Facts] = []
     if sources is not None:

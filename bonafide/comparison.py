@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import DatasetDict
+from matplotlib.figure import Figure
 
 from bonafide import metrics, plots
 from bonafide.data import FaceData, balanced_subset
@@ -24,7 +25,7 @@ from bonafide.errors import UsageError
 from bonafide.evaluation import QUICK_IMAGES, unreadable
 from bonafide.evaluation_data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
 from bonafide.findings import amount, span
-from bonafide.intervals import Interval, delong_test, mcnemar
+from bonafide.intervals import FloatArray, Interval, delong_test, mcnemar
 from bonafide.pages import (
     Block,
     KeyFigure,
@@ -268,10 +269,15 @@ def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
             Picture(
                 f"compare_{name}",
                 f"AUC under {name}, from mild to strong.",
-                lambda theme, lines=lines, unit=unit: plots.line_chart(lines, x=unit, y="AUC", theme=theme),  # type: ignore[misc]
+                _auc_curves(lines, unit),
             )
         )
     return Section("robustness", "Under degradation", pictures)
+
+
+def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[plots.Theme], Figure]:
+    lowest = min(float(np.nanmin(values, initial=0.5)) for _, values in lines.values())
+    return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
 
 
 def run_compare_command(

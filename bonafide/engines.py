@@ -119,7 +119,7 @@ def load_engine(
     name, folder = os.fspath(name), Path(name)
     files = {"openvino": folder / OPENVINO_FILE, "onnx": folder / ONNX_FILE}
     if engine == "auto":
-        has_weights = any(folder.glob("*.safetensors")) or not folder.is_dir()
+        has_weights = any(folder.glob("model*.safetensors*")) or not folder.is_dir()
         engine = "torch" if has_weights else next((e for e, file in files.items() if file.is_file()), "torch")
     config = _load(AutoConfig, name)
     processor = _load(AutoImageProcessor, name)

@@ -224,6 +224,7 @@ def run_evaluate_command(
     yunet: str | None = None,
     engine: str = "auto",
     device: str | None = None,
+    dtype: str | None = None,
     threads: int | None = None,
     heat_map: HeatMap | None = None,
 ) -> None:
@@ -236,7 +237,9 @@ def run_evaluate_command(
         raise UsageError(
             f"--prior must lie between 0 and 1, not {prior}", "the share of fakes among all images, as 0.1"
         )
-    detector, fakes = load_detector(model, real_label=real_label, fake_label=fake_label, engine=engine, device=device)
+    detector, fakes = load_detector(
+        model, real_label=real_label, fake_label=fake_label, engine=engine, device=device, dtype=dtype
+    )
     images, caveats = evaluation_data(
         data, split, real_label=real_label, facts=detector.facts, folder=Path(model) if Path(model).is_dir() else None
     )

@@ -111,7 +111,7 @@ def _band_sources(band: Mapping[str, Any]) -> pd.DataFrame:
             "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
             "images": rows["n"],
             "wrong verdicts": rows["errors"],
-            "promise": [f"≤ {band['delta']:.0%}" if fine else "not certifiable" for fine in rows["certified"]],
+            "promise": [f"≤ {100 * band['delta']:g} %" if fine else "not certifiable" for fine in rows["certified"]],
         }
     )
 
@@ -159,7 +159,11 @@ def calibration_section(
             1,
             f"Temperature {stored['temperature']:.3f} and class biases, fitted on {stored['n']:,} images that the "
             f"detector was not trained on, {'folded into its last layer' if stored['folded'] else 'kept beside it'}. "
-            + (f"The scores suppose that {share:.0%} of the images are fake, as among those." if share else ""),
+            + (
+                f"The scores suppose that {amount('recall', share)} of the images are fake, as among those."
+                if share
+                else ""
+            ),
         )
     return Section("calibration", "Calibration", blocks, data={"stored": stored, **values}, brief=True)
 
@@ -184,7 +188,7 @@ def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     auroc = None
     text = (
         f"The distance of an image’s features to those of training images. Beyond {stored['threshold']:.3f}, which "
-        f"{stored['quantile']:.1%} of familiar images stay within, there is no verdict."
+        f"{amount('recall', stored['quantile'])} of familiar images stay within, there is no verdict."
     )
     if seen.any() and not seen.all():
         value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])

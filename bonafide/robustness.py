@@ -13,6 +13,7 @@ from . import metrics, plots
 from .calibration import uncalibrated
 from .certificates import verdicts
 from .degradations import DEGRADATIONS
+from .findings import amount
 from .intervals import auc_interval, clopper_pearson
 from .pages import Block, Picture, Section, Table
 from .scores import CLEAN, Variant
@@ -93,17 +94,21 @@ def worst_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def robustness_remark(table: pd.DataFrame) -> str:
-    """One sentence for the first screen; empty without figures."""
+    """What hurts the ranking most and what raises the false alarms most, in words; empty without figures."""
     worst = worst_rows(table)
     if worst.empty:
         return ""
-    clean, row = float(table["auc"].iloc[0]), worst.iloc[0]
-    if row["auc"] > clean - 0.005:
-        return "Nothing that was tried of what happens to pictures on their way changes its AUC much."
-    return (
-        f"Of what happens to pictures on their way, {describe(row)} hurts it most: "
-        f"AUC {row['auc']:.2f} in place of {clean:.2f}."
-    )
+    clean, row = table.iloc[0], worst.iloc[0]
+    harm = "Nothing that was tried of what happens to pictures on their way changes its AUC much."
+    if row["auc"] < clean["auc"] - 0.005:
+        harm = (
+            f"Of what happens to pictures on their way, {describe(row)} hurts its ranking most: "
+            f"AUC {row['auc']:.2f} in place of {clean['auc']:.2f}."
+        )
+    alarms = table.iloc[int(table["fpr"].argmax())]
+    if alarms["fpr"] > clean["fpr"] + 0.02:
+        harm += f" Under {describe(alarms)} it calls {amount('fpr', alarms['fpr'])} of the real images fake."
+    return harm
 
 
 def describe(row: Mapping[str, Any] | pd.Series) -> str:

@@ -124,6 +124,7 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
     "flip": TrainPreset(),
     "standard": TrainPreset("resized", area=(0.35, 1.0)),
     "crop": TrainPreset("crop", area=(0.35, 1.0), native=0.5),
+    "light": TrainPreset("crop", area=(0.5, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.15),
     "robust": TrainPreset("crop", area=(0.35, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.4),
     "strong": TrainPreset(
         "crop", area=(0.25, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.8, erase=0.25
@@ -138,7 +139,7 @@ class TrainTransform:
     the usual random resized crop and flip. ``crop``: the aspect ratio is kept, and half of the samples are
     cut at native resolution, since resizing wipes out the finest traces. ``robust``: a random region at a
     random scale and kernel, flip, the common JPEG history, and a random chain of resampling, blur, noise,
-    colour, JPEG and WebP. ``strong``: the same with the dial twice as high, and erasing.
+    colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as high, and erasing.
 
     The chain comes before the resize to the model's size (the file was bad) or after it (the picture was
     made small, then saved), each half of the time.

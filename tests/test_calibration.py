@@ -27,7 +27,7 @@ from bonafide.calibration import (
     hold_out_calibration,
     uncalibrated,
 )
-from bonafide.inference import forward
+from bonafide.inference import _interleave, forward
 from bonafide.models import last_linear, load_model
 from bonafide.unfamiliar import FILE, Unfamiliar
 
@@ -150,6 +150,21 @@ def test_a_last_layer_that_is_not_the_head_has_no_features() -> None:
         assert torch.allclose(last_linear(model, 2)(features), logits)
     model.classifier = nn.Sequential(model.classifier, nn.LayerNorm(2))
     assert forward(model.eval(), pixels)[1] is None
+
+
+@pytest.mark.parametrize(("n", "processes"), [(7, 2), (4, 3), (1, 3)])
+def test_rows_of_several_processes_come_back_in_order(n: int, processes: int) -> None:
+    """Also where a process had no rows at all, and so no features."""
+    logits, features = np.arange(2.0 * n).reshape(n, 2), np.arange(3.0 * n).reshape(n, 3)
+    pieces = [
+        (i, logits[i::processes], features[i::processes] if len(logits[i::processes]) else None)
+        for i in reversed(range(processes))
+    ]
+    outputs = _interleave(pieces, n, processes)
+    assert (outputs.logits == logits).all()
+    assert (outputs.features == features).all()
+    pieces[-1] = (*pieces[-1][:2], None)
+    assert _interleave(pieces, n, processes).features is None
 
 
 @settings(max_examples=40, deadline=None)

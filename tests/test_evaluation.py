@@ -110,7 +110,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, data: FaceData, eva
     assert sections["calibration"]["ece_degraded_after"] is not None
     html = (root / "out/report/report.html").read_text()
     assert "10.0\N{NO-BREAK SPACE}% of all images are fake (the base rate assumed)" in html
-    assert "hurts it most" in evaluated["conclusion"] or "Nothing that was tried" in evaluated["conclusion"]
+    assert "hurts its ranking most" in evaluated["conclusion"] or "Nothing that was tried" in evaluated["conclusion"]
     assert "gives no verdict" in evaluated["conclusion"]
 
 

@@ -61,7 +61,9 @@ def test_the_words_name_the_worst() -> None:
     assert len(worst) == len(set(table["degradation"])) - 1
     assert worst["auc"].is_monotonic_increasing
     assert worst["auc"][0] == table["auc"].min()
-    assert worst["degradation"][0] in robustness_remark(table)
+    remark = robustness_remark(table)
+    assert f"{worst['degradation'][0]} (" in remark.split("hurts its ranking most")[0]
+    assert f"{100 * table['fpr'].max():.1f}\N{NO-BREAK SPACE}% of the real images fake" in remark
     calm = robustness_table(
         *scores(harm=0.0)[:1], np.repeat(probabilities[:, :1], len(VARIANTS), 1), VARIANTS, real_index=1
     )
