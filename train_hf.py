@@ -23,13 +23,14 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from bonafide.audit import Audit, audit_dataset
+from bonafide.calibration import calibrate_run, hold_out_calibration
 from bonafide.data import FaceData, balanced_subset, list_data, split_listing
+from bonafide.detector import Detector
 from bonafide.errors import UsageError, usage_errors_exit
-from bonafide.evaluation import predict
+from bonafide.evaluation import evaluate
 from bonafide.models import checkpoint_labels, load_model
 from bonafide.prepare import prepare, prepared_folder
 from bonafide.recipe import Recipe, read_recipe
-from bonafide.report import write_report
 from bonafide.run import Run, on_main_process, versions
 from bonafide.sample import write_sample
 from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
@@ -79,38 +80,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"going on from {resume}")
     trainer.train(resume_from_checkpoint=resume)
 
-    # 4. The model folder, and its predictions as anyone who loads it will get them: float32, eval preprocessing.
+    # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
     fingerprint = data.fingerprint()
     facts: dict[str, Any] = {"real_label": data.real_label, "data_fingerprint": fingerprint, "versions": versions()}
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
-    predictions = predict(trained, processor, data, workers=args.dataloader_num_workers)
+    facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
+    on_main_process(lambda: run.save_model(trained, processor, facts))
 
-    # 5. The report, last of all: a run that has one is finished.
-    facts |= {
-        "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
-        "model": recipe.model,
-        "data": data.origin,
-        "train_sources": sorted(set(data.splits["train"]["source"])),
-        "recipe": said,
-        "counts": data.counts(),
-        "broken": [asdict(file) for file in data.broken],
-        "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
-        "splits_made_by_us": data.made_splits,
-        "parameters": round(size * 1e6),
-        "processes": args.world_size,
-        "minutes": round((time.monotonic() - started) / 60, 2),
-        "continued_from_checkpoint": resume is not None,
-    }
+    # 5. Evaluation and report, last of all: a run that has one is finished.
     if PartialState().is_main_process:
-        metrics = write_report(
+        story = {
+            "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
+            "model": recipe.model,
+            "data": data.origin,
+            "train_sources": sorted(set(data.splits["train"]["source"])),
+            "recipe": said,
+            "counts": data.counts(),
+            "broken": [asdict(file) for file in data.broken],
+            "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
+            "splits_made_by_us": data.made_splits,
+            "parameters": round(size * 1e6),
+            "processes": args.world_size,
+            "minutes": round((time.monotonic() - started) / 60, 2),
+            "continued_from_checkpoint": resume is not None,
+        }
+        metrics = evaluate(
+            Detector.from_pretrained(run.folder),
+            data,
             run.folder,
-            predictions,
-            labels=data.labels,
-            real_label=data.real_label,
+            robustness=recipe.robustness != "none",
+            quick=recipe.robustness == "quick",
             history=trainer.state.log_history,
-            facts=facts,
-            load_thumbnail=data.load_image,
+            facts=story | facts,
         )
         write_card(run.folder)
         if not recipe.keep_checkpoints:
@@ -145,10 +147,11 @@ def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Audit | None]:
         test_size=recipe.test_size,
         groups=audit.groups if audit and not recipe.prepare else None,
     )
-    limits = {"train": recipe.max_train_samples, "validation": recipe.max_eval_samples, "test": recipe.max_eval_samples}
-    for split, limit in limits.items():
+    data = hold_out_calibration(data)
+    for split, rows in data.splits.items():
+        limit = recipe.max_train_samples if split == "train" else recipe.max_eval_samples
         if limit:
-            data.splits[split] = balanced_subset(data.splits[split], limit, seed)
+            data.splits[split] = balanced_subset(rows, limit, seed)
     return data, audit
 
 

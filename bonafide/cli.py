@@ -79,6 +79,79 @@ def prepare(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Model folder, exported model, or Hub id of any image classifier.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for the report.")],
+    split: Annotated[
+        str, typer.Option(help="A split's name, `all`, or `auto`: what the model was not trained on.")
+    ] = "auto",
+    robustness: Annotated[bool, typer.Option(help="Score again under every degradation.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")] = False,
+    max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
+    prior: Annotated[float, typer.Option(min=0, max=1, help="Base rate: the share of fakes among all images.")] = 0.5,
+    real_label: RealLabel = None,
+    fake_label: Annotated[list[str] | None, typer.Option(help="The model's labels that count as fake.")] = None,
+    faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
+    yunet: Weights = None,
+) -> None:
+    """Figures with intervals, by source, under degradation, with calibration and the worst errors: one report.
+
+    Any image classifier whose labels can be told apart is judged by the same ruler.
+    """
+    from bonafide.evaluation import run_evaluate_command
+
+    run_evaluate_command(
+        model,
+        data,
+        out,
+        split=split,
+        robustness=robustness,
+        quick=quick,
+        max_images=max_images,
+        prior=prior,
+        real_label=real_label,
+        fake_label=fake_label,
+        faces=faces,
+        threads=threads,
+        yunet=yunet,
+    )
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Two models or more.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for the comparison.")],
+    split: Annotated[
+        str, typer.Option(help="A split's name, `all`, or `auto`: what no model was trained on.")
+    ] = "auto",
+    robustness: Annotated[bool, typer.Option(help="Compare under every degradation too.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")] = False,
+    max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
+    real_label: RealLabel = None,
+    fake_label: Annotated[list[str] | None, typer.Option(help="The models' labels that count as fake.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
+) -> None:
+    """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
+    from bonafide.comparison import run_compare_command
+
+    run_compare_command(
+        models,
+        data,
+        out,
+        split=split,
+        robustness=robustness,
+        quick=quick,
+        max_images=max_images,
+        real_label=real_label,
+        fake_label=fake_label,
+        threads=threads,
+    )
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="New folder.")],
     n: Annotated[int, typer.Option(help="How many images.")] = 640,

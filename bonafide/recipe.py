@@ -52,6 +52,9 @@ class Recipe:
     strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
     max_train_samples: int | None = _option(None, "train on this many images at most, balanced over sources")
     max_eval_samples: int | None = _option(None, "validate and test on this many images each at most")
+    robustness: str = _option(
+        "quick", "degrade the test images after training: none, quick (two strengths each) or full"
+    )
     early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
     channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
     keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
@@ -83,7 +86,7 @@ DEFAULTS: dict[str, Any] = {
 HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
     "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_prefetch_factor", "audit", "strict_audit",
+    "dataloader_prefetch_factor", "audit", "strict_audit", "robustness",
     "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
 }  # fmt: skip
@@ -133,7 +136,11 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
 
 def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
     """Refuse, before any work, what would fail or mislead later. Raises :class:`UsageError`."""
-    choices = {"augmentation": tuple(TRAIN_PRESETS), "balance": BALANCES}
+    choices = {
+        "augmentation": tuple(TRAIN_PRESETS),
+        "balance": BALANCES,
+        "robustness": ("none", "quick", "full"),
+    }
     for key, allowed in choices.items():
         value = getattr(recipe, key)
         if value not in allowed:

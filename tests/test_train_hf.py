@@ -28,7 +28,8 @@ def quick(tiny_model: str) -> list[str]:
     """A recipe that takes seconds."""
     flags = ["--model", tiny_model, "--from_scratch", "--dataloader_num_workers", "0", "--bf16", "False"]
     flags += ["--use_cpu", "True", "--num_train_epochs", "3", "--per_device_train_batch_size", "8"]
-    return [*flags, "--learning_rate", "0.01", "--disable_tqdm", "True"]
+    flags += ["--robustness", "none", "--learning_rate", "0.01"]
+    return [*flags, "--disable_tqdm", "True"]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_a_second_fine_tune_starts_from_the_first(run: Path, folder: Path, quick
         ]
     )
     first, second = load_file(run / "model.safetensors"), load_file(tmp_path / "second" / "model.safetensors")
-    trained = [key for key in first if "running" not in key and "num_batches" not in key]
+    trained = [key for key in first if not key.startswith("classifier")]  # calibration moves the head
     assert all(np.array_equal(first[key], second[key]) for key in trained)
 
 
@@ -198,7 +199,7 @@ def test_two_processes_train_together_and_score_every_image_once(
     expected = {row["split"]: 0 for row in metrics["facts"]["counts"]}
     for row in metrics["facts"]["counts"]:
         expected[row["split"]] += row["n"]
-    assert table["split"].value_counts().to_dict() == {k: expected[k] for k in ("validation", "test")}
+    assert table["split"].value_counts().to_dict() == {k: n for k, n in expected.items() if k != "train"}
     assert out.count("report  ") == 1
 
 
