@@ -160,7 +160,7 @@ def killed(args: argparse.Namespace, root: Path) -> None:
     score_files(files, detector, root / "whole.csv", model=str(model))
     whole, rng, kills = time.perf_counter() - started, random.Random(args.seed), 0
     out, journal = root / "killed.csv", root / ".killed.csv.journal"
-    command = [sys.executable, "-c", KILLED, str(root / "files"), str(model), str(out)]
+    command = [sys.executable, "-c", KILLED, str(model), str(out), str(root / "files")]
     before = 0
     while kills < args.kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -91,7 +91,7 @@ def evaluate(
     max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
     prior: Annotated[float, typer.Option(min=0, max=1, help="Base rate: the share of fakes among all images.")] = 0.5,
     real_label: RealLabel = None,
-    fake_label: Annotated[list[str] | None, typer.Option(help="The model's labels that count as fake.")] = None,
+    fake_label: Annotated[str | None, typer.Option(help="The model's label that means fake.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
     yunet: Weights = None,
@@ -105,7 +105,7 @@ def evaluate(
     run_evaluate_command(
         model,
         data,
-        out,
+        str(out),
         split=split,
         robustness=robustness,
         quick=quick,
@@ -115,7 +115,7 @@ def evaluate(
         fake_label=fake_label,
         faces=faces,
         threads=threads,
-        yunet=yunet,
+        yunet=str(yunet) if yunet else None,
     )
 
 
@@ -131,7 +131,7 @@ def compare(
     quick: Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")] = False,
     max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
     real_label: RealLabel = None,
-    fake_label: Annotated[list[str] | None, typer.Option(help="The models' labels that count as fake.")] = None,
+    fake_label: Annotated[str | None, typer.Option(help="The models' label that means fake.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
 ) -> None:
     """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
@@ -140,7 +140,7 @@ def compare(
     run_compare_command(
         models,
         data,
-        out,
+        str(out),
         split=split,
         robustness=robustness,
         quick=quick,
