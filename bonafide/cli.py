@@ -24,6 +24,8 @@ RealLabel = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFIDE_YUNET, the Hub, or the Haar cascade.")]
 
+Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id of any image classifier.")]
+
 
 @app.command()
 def audit(
@@ -80,7 +82,7 @@ def prepare(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="Model folder, exported model, or Hub id of any image classifier.")],
+    model: Model,
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
     split: Annotated[
@@ -149,6 +151,81 @@ def compare(
         fake_label=fake_label,
         threads=threads,
     )
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or `-` for a list on standard input.")],
+    model: Model,
+    out: Annotated[
+        str | None, typer.Option(help="Table: .csv, .jsonl or .parquet; without it, on the terminal.")
+    ] = None,
+    faces: Annotated[bool | None, typer.Option(help="Score each face; by default as the model's facts say.")] = None,
+    engine: Annotated[str, typer.Option(help="What runs the network: local, torch, openvino or onnx.")] = "local",
+    device: Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
+    real_label: RealLabel = None,
+    yunet: Weights = None,
+) -> None:
+    """Score pictures: a row for every input, in input order, with verdict, warnings or the reason why not.
+
+    A killed run continues where it stopped: give the same command again.
+    """
+    from bonafide.scoring import run_predict_command
+
+    raise typer.Exit(
+        run_predict_command(
+            paths,
+            model,
+            out,
+            faces=faces,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            real_label=real_label,
+            yunet=yunet,
+        )
+    )
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(help="A picture.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The overlay to write.")] = Path("heat.png"),
+    method: Annotated[str, typer.Option(help="auto, gradcam or occlusion.")] = "auto",
+    test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion against random and centre.")] = True,
+    faces: Annotated[
+        bool | None, typer.Option(help="Look at the main face; by default as the model's facts say.")
+    ] = None,
+    real_label: RealLabel = None,
+    yunet: Weights = None,
+) -> None:
+    """Show which parts of a picture speak for the verdict, and how far to trust that map."""
+    from bonafide.explain import run_explain_command
+
+    raise typer.Exit(
+        run_explain_command(path, model, out, faces=faces, method=method, test=test, real_label=real_label, yunet=yunet)
+    )
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    format: Annotated[str, typer.Option(help="openvino or onnx.")],
+    out: Annotated[Path | None, typer.Option(help="New folder; MODEL-FORMAT if not given.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights and activations, checked by AUC and verdicts.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="Pictures to calibrate and check with. " + DATA_HELP)] = None,
+    real_label: RealLabel = None,
+) -> None:
+    """Write the same detector for OpenVINO or ONNX Runtime; refuses where its scores would differ."""
+    from bonafide.export import run_export_command
+
+    raise typer.Exit(run_export_command(model, format, out, int8=int8, data=data, real_label=real_label))
 
 
 @app.command()

@@ -7,6 +7,7 @@ linear layer reads, or None where the network does not end in one.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,26 +23,38 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bonafide.errors import UsageError
-from bonafide.inference import forward
+from bonafide.models import last_linear
 from bonafide.training import is_convolutional
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")
+CPU_BATCH, GPU_BATCH = 4, 64
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16}
 
 Outputs = tuple[np.ndarray, np.ndarray | None]
 
 
 class Engine(Protocol):
-    """Pixels float32 (n, 3, h, w) -> logits float32 (n, classes), features float32 (n, d) or None."""
+    """Pixels float32 (n, 3, h, w) -> logits float32 (n, classes), features float32 (n, d) or None.
+
+    Attributes:
+        batch_size: pictures at once that go fastest. On a CPU that is few: the features of more leave its caches.
+        workers: threads that may call ``in_worker`` at once, each busy on one core; 0: the device takes one caller.
+    """
 
     name: str
+    batch_size: int
+    workers: int
 
-    def __call__(self, pixels: torch.Tensor) -> Outputs: ...
+    def __call__(self, pixels: torch.Tensor) -> Outputs:
+        """With all cores, for one caller at a time."""
+
+    def in_worker(self, pixels: torch.Tensor) -> Outputs:
+        """With the calling thread's core, for several callers at once."""
 
 
 class TorchEngine:
-    """The network itself; not safe to call from several threads at once (the detector's lock sees to that)."""
+    """The network itself. How many cores a call takes is the calling thread's ``torch.set_num_threads``."""
 
     name = "torch"
 
@@ -49,39 +62,78 @@ class TorchEngine:
         self.device, self.dtype = device, dtype
         self.format = torch.channels_last if is_convolutional(model) else torch.contiguous_format
         self.model = model.to(device=device, dtype=dtype, memory_format=self.format).eval()
-        self._threads = torch.get_num_threads()
+        on_cpu = device.type == "cpu"
+        self.batch_size, self.workers = (CPU_BATCH, torch.get_num_threads()) if on_cpu else (GPU_BATCH, 0)
+        self._seen = threading.local()
+        layer = last_linear(model, model.config.num_labels)
+        if layer is not None:
+            layer.register_forward_hook(self._keep)
 
+    @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> Outputs:
-        if torch.get_num_threads() != self._threads:  # the number is each thread's own; decoding threads are given 1
-            torch.set_num_threads(self._threads)
-        logits, features = forward(self.model, pixels.to(self.device, self.dtype, memory_format=self.format))
-        return logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy()
+        seen = self._seen.calls = []
+        logits = self.model(pixel_values=pixels.to(self.device, self.dtype, memory_format=self.format)).logits
+        # As in bonafide.inference.forward: the last linear layer counts where its output is the logits.
+        is_last = len(seen) == 1 and seen[0][0].ndim == 2 and torch.equal(seen[0][1], logits)
+        features = seen[0][0].float().cpu().numpy() if is_last else None
+        del self._seen.calls
+        return logits.float().cpu().numpy(), features
+
+    in_worker = __call__
+
+    def _keep(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        calls = getattr(self._seen, "calls", None)  # each thread's own; None where the model is run by somebody else
+        if calls is not None:
+            calls.append((inputs[0], output))
 
 
 class OpenVINOEngine:
-    """An exported network on OpenVINO's CPU plugin."""
+    """An exported network on OpenVINO's CPU plugin: compiled for latency, and once more for throughput when asked."""
 
-    name = "openvino"
+    name, batch_size = "openvino", CPU_BATCH
 
     def __init__(self, file: Path, dtype: torch.dtype) -> None:
         try:
             import openvino
         except ImportError as error:
             raise UsageError("OpenVINO is not installed", "pip install openvino") from error
-        precision = "bf16" if dtype == torch.bfloat16 else "f32"
-        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-        self._network = openvino.Core().compile_model(str(file), "CPU", settings)
+        self.workers = torch.get_num_threads()
+        self._core, self._file = openvino.Core(), file
+        self._precision = "bf16" if dtype == torch.bfloat16 else "f32"
+        self._alone = self._compiled({"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+        self._shared: Any = None
+        self._lock, self._requests = threading.Lock(), threading.local()
 
     def __call__(self, pixels: torch.Tensor) -> Outputs:
-        outputs = self._network(pixels.numpy())
-        arrays = [np.array(outputs[port]) for port in self._network.outputs]
-        return arrays[0], arrays[1] if len(arrays) > 1 else None
+        return _arrays(self._alone, pixels)
+
+    def in_worker(self, pixels: torch.Tensor) -> Outputs:
+        """One of OpenVINO's streams for each worker."""
+        request = getattr(self._requests, "own", None)
+        if request is None:
+            with self._lock:
+                if self._shared is None:
+                    streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.workers}
+                    self._shared = self._compiled({**streams, "INFERENCE_NUM_THREADS": self.workers})
+            request = self._requests.own = self._shared.create_infer_request()
+        return _arrays(request, pixels)
+
+    def _compiled(self, settings: dict[str, Any]) -> Any:
+        return self._core.compile_model(
+            str(self._file), "CPU", {"INFERENCE_PRECISION_HINT": self._precision, **settings}
+        )
+
+
+def _arrays(request: Any, pixels: torch.Tensor) -> Outputs:
+    request.infer(pixels.numpy())
+    arrays = [np.array(output.data) for output in request.output_tensors]
+    return arrays[0], arrays[1] if len(arrays) > 1 else None
 
 
 class OnnxEngine:
-    """An exported network on ONNX Runtime, CPU."""
+    """An exported network on ONNX Runtime, CPU: one session for all cores, and one for a core each when asked."""
 
-    name = "onnx"
+    name, batch_size = "onnx", CPU_BATCH
 
     def __init__(self, file: Path, dtype: torch.dtype) -> None:
         try:
@@ -90,13 +142,30 @@ class OnnxEngine:
             raise UsageError("ONNX Runtime is not installed", "pip install onnxruntime") from error
         if dtype != torch.float32:
             raise UsageError("ONNX Runtime has no bf16 on a CPU", "leave dtype out, or use engine openvino")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._runtime, self._file = onnxruntime, file
+        self.workers = torch.get_num_threads()
+        self._alone, self._shared = self._session(self.workers), None
+        self._lock = threading.Lock()
 
     def __call__(self, pixels: torch.Tensor) -> Outputs:
-        arrays = self._session.run(None, {"pixel_values": pixels.numpy()})
-        return arrays[0], arrays[1] if len(arrays) > 1 else None
+        return _session_arrays(self._alone, pixels)
+
+    def in_worker(self, pixels: torch.Tensor) -> Outputs:
+        """A session of one thread, which several threads may run at once."""
+        with self._lock:
+            if self._shared is None:
+                self._shared = self._session(1)
+        return _session_arrays(self._shared, pixels)
+
+    def _session(self, threads: int) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        return self._runtime.InferenceSession(self._file, options, providers=["CPUExecutionProvider"])
+
+
+def _session_arrays(session: Any, pixels: torch.Tensor) -> Outputs:
+    arrays = session.run(None, {"pixel_values": pixels.numpy()})
+    return arrays[0], arrays[1] if len(arrays) > 1 else None
 
 
 def load_engine(

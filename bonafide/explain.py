@@ -88,7 +88,7 @@ def explain(
 
     Args:
         image: RGB, upright.
-        faces: see :mod:`bonafide.detector`.
+        faces: see :mod:`bonafide.pictures`.
         method: "gradcam" needs torch; "auto" is gradcam there and occlusion elsewhere.
         test: measure the map's faithfulness too, which costs some 150 runs of the model.
 
@@ -102,12 +102,12 @@ def explain(
     result = detector(image, faces=faces)[0]
     face = max(result.faces, key=lambda f: f.p_fake, default=None)
     whole = (0.0, 0.0, float(image.width), float(image.height))
-    square = detector.face_square(image, face.box) if face else whole
+    square = detector.reader.face_square(image, face.box) if face else whole
     view = image.crop(square) if face else image
     target = "fake" if result.p_fake >= 0.5 else "real"
     pixels = detector.pixels(view)
     heat = gradcam(detector, pixels, target) if method == "gradcam" else occlusion(detector, pixels, target)
-    x0, y0, x1, y1 = seen_region(detector.processor, view.size)
+    x0, y0, x1, y1 = seen_region(detector.reader.processor, view.size)
     return Explanation(
         image,
         result,

@@ -43,7 +43,6 @@ try:
 except ImportError:  # not a POSIX system: two runs on one table are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-BATCH = 16
 TABLE_ROWS = 10_000  # rows of a Parquet row group, and the most that are held at once
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 ENGINES = ("local", "torch", "openvino", "onnx")
@@ -89,7 +88,7 @@ def score_files(
     out: str | os.PathLike[str],
     *,
     faces: bool | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     model: str = "",
     progress: bool | None = None,
 ) -> Summary:
@@ -98,7 +97,8 @@ def score_files(
     Args:
         paths: files, read lazily and once; a million of them need no more memory than a thousand.
         out: ``.csv``, ``.jsonl`` or ``.parquet``; see the module's docstring for the columns.
-        faces: see :mod:`bonafide.detector`.
+        faces: see :mod:`bonafide.pictures`.
+        batch_size: pictures that the model is given at once; the engine's own when None.
         model: what the model was called, so that a killed run is not continued with another one.
         progress: a bar with rate and time left; None shows it on a terminal only.
 
@@ -111,6 +111,7 @@ def score_files(
     journal = out.with_name(f".{out.name}.journal")
     if out.exists() and not journal.exists():
         raise UsageError(f"{out} is there already", "choose another name, or delete it")
+    batch_size = batch_size or detector.engine.batch_size
     options = {"model": model, "labels": detector.labels, "faces": faces, "batch_size": batch_size}
     with ExitStack() as stack:
         inputs = stack.enter_context(_Inputs(paths))
@@ -177,7 +178,7 @@ def run_predict_command(
     engine: str = "local",
     device: str | None = None,
     dtype: str | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
 ) -> int:

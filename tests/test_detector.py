@@ -196,30 +196,42 @@ def test_a_heavily_compressed_picture_is_said_to_be(detector: Detector) -> None:
 def test_faces_are_cut_from_photographs_and_not_from_crops(
     detector: Detector, size: tuple[int, int], box: Any, faces: bool | None, searched: int, cut: int
 ) -> None:
-    detector._faces = found = Found(box)  # type: ignore[assignment]
+    detector.reader._faces = found = Found(box)  # type: ignore[assignment]
     result = detector(picture(size=size), faces=faces)[0]
     assert (found.calls, len(result.faces)) == (searched, cut)
 
 
 def test_a_model_of_whole_pictures_never_cuts_by_itself(detector: Detector) -> None:
-    detector._faces = Found((100, 100, 160, 160))  # type: ignore[assignment]
+    detector.reader._faces = Found((100, 100, 160, 160))  # type: ignore[assignment]
     detector.facts["face_margin"] = None
     assert not detector(picture(size=(600, 600)))[0].faces
     assert detector(picture(size=(600, 600)), faces=True)[0].faces
 
 
 def test_the_worst_face_speaks_for_the_picture(detector: Detector) -> None:
-    detector._faces = Found((10, 10, 110, 110), (300, 300, 390, 390), (500, 100, 520, 120))  # type: ignore[assignment]
+    detector.reader._faces = Found((10, 10, 110, 110), (300, 300, 390, 390), (500, 100, 520, 120))  # type: ignore[assignment]
     image = picture(size=(700, 600))
     result = detector(image)[0]
     assert [face.box[0] for face in result.faces] == [10, 300]  # the third is too small beside them
     assert result.p_fake == max(face.p_fake for face in result.faces)
-    alone = detector(image.crop(detector.face_square(image, result.faces[1].box)), faces=False)[0]
+    alone = detector(image.crop(detector.reader.face_square(image, result.faces[1].box)), faces=False)[0]
     assert alone.p_fake == pytest.approx(result.faces[1].p_fake, abs=1e-5)
 
 
+def test_each_box_keeps_its_own_score_in_a_mixed_batch(detector: Detector) -> None:
+    """Pictures of one size share a call of the image processor, so faces are not read in the order of their boxes."""
+    detector.reader._faces = Found((300, 300, 390, 390), (10, 10, 110, 110))  # type: ignore[assignment]
+    large, small = picture(1, (700, 600)), picture(2, (117, 117))  # the size of the second face's square
+    squares = [large.crop(detector.reader.face_square(large, face.box)) for face in detector.reader._faces.faces]
+    assert squares[0].size == small.size
+    expected = [detector(square, faces=False)[0].p_fake for square in squares]
+    for images in ([large, small], [small, large]):
+        result = next(r for r, image in zip(detector(images), images, strict=True) if image is large)
+        assert [face.p_fake for face in result.faces] == pytest.approx(expected, abs=1e-5)
+
+
 def test_without_a_face_the_whole_photograph_is_scored_and_it_says_so(detector: Detector) -> None:
-    detector._faces = Found()  # type: ignore[assignment]
+    detector.reader._faces = Found()  # type: ignore[assignment]
     image = picture(size=(600, 600))
     result = detector(image)[0]
     assert NO_FACE in result.warnings
@@ -265,7 +277,7 @@ def test_a_stream_is_lazy(detector: Detector) -> None:
 
     stream = detector.stream(endless(), batch_size=8)
     assert [next(stream).status for _ in range(20)] == ["ok"] * 20
-    assert asked <= 20 + 8 + 2 * 8
+    assert asked <= 24 + 8 * (detector.engine.workers + 1)
 
 
 def test_bf16_is_close_to_float32(folder: Path, detector: Detector) -> None:

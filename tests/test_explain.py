@@ -179,7 +179,7 @@ def test_the_map_is_laid_on_what_the_model_saw(
 
 
 def test_a_cut_out_face_has_its_map_in_its_own_place(cnn: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cnn, "find_faces", lambda *_: ([(100.0, 60.0, 140.0, 100.0)], []))
+    monkeypatch.setattr(cnn.reader, "find_faces", lambda *_: ([(100.0, 60.0, 140.0, 100.0)], []))
     image = Image.new("RGB", (300, 200), "gray")
     explanation = explain(cnn, image, test=False)
     assert explanation.face == (100.0, 60.0, 140.0, 100.0)
@@ -207,6 +207,17 @@ def test_the_command_writes_an_overlay_and_says_what_it_is_worth(
         assert np.abs(np.asarray(heat).astype(int) - np.asarray(image)).max() > 30
 
 
+class Exported:
+    """An engine that gives scores and nothing else."""
+
+    name, batch_size, workers = "exported", 64, 0
+
+    def __call__(self, pixels: torch.Tensor) -> tuple[np.ndarray, None]:
+        return np.zeros((len(pixels), 2), dtype=np.float32), None
+
+    in_worker = __call__
+
+
 def test_mistakes_have_hints(cnn: Detector, tmp_path: Path) -> None:
     image = Image.new("RGB", (SIDE, SIDE))
     with pytest.raises(UsageError, match="unknown method"):
@@ -215,8 +226,7 @@ def test_mistakes_have_hints(cnn: Detector, tmp_path: Path) -> None:
         run_explain_command(tmp_path / "x.png", "m", tmp_path / "heat.pdf")
     with pytest.raises(UsageError, match="no such file"):
         run_explain_command(tmp_path / "x.png", "m", tmp_path / "heat.png")
-    exported = Detector(lambda pixels: (np.zeros((len(pixels), 2)), None), cnn.config, cnn.processor)  # type: ignore[arg-type]
-    exported.engine.name = "openvino"  # type: ignore[attr-defined]
+    exported = Detector(Exported(), cnn.config, cnn.processor)
     with pytest.raises(UsageError, match="no gradients"):
         gradcam(exported, cnn.pixels(image), "fake")
     assert explain(exported, image, test=False).method == "occlusion"

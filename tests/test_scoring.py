@@ -22,6 +22,7 @@ from conftest import make_image
 from bonafide.detector import Detector
 from bonafide.errors import UsageError
 from bonafide.models import load_model
+from bonafide.pictures import PictureReader
 from bonafide.scoring import find_inputs, run_predict_command, score_files
 
 
@@ -150,7 +151,8 @@ run = detector.engine
 
 class Slow:
     name = run.name
-    def __call__(self, pixels):
+    batch_size, workers = run.batch_size, run.workers
+    def in_worker(self, pixels):
         time.sleep(0.1)
         return run(pixels)
 
@@ -232,7 +234,9 @@ def test_two_runs_on_one_table_are_kept_apart(detector: Detector, pictures: Path
 
 def test_faces_are_in_the_table(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_image(tmp_path / "x.png", size=(400, 400))
-    monkeypatch.setattr(Detector, "find_faces", lambda *_: ([(10.0, 10.0, 60.0, 60.0), (90.0, 90.0, 150.0, 150.0)], []))
+    monkeypatch.setattr(
+        PictureReader, "find_faces", lambda *_: ([(10.0, 10.0, 60.0, 60.0), (90.0, 90.0, 150.0, 150.0)], [])
+    )
     score_files([str(path)], detector, tmp_path / "s.csv")
     row = pd.read_csv(tmp_path / "s.csv").iloc[0]
     faces = json.loads(row["faces"])
@@ -254,7 +258,7 @@ def test_memory_does_not_grow_with_the_inputs(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's own memory: pictures are a few tensors, rows and names are on disk."""
-    monkeypatch.setattr("bonafide.detector.read_bytes", lambda path: Path(path).read_bytes())  # no 50 MB buffer
+    monkeypatch.setattr("bonafide.pictures.read_bytes", lambda path: Path(path).read_bytes())  # no 50 MB buffer
     path = str(make_image(tmp_path / "x.png", size=(32, 32)))
     peaks = []
     for n in (16, 160, 800):  # the first fills caches

@@ -1,0 +1,185 @@
+"""A picture as a user hands it over -> what the model reads: the pixels of its faces, or of the whole.
+
+**Whole picture or faces.** ``faces=False`` scores the picture as it is, as ``pipeline("image-classification")`` does.
+``faces=True`` looks for faces, cuts each out as ``bonafide prepare`` does, and scores each. By default
+(``faces=None``) a photograph is searched and a picture that is already a crop of a face is not:
+
+1. a model whose facts say that it was trained on whole pictures (``face_margin`` is null) never searches;
+2. a picture whose shorter side is at most ``CROP_SIDE`` pixels is a crop;
+3. else faces are searched: where the largest one's longer side is at least ``CROP_SHARE`` of the picture's shorter
+   side, the picture is a crop; where there is none, the whole picture is scored and a warning says so.
+
+Faces below ``TINY_FACE`` pixels are scored only where there is no larger one, and the ``MAX_FACES`` largest at most. A
+picture's score is the largest over its faces: one generated face makes a picture fake. It follows that a crowd
+has more chances of a false alarm than a portrait; the face's own score is in the result.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bonafide.alignment import face_square
+from bonafide.faces import TINY_FACE, Box, FaceDetector, MainFace
+from bonafide.images import MAX_PIXELS, ImageError, decode_image, inspect_image, read_bytes
+from bonafide.images import _to_rgb as to_rgb
+from bonafide.images import _upright as upright
+
+CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
+FACE_MARGIN = 0.15  # what `bonafide prepare` leaves around a face box
+SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
+LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
+LARGE = 4_000_000  # pixels of a picture that is decoded and resized one at a time, for the sake of memory
+
+NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
+
+Picture = Image.Image | bytes | str | os.PathLike[str]
+
+
+@dataclass
+class Item:
+    """A picture on its way to the model.
+
+    Attributes:
+        pixels: float32 (3, h, w) of each face in ``boxes``, or of the whole picture where there is no box; none after
+            an ``error``.
+        seconds: spent on "decode", "faces" and "pixels".
+    """
+
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: ImageError | None = None
+
+
+class PictureReader:
+    """Decodes, finds faces and preprocesses. Thread-safe.
+
+    Args:
+        processor: the model's image processor.
+        facts: the configuration's ``bonafide``; ``face_margin`` is the border that training left around faces, as a
+            share of the box on each side, or null for a model of whole pictures.
+        yunet: weights of the face detector, which is loaded when the first picture is searched.
+    """
+
+    def __init__(self, processor: Any, facts: Mapping[str, Any], yunet: Path | None = None) -> None:
+        self.processor, self.facts, self._yunet = processor, facts, yunet
+        self._faces: FaceDetector | None = None
+        self._large, self._loading = threading.Lock(), threading.Lock()
+
+    def read(self, images: Sequence[Picture], faces: bool | None) -> list[Item]:
+        """An item for each picture, in order; pictures of one size go through the processor together."""
+        items: list[Item] = []
+        by_size: dict[tuple[int, int], list[tuple[Item, int, Image.Image]]] = defaultdict(list)
+        for image in images:
+            item = Item()
+            items.append(item)
+            try:
+                data, n_pixels = _open(image, item)
+                if n_pixels < LARGE:
+                    for i, view in enumerate(self._views(data, image, faces, item)):
+                        by_size[view.size].append((item, i, view))
+                else:
+                    with self._large:
+                        for i, view in enumerate(self._views(data, image, faces, item)):
+                            self._process([(item, i, view)])
+            except ImageError as error:
+                item.error = error
+        for members in by_size.values():
+            self._process(members)
+        return items
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """RGB picture -> float32 (3, h, w), exactly as the model's image processor makes it."""
+        return self.processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def find_faces(self, image: Image.Image, faces: bool | None = None) -> tuple[list[Box], list[str]]:
+        """Face boxes of an RGB picture that are to be scored (none: the picture itself is), and warnings."""
+        small = [SMALL] if min(image.size) < SMALL_SIDE else []
+        by_rule = faces is None
+        if by_rule:
+            faces = min(image.size) > CROP_SIDE and self.facts.get("face_margin", FACE_MARGIN) is not None
+        if not faces:
+            return [], small
+        found = self._face_detector().detect(image)
+        if not found:
+            return [], [NO_FACE, *small]
+        x0, y0, x1, y1 = found[0].box
+        if by_rule and max(x1 - x0, y1 - y0) >= CROP_SHARE * min(image.size):
+            return [], small
+        large = [face for face in found if face.size >= TINY_FACE]
+        return [face.box for face in (large or found)[:MAX_FACES]], [] if large else [SMALL]
+
+    def face_square(self, image: Image.Image, box: Box) -> Box:
+        """The square around a face, framed as ``bonafide prepare`` frames it for training; whole pixels."""
+        margin = self.facts.get("face_margin")
+        return face_square(image, MainFace(box, "ok", 1.0, 1), FACE_MARGIN if margin is None else margin)
+
+    def _views(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> list[Image.Image]:
+        """The RGB pictures to score: the faces, or the whole."""
+        started = time.perf_counter()
+        picture = _rgb(data) if isinstance(data, Image.Image) else decode_image(data, name=_name(image))
+        if max(picture.size) > LARGEST_ASPECT * min(picture.size):
+            width, height = picture.size
+            raise ImageError(
+                "unreadable", f"{_name(image) or 'image'}: {width} x {height} pixels are too narrow a strip"
+            )
+        decoded = time.perf_counter()
+        item.boxes, warnings = self.find_faces(picture, faces)
+        item.warnings += warnings
+        item.seconds |= {"decode": decoded - started, "faces": time.perf_counter() - decoded}
+        views = [picture.crop(self.face_square(picture, box)) for box in item.boxes] or [picture]
+        item.pixels = [torch.empty(0)] * len(views)
+        return views
+
+    def _process(self, members: Sequence[tuple[Item, int, Image.Image]]) -> None:
+        """Pictures of one size, each with its item and its place there."""
+        started = time.perf_counter()
+        pixels = self.processor([view for *_, view in members], return_tensors="pt")["pixel_values"]
+        share = (time.perf_counter() - started) / len(members)
+        for (item, i, _), tensor in zip(members, pixels, strict=True):
+            item.pixels[i] = tensor
+            item.seconds["pixels"] = item.seconds.get("pixels", 0.0) + share
+
+    def _face_detector(self) -> FaceDetector:
+        with self._loading:
+            if self._faces is None:
+                self._faces = FaceDetector(self._yunet)
+            return self._faces
+
+
+def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
+    """The encoded bytes (or the PIL image) and the number of pixels, from the header alone."""
+    if isinstance(image, Image.Image):
+        width, height = image.size
+        if not 0 < width * height <= MAX_PIXELS:
+            raise ImageError("too many pixels", f"{width} x {height} pixels are not in 1 to {MAX_PIXELS:,}")
+        return image, width * height
+    data = image if isinstance(image, bytes) else read_bytes(image)
+    facts = inspect_image(data, name=_name(image))
+    if facts.jpeg_quality is not None and facts.jpeg_quality < LOW_QUALITY:
+        item.warnings.append(COMPRESSED)
+    return data, facts.width * facts.height
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A PIL image of any mode as decode_image would have given it."""
+    try:
+        image.load()
+        return upright(image, to_rgb(image))
+    except Exception as error:
+        raise ImageError("unreadable", f"the picture cannot be decoded ({error})") from error
+
+
+def _name(image: Picture) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else ""
