@@ -29,7 +29,7 @@ from bonafide.detector import Detector
 from bonafide.errors import UsageError, usage_errors_exit
 from bonafide.evaluation import evaluate
 from bonafide.models import checkpoint_labels, load_model
-from bonafide.prepare import prepare, prepared_folder
+from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
 from bonafide.recipe import Recipe, read_recipe
 from bonafide.run import Run, on_main_process, versions
 from bonafide.sample import write_sample
@@ -82,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
     fingerprint = data.fingerprint()
-    facts: dict[str, Any] = {"real_label": data.real_label, "data_fingerprint": fingerprint, "versions": versions()}
+    facts: dict[str, Any] = {
+        "real_label": data.real_label,
+        "face_margin": face_margin(data.origin),
+        "data_fingerprint": fingerprint,
+        "versions": versions(),
+    }
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
     facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
@@ -130,28 +135,32 @@ def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Audit | None]:
     order = checkpoint_labels(recipe.model)
     listing = list_data(folder, real_label=recipe.real_label, label_order=order)
     audit = audit_dataset(listing, fast=True) if recipe.audit else None
+    audit_groups = audit.groups if audit else None
     if audit and audit.level == "leak" and recipe.strict_audit:
         raise UsageError(
             f"the audit of {listing.origin} says {audit.verdict}",
-            "`python -m bonafide audit DATA --out DIR` shows it, `--prepare` takes it away",
+            "`python -m bonafide audit DATA --out DIR` shows it, `python -m bonafide prepare` takes it away",
             exit_code=3,
         )
-    if recipe.prepare:
+    if recipe.prepare and not is_prepared(folder):
         folder = prepared_folder(listing)
-        prepare(recipe.data, folder, real_label=listing.real_label)
-        listing = list_data(folder, real_label=listing.real_label, label_order=order, check="none")
+        made = prepare(listing.origin, folder, real_label=listing.real_label)
+        print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
+        listing = list_data(folder, real_label=listing.real_label, label_order=order)
+        audit_groups = None  # the copies that prepare found share a group in its metadata
     data = split_listing(
         listing,
         seed=seed,
         validation_size=recipe.validation_size,
         test_size=recipe.test_size,
-        groups=audit.groups if audit and not recipe.prepare else None,
+        groups=audit_groups,
     )
     data = hold_out_calibration(data)
     for split, rows in data.splits.items():
         limit = recipe.max_train_samples if split == "train" else recipe.max_eval_samples
         if limit:
             data.splits[split] = balanced_subset(rows, limit, seed)
+    data.fingerprint()  # here, so that one process reads the files
     return data, audit
 
 

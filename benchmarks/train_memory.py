@@ -54,6 +54,7 @@ def measure(data: str, out: str, steps: str) -> None:
         ["--data", data, "--output_dir", out, "--model", "resnet", "--image_size", "32", "--max_steps", steps]
         + ["--per_device_train_batch_size", "16", "--max_eval_samples", "100", "--eval_strategy", "no"]
         + ["--save_strategy", "no", "--load_best_model_at_end", "False", "--dataloader_num_workers", "0"]
+        + ["--prepare", "False", "--audit", "False", "--robustness", "none"]
     )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

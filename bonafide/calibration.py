@@ -146,7 +146,7 @@ def hold_out_calibration(data: FaceData, seed: int = HALVES_SEED) -> FaceData:
         return data
     selects, certifies = calibration_half(data.splits["validation"], seed)
     splits = DatasetDict({**data.splits, "validation": selects, "calibration": certifies})
-    return replace(data, splits=splits, _rows={})
+    return replace(data, splits=splits, _rows={}, _fingerprint="")
 
 
 def calibrate_run(

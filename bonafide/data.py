@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bonafide.errors import UsageError
-from bonafide.images import decode_image
+from bonafide.images import ImageError, decode_image
 from bonafide.listing import SPLITS, BrokenFile, Listing, find_real_label, image_bytes, list_data
 from bonafide.splits import assign_splits, merge_groups
 
@@ -50,6 +51,7 @@ class FaceData:
     origin: str
     made_splits: list[str] = field(default_factory=list)
     _rows: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
+    _fingerprint: str = field(default="", repr=False)
 
     @property
     def real_index(self) -> int:
@@ -88,13 +90,27 @@ class FaceData:
         return decode_image(image_bytes(self.splits[split][i]["image"]), name=path)
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any path, label, source or split; the report and the model carry it."""
-        digest = hashlib.sha256()
-        for split, dataset in sorted(self.splits.items()):
-            columns = (dataset["path"], dataset["label"], dataset["source"])
-            for path, label, source in sorted(zip(*columns, strict=True)):
-                digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
+        """16 hex digits that change with any image, path, label, source or split; the report and the model carry it.
+
+        It reads every file, in threads, the first time it is asked for.
+        """
+        if not self._fingerprint:
+            digest = hashlib.sha256()
+            for split, dataset in sorted(self.splits.items()):
+                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                    contents = list(pool.map(_content_digest, dataset["image"]))
+                columns = (dataset["path"], dataset["label"], dataset["source"], contents)
+                for path, label, source, content in sorted(zip(*columns, strict=True)):
+                    digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\0{content}\n".encode())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+
+def _content_digest(image: Mapping[str, Any]) -> str:
+    try:
+        return hashlib.blake2b(image_bytes(image), digest_size=8).hexdigest()
+    except ImageError:
+        return "unreadable"
 
 
 def load_data(

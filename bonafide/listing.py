@@ -57,8 +57,10 @@ class Listing:
     origin: str
 
 
-def image_bytes(image: Mapping[str, Any]) -> bytes:
+def image_bytes(image: Mapping[str, Any] | None) -> bytes:
     """The encoded bytes of one value of the ``image`` column. Raises :class:`ImageError`."""
+    if image is None or (image.get("bytes") is None and not image.get("path")):
+        raise ImageError("missing", "the row holds no image")
     return image["bytes"] if image.get("bytes") is not None else read_bytes(image["path"])
 
 
@@ -108,7 +110,7 @@ def find_real_label(labels: Sequence[str], real_label: str | None = None, *, ori
     if len(found) != 1:
         raise UsageError(
             f"cannot tell which label of {origin} is the real one: {', '.join(labels)}",
-            "name it with --real_label",
+            "name it with --real-label",
         )
     return found[0]
 
@@ -148,7 +150,9 @@ def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFi
     if metadata:
         for path, split in metadata:
             broken += _add_metadata(columns, root, path, split)
-        return columns, broken
+        named = {*columns["path"], *(file.path for file in broken)}
+        unnamed = [file.as_posix() for file in files if file.as_posix() not in named]
+        return columns, broken + [BrokenFile(path, "not named in the metadata", "", "") for path in unnamed]
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     with_splits = bool(tops) and all(top.casefold() in SPLIT_NAMES for top in tops)
     some_splits = sorted(top for top in tops if top.casefold() in SPLIT_NAMES)
@@ -159,6 +163,9 @@ def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFi
             "put every image below train/, validation/ or test/, or none of them",
         )
     for file in files:
+        if file.as_posix() != _shown(file.as_posix()):
+            broken.append(BrokenFile(_shown(file.as_posix()), "file name is not UTF-8", "", ""))
+            continue
         parts = file.parts[1:] if with_splits else file.parts
         if len(parts) < 2:
             raise UsageError(
@@ -174,6 +181,11 @@ def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFi
             split=SPLIT_NAMES[file.parts[0].casefold()] if with_splits else "",
         )
     return columns, broken
+
+
+def _shown(name: str) -> str:
+    """The name with a question mark for every byte that is not UTF-8."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _image_files(root: Path) -> list[Path]:
@@ -192,7 +204,7 @@ def _image_files(root: Path) -> list[Path]:
 
 def _refuse_unreadable(error: OSError) -> None:
     """`os.walk` passes over what it cannot read; data must not get lost without a word."""
-    raise UsageError(f"cannot read {error.filename}: {error.strerror}", "mend the folder's permissions") from error
+    raise UsageError(f"cannot read {error.filename}: {str(error.strerror).lower()}", "mend the folder's permissions") from error
 
 
 def _metadata_files(root: Path) -> list[tuple[Path, str]]:
@@ -200,7 +212,13 @@ def _metadata_files(root: Path) -> list[tuple[Path, str]]:
     at_root = [(root / name, "") for name in METADATA_NAMES if (root / name).is_file()]
     if at_root:
         return at_root[:1]
-    folders = sorted(folder for folder in root.iterdir() if folder.name.casefold() in SPLIT_NAMES)
+    folders = sorted(folder for folder in root.iterdir() if folder.name.casefold() in SPLIT_NAMES and folder.is_dir())
+    without = [folder.name for folder in folders if not any((folder / name).is_file() for name in METADATA_NAMES)]
+    if folders and 0 < len(without) < len(folders):
+        raise UsageError(
+            f"{root}: some split folders have a metadata file, and {', '.join(without)} has none",
+            "give each one its own, or none of them",
+        )
     return [
         (folder / name, SPLIT_NAMES[folder.name.casefold()])
         for folder in folders
@@ -222,7 +240,9 @@ def _read_metadata(path: Path) -> list[dict[str, Any]]:
 def _add_metadata(columns: dict[str, list[Any]], root: Path, path: Path, split: str) -> list[BrokenFile]:
     rows, broken = _read_metadata(path), []
     for number, row in enumerate(rows, start=1):
-        name, label = row.get("file_name"), row.get("label")
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}: row {number} is no JSON object", 'as {"file_name": "x.jpg", "label": "real"}')
+        name, label = str(row.get("file_name") or "").replace("\0", ""), row.get("label")
         if not name or label in (None, ""):
             raise UsageError(
                 f"{path}: row {number} has no {'label' if name else 'file_name'}",
@@ -281,6 +301,9 @@ def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFil
         ) from error
     parts = []
     for split, dataset in loaded.items():
+        for key, kind in dataset.features.items():  # Parquet that pandas wrote lacks the word "image"
+            if isinstance(kind, dict) and {"bytes", "path"} <= kind.keys():
+                dataset = dataset.cast_column(key, datasets.Image(decode=False))
         image = next((key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)), None)
         label = next((key for key in ("label", "labels") if key in dataset.features), None)
         if image is None or label is None:
@@ -294,6 +317,8 @@ def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFil
     for split, dataset, image, label in parts:
         images.append(dataset.select_columns([image]).rename_columns({image: "image"} if image != "image" else {}))
         kind = dataset.features[label]
+        if any(value is None for value in dataset[label]):
+            raise UsageError(f"{data}: a row of the split {split or 'all'} has no label", "every row needs one")
         values = [kind.int2str(v) if isinstance(kind, datasets.ClassLabel) else str(v) for v in dataset[label]]
         paths = [f"{split or 'all'}/{i:07d}" for i in range(len(dataset))]
         columns["label"] += values
@@ -303,6 +328,8 @@ def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFil
         columns["split"] += [split] * len(dataset)
     merged = datasets.concatenate_datasets([part.cast_column("image", datasets.Image(decode=False)) for part in images])
     columns["image"] = merged
+    if len(set(columns["path"])) < len(columns["path"]):  # names that say nothing
+        columns["path"] = [f"{i:07d}/{path}" for i, path in enumerate(columns["path"])]
     return columns, []
 
 
@@ -315,10 +342,17 @@ def _finish(
     check: str,
 ) -> Listing:
     """Columns -> Listing: labels ordered and judged, broken files found and left out."""
-    labels = sorted(set(columns["label"]) | {file.label for file in broken})
+    columns["label"] = [label.strip() for label in columns["label"]]
+    labels = sorted((set(columns["label"]) | {file.label.strip() for file in broken}) - {""})
+    alike = [names for names in _spelt_alike(labels) if len(names) > 1]
+    if alike:
+        raise UsageError(
+            f"{origin} spells one label in several ways: {', '.join(alike[0])}",
+            "rename the folders or rows to one of them",
+        )
     if len(labels) < 2:
         raise UsageError(
-            f"{origin} holds one class only: {', '.join(labels)}",
+            f"{origin} holds one class only: {', '.join(labels) or 'none at all'}",
             "a detector needs real and fake images, a folder each",
         )
     if label_order is not None and set(label_order) == set(labels):
@@ -341,6 +375,13 @@ def _finish(
             "mend or replace these files",
         )
     return Listing(rows, labels, real, broken, origin)
+
+
+def _spelt_alike(labels: Sequence[str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(label.casefold(), []).append(label)
+    return list(groups.values())
 
 
 def _to_dataset(columns: dict[str, Any], labels: list[str]) -> datasets.Dataset:
@@ -369,7 +410,7 @@ def find_broken(rows: datasets.Dataset) -> dict[int, str]:
     def problem(i: int) -> str | None:
         image = images[i]["image"]
         try:
-            decode_image(image_bytes(image), name=image.get("path") or "")
+            decode_image(image_bytes(image), name=(image or {}).get("path") or "")
         except ImageError as error:
             return str(error) if error.reason in str(error) else f"{error.reason}: {error}"
         return None

@@ -16,6 +16,7 @@ has more chances of a false alarm than a portrait; the face's own score is in th
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -38,7 +39,9 @@ CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 FACE_MARGIN = 0.15  # what `bonafide prepare` leaves around a face box
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
-LARGE = 4_000_000  # pixels of a picture that is decoded and resized one at a time, for the sake of memory
+# For the sake of memory: a picture of more pixels is decoded and resized while no other is; one of more still is
+# first averaged over blocks, since an image processor makes several copies. Photographs of 12 megapixels are left as they are.
+LARGE, HUGE = 4_000_000, 16_000_000
 
 NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
 
@@ -139,6 +142,7 @@ class PictureReader:
         item.warnings += warnings
         item.seconds |= {"decode": decoded - started, "faces": time.perf_counter() - decoded}
         views = [picture.crop(self.face_square(picture, box)) for box in item.boxes] or [picture]
+        views = [view.reduce(factor) if (factor := _reduction(view)) > 1 else view for view in views]
         item.pixels = [torch.empty(0)] * len(views)
         return views
 
@@ -170,6 +174,11 @@ def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
     if facts.jpeg_quality is not None and facts.jpeg_quality < LOW_QUALITY:
         item.warnings.append(COMPRESSED)
     return data, facts.width * facts.height
+
+
+def _reduction(image: Image.Image) -> int:
+    """The side of the blocks that bring a picture below HUGE pixels."""
+    return math.ceil(math.sqrt(image.width * image.height / HUGE))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -193,6 +193,7 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
                 "choose another folder, or remove this one",
             )
         if file == finished:
+            _check_complete(out)
             shutil.rmtree(out / WORK, ignore_errors=True)
             return PrepareSummary(**known["summary"])
         return None
@@ -201,6 +202,16 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
     (out / WORK).mkdir(parents=True, exist_ok=True)
     write_file(started, json.dumps(parameters).encode(), out / WORK)
     return None
+
+
+def _check_complete(out: Path) -> None:
+    with (out / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        lost = [row["file_name"] for row in csv.DictReader(file) if not (out / row["file_name"]).is_file()]
+    if lost:
+        raise UsageError(
+            f"{len(lost)} files of the finished folder {out} are gone, {lost[0]} for one",
+            "remove the folder; the same command makes it anew",
+        )
 
 
 # -- all files, in processes -----------------------------------------------------------------------
@@ -384,3 +395,16 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
 def prepared_folder(listing: Listing, root: str | os.PathLike[str] = "data/prepared") -> Path:
     """Where the aligned copy of a data set is kept: a folder named after it and its fingerprint."""
     return Path(root) / f"{Path(listing.origin).name}-{_fingerprint(listing)}"
+
+
+def face_margin(folder: str | os.PathLike[str]) -> float | None:
+    """The margin that :func:`prepare` left around the faces of a folder; None where it did not make or crop it."""
+    if not is_prepared(folder):
+        return None
+    parameters = json.loads((Path(folder) / FINISHED).read_text())["parameters"]
+    return parameters["margin"] if parameters["faces"] else None
+
+
+def is_prepared(folder: str | os.PathLike[str]) -> bool:
+    """Whether :func:`prepare` made this folder."""
+    return (Path(folder) / FINISHED).is_file()

@@ -47,7 +47,7 @@ class Recipe:
     real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
     validation_size: float = _option(0.15, "share cut off for validation where the data has no such split")
     test_size: float = _option(0.15, "share cut off for the test where the data has no such split")
-    prepare: bool = _option(False, "train on aligned copies: face crops of one size range and one encoding history")
+    prepare: bool = _option(True, "train on aligned copies: face crops of one size range and one encoding history")
     audit: bool = _option(True, "look for what gives the classes away before training (file facts, duplicates)")
     strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
     max_train_samples: int | None = _option(None, "train on this many images at most, balanced over sources")
@@ -86,7 +86,7 @@ DEFAULTS: dict[str, Any] = {
 HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
     "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_prefetch_factor", "audit", "strict_audit", "robustness",
+    "dataloader_prefetch_factor", "strict_audit", "robustness",
     "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
 }  # fmt: skip
@@ -114,6 +114,9 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     defaults = {**DEFAULTS, **_machine_defaults(), "output_dir": f"runs/{name}"}
     defaults.update(values)
     source = f"{path}: " if path else ""
+    for key, value in values.items():
+        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs not in ("+", "*"):
+            raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
     try:
         parser.parse_known_args(_as_flags(values))
     except UsageError as error:
@@ -125,6 +128,8 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     except ValueError as error:  # settings that TrainingArguments finds at odds with each other
         raise UsageError(f"{source}{' '.join(str(error).split())}", "change one of these settings") from error
     for word in unknown:
+        if word.endswith((".yaml", ".yml")):
+            raise UsageError(f"the recipe {word} must come first", "python train_hf.py RECIPE.yaml --flag value …")
         _refuse_unknown(word.split("=")[0].lstrip("-"), known, "flag" if word.startswith("-") else "argument", "")
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
@@ -149,6 +154,13 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
                 f"{key}: `{value}` is not one of {', '.join(allowed)}",
                 f"did you mean {near[0] if near else allowed[0]}?",
             )
+    least = {"image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1}
+    for key, low in least.items():
+        value = getattr(recipe, key)
+        if value is not None and value < low:
+            raise UsageError(f"{key} is {value}", f"give at least {low}, or leave it out")
+    if args.seed < 0:
+        raise UsageError(f"seed is {args.seed}", "give 0 or more")
     sizes = (recipe.validation_size, recipe.test_size)
     if min(sizes) <= 0 or sum(sizes) >= 1:
         raise UsageError(

@@ -56,10 +56,18 @@ class Run:
 
     def check_same(self, recipe: dict[str, Any], args: TrainingArguments) -> None:
         """Refuse to mix two runs in one folder. Raises :class:`UsageError`."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
+            ) from error
         if not self.recipe_file.is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if any(self.folder.iterdir()):
                 raise UsageError(f"{self.folder} holds other files", "choose an empty --output_dir")
             return
+        if not self.is_finished and not self.checkpoints.is_dir():
+            return  # it ended before there was anything to go on from
         stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
         changed = changed_keys(stored, recipe, args)
         if changed:
@@ -70,7 +78,8 @@ class Run:
 
     def check_same_data(self, fingerprint: str) -> None:
         """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if self.recipe_file.is_file() else {}
+        begun = self.recipe_file.is_file() and (self.is_finished or self.checkpoints.is_dir())
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if begun else {}
         before = stored.get("data_fingerprint", fingerprint)
         if before != fingerprint:
             raise UsageError(

@@ -276,7 +276,7 @@ def _write_folder(folder: Path, spec: SampleSpec) -> None:
     # Threads: nearly all of the work is OpenCV's, NumPy's and libjpeg's, which let go of the interpreter.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         images = pool.map(partial(make_image, spec), range(spec.n))
-        for index, (source, data) in enumerate(tqdm(images, "sample", spec.n, unit="image")):
+        for index, (source, data) in enumerate(tqdm(images, "sample", spec.n, unit="image", disable=None)):
             label = "real" if source in REAL else "fake"
             path = folder / label / source / f"{counts[source]:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,3 +96,10 @@ def test_class_weights_make_classes_count_alike(tmp_path: Path) -> None:
     counts = np.bincount(train["label"])
     assert weights[0] * counts[0] == pytest.approx(weights[1] * counts[1])
     assert (weights * counts).sum() == pytest.approx(len(train))
+
+
+def test_the_fingerprint_covers_what_the_files_hold(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 12, "fake": 12}, size=(8, 8))
+    before = load_data(tmp_path).fingerprint()
+    (tmp_path / "fake/003.png").write_bytes((tmp_path / "real/003.png").read_bytes())
+    assert load_data(tmp_path).fingerprint() != before

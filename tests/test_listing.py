@@ -147,6 +147,52 @@ def test_a_listed_file_that_is_missing_or_outside_is_broken(tmp_path: Path) -> N
     assert reasons["../secret.png"] == "outside the data folder"
 
 
+def test_files_that_the_metadata_does_not_name_are_listed(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 2, "fake": 2})
+    (tmp_path / "metadata.csv").write_text("file_name,label\nreal/000.png,real\nfake/000.png,fake\n")
+    listing = list_data(tmp_path)
+    assert len(listing.rows) == 2
+    assert {f.path: f.reason for f in listing.broken} == {
+        "real/001.png": "not named in the metadata",
+        "fake/001.png": "not named in the metadata",
+    }
+
+
+def test_a_file_name_that_is_not_utf8_is_listed(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 1, "fake": 1})
+    (tmp_path / "real/000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/real/bad\xff.png"))
+    make_image(tmp_path / "real/good.png")
+    listing = list_data(tmp_path)
+    assert len(listing.rows) == 2
+    assert listing.broken[0].reason == "file name is not UTF-8"
+    listing.broken[0].path.encode()
+
+
+def parquet(tmp_path: Path, features: datasets.Features | None, **columns: list) -> Path:
+    table = datasets.Dataset.from_dict(columns, features=features)
+    table.to_parquet(tmp_path / "hub" / "train.parquet")
+    return tmp_path / "hub"
+
+
+def test_parquet_of_other_writers_with_doubled_names_and_missing_images(tmp_path: Path) -> None:
+    """A plain struct, the same name in every row, a row without an image: nothing is lost or mixed."""
+    files = [make_image(tmp_path / f"{i}.png", i).read_bytes() for i in range(4)]
+    struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    text = datasets.Value("string")
+    root = parquet(
+        tmp_path,
+        datasets.Features({"image": struct, "label": text, "path": text}),
+        image=[*({"bytes": b, "path": None} for b in files), None],
+        label=["real", "fake", "real", "fake", "fake"],
+        path=["same"] * 5,
+    )
+    listing = list_data(root)
+    assert len(listing.rows) == 4
+    assert len(set(listing.rows["path"])) == 4
+    assert [image_bytes(row["image"]) for row in listing.rows] == files
+    assert "no image" in listing.broken[0].reason
+
+
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     make_faces(tmp_path, {"real": 1, "fake": 1, ".cache": 1})
     (tmp_path / "real" / "._000.png").write_bytes(b"resource fork")
@@ -223,9 +269,26 @@ def file_named_twice(root: Path) -> None:
     (root / "metadata.csv").write_text("file_name,label\nreal/000.png,real\nreal/000.png,fake\n")
 
 
+def metadata_for_one_split_only(root: Path) -> None:
+    make_faces(root, {"train/real": 1, "train/fake": 1, "test/real": 1, "test/fake": 1})
+    (root / "train/metadata.csv").write_text("file_name,label\nreal/000.png,real\n")
+
+
+def jsonl_of_lists(root: Path) -> None:
+    make_faces(root, {"real": 1})
+    (root / "metadata.jsonl").write_text("[1, 2]\n")
+
+
+def one_label_in_two_spellings(root: Path) -> None:
+    make_faces(root, {"Real": 1, "real": 1, "fake": 1})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (metadata_for_one_split_only, "some split folders have a metadata file, and test has none"),
+        (jsonl_of_lists, "row 1 is no JSON object"),
+        (one_label_in_two_spellings, "spells one label in several ways: Real, real"),
         (one_class, "one class only: real"),
         (nothing, "no image file"),
         (no_label_folder, "loose.png lies in no label folder"),
@@ -275,5 +338,5 @@ def test_an_unreadable_folder_is_no_silent_loss(tmp_path: Path, monkeypatch: pyt
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, whom no permission stops
-    with pytest.raises(UsageError, match=r"cannot read .*locked: Permission denied"):
+    with pytest.raises(UsageError, match=r"cannot read .*locked: permission denied"):
         list_data(tmp_path)

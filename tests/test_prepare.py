@@ -486,3 +486,13 @@ def test_after_preparation_file_facts_hardly_tell_the_class(
     assert sum(summary.upscaled.values()) <= 0.02 * summary.found
     assert auc(tmp_path / "raw") > 0.9
     assert auc(tmp_path / "out") < 0.7  # 132 files: the interval around it is ± 0.1
+
+
+def test_a_finished_folder_that_lost_files_is_not_trusted(tmp_path: Path) -> None:
+    from conftest import make_faces
+
+    raw, out = make_faces(tmp_path / "raw", {"real": 3, "fake": 3}), tmp_path / "out"
+    prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
+    next(out.glob("fake/*/*.jpg")).unlink()
+    with pytest.raises(UsageError, match="1 files of the finished folder"):
+        prepare(raw, out, faces=False, size_range=(32, 40), workers=1)

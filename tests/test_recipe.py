@@ -68,6 +68,10 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
             "needs evaluations",
             "epoch",
         ),
+        ("image_size: [1, 2]\n", "image_size takes one value", "image_size: 1"),
+        ("max_train_samples: -3\n", "max_train_samples is -3", "at least 2"),
+        ("image_size: 0\n", "image_size is 0", "at least 8"),
+        ("seed: -1\n", "seed is -1", "0 or more"),
         ("image_size: 64\nresize: 32\n", "smaller than image_size", "fit"),
     ],
 )
@@ -84,6 +88,8 @@ def test_slips_on_the_command_line() -> None:
         read_recipe(["--learning_rat", "1"])
     assert "unknown flag `learning_rat`" in str(caught.value)
     assert caught.value.hint == "did you mean learning_rate?"
+    with pytest.raises(UsageError, match="must come first"):
+        read_recipe(["--seed", "1", "mine.yaml"])
     with pytest.raises(UsageError, match="no recipe at"):
         read_recipe(["nowhere.yaml"])
     with pytest.raises(UsageError, match="invalid int value"):

@@ -28,7 +28,7 @@ def quick(tiny_model: str) -> list[str]:
     """A recipe that takes seconds."""
     flags = ["--model", tiny_model, "--from_scratch", "--dataloader_num_workers", "0", "--bf16", "False"]
     flags += ["--use_cpu", "True", "--num_train_epochs", "3", "--per_device_train_batch_size", "8"]
-    flags += ["--robustness", "none", "--learning_rate", "0.01"]
+    flags += ["--robustness", "none", "--learning_rate", "0.01", "--prepare", "False"]
     return [*flags, "--disable_tqdm", "True"]
 
 
@@ -123,6 +123,7 @@ def test_changed_data_is_refused_when_a_run_goes_on(folder: Path, quick: list[st
     stored = {"data_fingerprint": "0" * 16}
     _, _, said = train_hf.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, **stored}))
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UsageError, match="the data has changed"):
         train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
 
@@ -212,7 +213,7 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     assert large < 1.05 * small
 
 
-@pytest.mark.parametrize("flags", [["--strict_audit"], ["--strict_audit", "--prepare"]])
+@pytest.mark.parametrize("flags", [["--strict_audit"], ["--strict_audit", "--prepare", "True"]])
 def test_a_leak_is_named_and_can_be_refused(tmp_path: Path, quick: list[str], flags: list[str]) -> None:
     """Real pictures twice the size of fake ones: the audit says so before any training."""
     make_faces(tmp_path / "data", {"real/cam": 60}, size=(80, 80))
@@ -228,9 +229,41 @@ def test_training_on_prepared_copies(tmp_path: Path, quick: list[str], monkeypat
     make_faces(tmp_path / "data", {"real/cam": 30}, size=(200, 200))
     make_faces(tmp_path / "data", {"fake/gan": 30}, size=(160, 160))
     monkeypatch.chdir(tmp_path)
-    train_hf.main(["--data", "data", "--output_dir", "run", *quick, "--prepare", "--num_train_epochs", "1"])
+    train_hf.main(["--data", "data", "--output_dir", "run", *quick, "--prepare", "True", "--num_train_epochs", "1"])
     facts = metrics_of(tmp_path / "run")["facts"]
     assert facts["audit"]["level"] == "leak"
     table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
     assert all(path.endswith(".jpg") for path in table["path"])
     assert len(list((tmp_path / "data" / "prepared").glob("*/metadata.csv"))) == 1
+
+
+def test_copies_of_one_picture_share_a_split(tmp_path: Path) -> None:
+    """Each picture twice, at two JPEG qualities: near duplicates, found before the splits are made."""
+    for label in ("real", "fake"):
+        for i in range(20):
+            smooth = np.random.default_rng([i, len(label), label == "real"]).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            picture = Image.fromarray(smooth).resize((96, 96), Image.Resampling.BICUBIC)
+            (tmp_path / label).mkdir(exist_ok=True)
+            for quality in (92, 85):
+                picture.save(tmp_path / label / f"{i}_{quality}.jpg", quality=quality)
+    recipe, args, _ = train_hf.read_recipe(["--data", str(tmp_path), "--prepare", "False"])
+    data, _ = train_hf.read_data(recipe, args.seed)
+    homes = {path: split for split, rows in data.splits.items() for path in rows["path"]}
+    assert len(homes) == 80
+    apart = [path for path in homes if homes[path] != homes[path.replace("_92", "_85")]]
+    assert not apart
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path, folder: Path, quick: list[str]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to"):
+        train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path / "file" / "run"), *quick])
+
+
+def test_a_run_that_ended_before_training_does_not_block_the_next(
+    folder: Path, quick: list[str], tmp_path: Path
+) -> None:
+    _, _, said = train_hf.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, "model": "nonsense"}))
+    train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick, "--num_train_epochs", "1"])
+    assert (tmp_path / "report" / "metrics.json").is_file()
