@@ -33,7 +33,7 @@ test: $(DEV) ## ruff, mypy and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(DEV) ## ruff and mypy alone
 	$(BIN)/ruff check .

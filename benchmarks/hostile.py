@@ -18,6 +18,7 @@ import struct
 import tempfile
 import threading
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--faces", action="store_true", help="search every picture for faces too")
     args = parser.parse_args()
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module="PIL")
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         # In a process of its own, so that the memory for making bombs is not counted.
@@ -242,9 +244,8 @@ def main() -> None:
         with (root / "scores.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     print(f"{args.files} files in {seconds:.0f} s; {dict(Counter(row['status'] for row in rows).most_common())}")
-    print(
-        f"longest: {watch.worst:.2f} s of CPU ({Path(watch.name).name}); resident: {before:.2f} GiB before, {resident():.2f} most"
-    )
+    print(f"longest: {watch.worst:.2f} s of CPU, {Path(watch.name).name}")
+    print(f"resident: {before:.2f} GiB before, {resident():.2f} GiB at most")
     kept = [row["path"] for row in rows] == paths and len(paths) == args.files
     promises = {
         "a row a file": kept,

@@ -147,9 +147,7 @@ def agreement(args: argparse.Namespace, root: Path) -> None:
                 print(f"  {engine} {dtype or 'float32'}: {worst:.2g}")
 
 
-KILLED = (
-    "import sys; from bonafide.scoring import run_predict_command as run; run([sys.argv[1]], sys.argv[2], sys.argv[3])"
-)
+KILLED = "import sys; from bonafide.scoring import run_predict_command as run; run(sys.argv[3:], *sys.argv[1:3])"
 
 
 def killed(args: argparse.Namespace, root: Path) -> None:
@@ -168,10 +166,10 @@ def killed(args: argparse.Namespace, root: Path) -> None:
         while process.poll() is None and rows_of(journal) <= before:  # loading is over when a new row is there
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.8 * whole / (args.kills + 1)))
+        if process.poll() is not None:
+            raise SystemExit("the run was over before it was killed: give more --files")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if out.exists():
-            raise SystemExit("the run was over before it was killed: give more --files")
         kills, before = kills + 1, rows_of(journal)
         print(f"killed {kills} times, at {before} of {len(files)} rows")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

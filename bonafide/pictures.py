@@ -39,8 +39,8 @@ CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 FACE_MARGIN = 0.15  # what `bonafide prepare` leaves around a face box
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
-# For the sake of memory: a picture of more pixels is decoded and resized while no other is; one of more still is
-# first averaged over blocks, since an image processor makes several copies. Photographs of 12 megapixels are left as they are.
+# For the sake of memory: a picture of more pixels than LARGE is decoded and resized while no other is, one of more than
+# HUGE is first averaged over blocks, since an image processor makes several copies. A phone's 12 megapixels stay as is.
 LARGE, HUGE = 4_000_000, 16_000_000
 
 NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"

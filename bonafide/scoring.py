@@ -21,6 +21,7 @@ import math
 import os
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -188,6 +189,7 @@ def run_predict_command(
         raise UsageError(f"unknown engine {engine!r}", "choose " + ", ".join(ENGINES))
     if out is not None:
         _writer(Path(out))  # a wrong suffix is said before the model is loaded
+    warnings.filterwarnings("ignore", module="PIL")  # of broken metadata and sizes: the file's row says what matters
     detector = Detector.from_pretrained(
         model,
         device=device,

@@ -276,14 +276,15 @@ def test_copies_across_splits_are_a_leak(tmp_path: Path) -> None:
     assert all(group.splits == ("test", "train") for group in audit.duplicates)
 
 
-def test_fast_finds_identical_files_but_looks_at_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_finds_copies_but_looks_for_no_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies decide about splits, so that training needs them; thumbnails are enough for that."""
     make_set(tmp_path, 12)
-    first = tmp_path / "real/alps/000.jpg"
+    first, second = (tmp_path / f"real/alps/{i:03d}.jpg" for i in (0, 1))
     (tmp_path / "fake/gan/copy.jpg").write_bytes(first.read_bytes())
-    monkeypatch.setattr(audit_module, "file_thumbnail", lambda *_: pytest.fail("a picture was decoded"))
-    monkeypatch.setattr(audit_module, "decode_image", lambda *_, **__: pytest.fail("a picture was decoded"))
+    Image.open(second).save(tmp_path / "real/alps/again.jpg", quality=60)
+    monkeypatch.setattr(audit_module, "decode_image", lambda *_, **__: pytest.fail("a whole picture was decoded"))
     audit = audited(tmp_path, fast=True)
-    assert [group.kind for group in audit.duplicates] == ["exact"]
+    assert sorted(group.kind for group in audit.duplicates) == ["exact", "near"]
     assert audit.appearance_leak is None
 
 
@@ -291,6 +292,7 @@ def test_fast_looks_at_a_part_of_a_large_set(clean: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit_module, "FAST_FILES", 60)
     audit = audited(clean, fast=True)
     assert len(audit.files) == 60
+    assert any("among 60 of" in finding.text for finding in audit.findings)
     assert audit.files["source"].value_counts().tolist() == [15] * 4
 
 

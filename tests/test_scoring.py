@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from conftest import make_image
 
 from bonafide.detector import Detector
 from bonafide.errors import UsageError
+from bonafide.images import Reason
 from bonafide.models import load_model
 from bonafide.pictures import PictureReader
 from bonafide.scoring import find_inputs, run_predict_command, score_files
@@ -230,6 +233,27 @@ def test_two_runs_on_one_table_are_kept_apart(detector: Detector, pictures: Path
     first = Detector.__new__(Detector)
     first.__dict__ = {**detector.__dict__, "stream": stream}
     assert sum(score_files(paths, first, out).verdicts.values()) == 43
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hostile_files_have_a_row_each(detector: Detector, tmp_path: Path) -> None:
+    """Cut off, flipped, lying about their size, bombs, odd modes: ten thousand more are in benchmarks/hostile.py."""
+    path = Path(__file__).parent.parent / "benchmarks" / "hostile.py"
+    spec = importlib.util.spec_from_file_location("hostile", path)
+    assert spec is not None
+    assert spec.loader is not None
+    hostile = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hostile)
+    hostile.MUTATIONS.pop(hostile.large)  # half a second each
+    hostile.write_mutants(tmp_path / "files", 400, seed=1)
+    paths = inputs(tmp_path / "files")
+    score_files(paths, detector, tmp_path / "scores.csv")
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table["path"]) == paths
+    assert set(table["status"]) <= {"ok", *get_args(Reason)}
+    assert 50 < (table["status"] == "ok").sum() < 350
+    assert table["p_fake"].notna().equals(table["status"] == "ok")
+    assert set(table["verdict"][table["status"] == "ok"]) <= {"real", "fake", "uncertain"}
 
 
 def test_faces_are_in_the_table(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
