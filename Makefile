@@ -45,4 +45,4 @@ format: $(DEV) ## let ruff rewrite
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and what runs and tests left
-	rm -rf $(VENV) runs data build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs data prepared build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

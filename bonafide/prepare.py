@@ -392,7 +392,7 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     return text.getvalue().encode(errors="backslashreplace")
 
 
-def prepared_folder(listing: Listing, root: str | os.PathLike[str] = "data/prepared") -> Path:
+def prepared_folder(listing: Listing, root: str | os.PathLike[str] = "prepared") -> Path:
     """Where the aligned copy of a data set is kept: a folder named after it and its fingerprint."""
     return Path(root) / f"{Path(listing.origin).name}-{_fingerprint(listing)}"
 

@@ -234,7 +234,7 @@ def test_training_on_prepared_copies(tmp_path: Path, quick: list[str], monkeypat
     assert facts["audit"]["level"] == "leak"
     table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
     assert all(path.endswith(".jpg") for path in table["path"])
-    assert len(list((tmp_path / "data" / "prepared").glob("*/metadata.csv"))) == 1
+    assert len(list((tmp_path / "prepared").glob("*/metadata.csv"))) == 1
 
 
 def test_copies_of_one_picture_share_a_split(tmp_path: Path) -> None:
