@@ -4,8 +4,10 @@
     for result in detector(["a.jpg", "b.jpg"]):
         print(result.verdict, result.p_fake, result.labels, result.warnings)
 
-Whether the whole picture is scored or its faces: see :mod:`bonafide.pictures`. A picture's
-score is the largest over its faces.
+Whether the whole picture is scored or its faces: see :mod:`bonafide.pictures`. A picture's score is the largest over
+its faces. With ``faces=False`` the scores are those of ``pipeline("image-classification")``, but for three kinds of
+picture: transparency is laid over white (the pipeline drops it and shows what was hidden), 16-bit grey is scaled to 8
+(the pipeline cuts it off), and pictures above 16 megapixels are averaged over blocks before they are resized.
 """
 
 from __future__ import annotations

@@ -204,7 +204,9 @@ def _image_files(root: Path) -> list[Path]:
 
 def _refuse_unreadable(error: OSError) -> None:
     """`os.walk` passes over what it cannot read; data must not get lost without a word."""
-    raise UsageError(f"cannot read {error.filename}: {str(error.strerror).lower()}", "mend the folder's permissions") from error
+    raise UsageError(
+        f"cannot read {error.filename}: {str(error.strerror).lower()}", "mend the folder's permissions"
+    ) from error
 
 
 def _metadata_files(root: Path) -> list[tuple[Path, str]]:
@@ -212,8 +214,8 @@ def _metadata_files(root: Path) -> list[tuple[Path, str]]:
     at_root = [(root / name, "") for name in METADATA_NAMES if (root / name).is_file()]
     if at_root:
         return at_root[:1]
-    folders = sorted(folder for folder in root.iterdir() if folder.name.casefold() in SPLIT_NAMES and folder.is_dir())
-    without = [folder.name for folder in folders if not any((folder / name).is_file() for name in METADATA_NAMES)]
+    folders = sorted(path for path in root.iterdir() if path.name.casefold() in SPLIT_NAMES and path.is_dir())
+    without = [path.name for path in folders if not any((path / name).is_file() for name in METADATA_NAMES)]
     if folders and 0 < len(without) < len(folders):
         raise UsageError(
             f"{root}: some split folders have a metadata file, and {', '.join(without)} has none",
