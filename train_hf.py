@@ -15,25 +15,23 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging
 
-from bonafide.audit import Audit, audit_dataset
-from bonafide.calibration import calibrate_run, hold_out_calibration
-from bonafide.data import FaceData, balanced_subset, list_data, split_listing
+from bonafide.assembly import Assembly, assemble, split_assembly
+from bonafide.calibration import calibrate_run
+from bonafide.data import FaceData
 from bonafide.detector import Detector
-from bonafide.errors import UsageError, usage_errors_exit
+from bonafide.errors import usage_errors_exit
 from bonafide.evaluation import evaluate
-from bonafide.models import checkpoint_labels, load_model
-from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
+from bonafide.head import with_hidden_head
+from bonafide.models import load_model
 from bonafide.recipe import Recipe, read_recipe
 from bonafide.run import Run, on_main_process, versions
-from bonafide.sample import write_sample
-from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
+from bonafide.stages import train_stages
 from hub.card import write_card
 
 
@@ -50,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     # 1. Data: listed, checked, split. One process does it for all.
-    data, audit = on_main_process(lambda: read_data(recipe, args.seed))
+    data, assembly = on_main_process(lambda: read_data(recipe, args.seed))
+    audit = assembly.audit
     on_main_process(lambda: run.check_same_data(data.fingerprint()))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
     say(data.describe())
@@ -67,24 +66,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         resize=recipe.resize,
         trust_remote_code=recipe.trust_remote_code,
     )
+    if recipe.head_hidden_size:
+        model = with_hidden_head(model, recipe.head_hidden_size, recipe.head_dropout)
+        say("the head has a hidden layer: the model will need `import bonafide` wherever it is loaded")
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     precision = "bf16" if args.bf16 else "float16" if args.fp16 else "float32"
     say(f"model: {recipe.model}, {size:.1f} M parameters; {precision} on {args.device}, {args.world_size} process(es)")
 
-    # 3. Training, or going on with it.
-    args.output_dir = str(run.checkpoints)
-    trainer = build_trainer(model, processor, data, recipe, args)
-    on_main_process(lambda: drop_partial_checkpoints(run.checkpoints))
-    resume = last_complete_checkpoint(run.checkpoints)
-    if resume:
-        say(f"going on from {resume}")
-    trainer.train(resume_from_checkpoint=resume)
+    # 3. Training, stage by stage, or going on with it.
+    model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
     fingerprint = data.fingerprint()
     facts: dict[str, Any] = {
         "real_label": data.real_label,
-        "face_margin": face_margin(data.origin),
+        "face_margin": assembly.margin,
         "data_fingerprint": fingerprint,
         "versions": versions(),
     }
@@ -108,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "parameters": round(size * 1e6),
             "processes": args.world_size,
             "minutes": round((time.monotonic() - started) / 60, 2),
-            "continued_from_checkpoint": resume is not None,
+            "continued_from_checkpoint": resumed,
         }
         metrics = evaluate(
             Detector.from_pretrained(run.folder),
@@ -116,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.folder,
             robustness=recipe.robustness != "none",
             quick=recipe.robustness == "quick",
-            history=trainer.state.log_history,
+            history=history,
             facts=story | facts,
         )
         write_card(run.folder)
@@ -126,42 +122,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     PartialState().wait_for_everyone()
 
 
-def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Audit | None]:
-    """The recipe's data with its splits, aligned where it asks for that; and the fast audit of the raw files.
-
-    Copies of one picture, which the audit finds, stay together in one split.
-    """
-    folder = write_sample(Path("data/sample")) if recipe.data == "sample" else recipe.data
-    order = checkpoint_labels(recipe.model)
-    listing = list_data(folder, real_label=recipe.real_label, label_order=order)
-    audit = audit_dataset(listing, fast=True) if recipe.audit else None
-    audit_groups = audit.groups if audit else None
-    if audit and audit.level == "leak" and recipe.strict_audit:
-        raise UsageError(
-            f"the audit of {listing.origin} says {audit.verdict}",
-            "`python -m bonafide audit DATA --out DIR` shows it, `python -m bonafide prepare` takes it away",
-            exit_code=3,
-        )
-    if recipe.prepare and not is_prepared(folder):
-        folder = prepared_folder(listing)
-        made = prepare(listing.origin, folder, real_label=listing.real_label)
-        print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
-        listing = list_data(folder, real_label=listing.real_label, label_order=order)
-        audit_groups = None  # the copies that prepare found share a group in its metadata
-    data = split_listing(
-        listing,
-        seed=seed,
-        validation_size=recipe.validation_size,
-        test_size=recipe.test_size,
-        groups=audit_groups,
-    )
-    data = hold_out_calibration(data)
-    for split, rows in data.splits.items():
-        limit = recipe.max_train_samples if split == "train" else recipe.max_eval_samples
-        if limit:
-            data.splits[split] = balanced_subset(rows, limit, seed)
-    data.fingerprint()  # here, so that one process reads the files
-    return data, audit
+def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Assembly]:
+    """The recipe's data with its splits, and what it was assembled from."""
+    assembly = assemble(recipe)
+    return split_assembly(assembly, recipe, seed), assembly
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Eyes or mouth of a generated face are scaled onto those of a real one (by the landmarks of YuNet) with a soft edge, so
 the one generated part of the picture is known. Of those that the model calls fake and whose original it calls real, the
 map is compared with maps that know nothing: gain is insertion less deletion (Petsiuk et al. 2018); mass is the
-share of the heat inside the pasted part, beside that part's share of the picture.
+share of the heat inside the pasted part, beside that part's share of the picture. Means and paired differences have
+their 95 % bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from bonafide.faithfulness import centre_map
 from bonafide.images import decode_image
 
 EYES, MOUTH = (0, 1), (3, 4)  # YuNet's landmarks
+TRIES = 4  # generated faces whose part is tried in one photograph
+GAINS = ("map", "centre", "random")
 
 
 def part_box(landmarks: np.ndarray, part: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -50,6 +53,20 @@ def splice(
     return spliced, inside
 
 
+def spliced_pair(
+    rng: np.random.Generator, real: Image.Image, fake: Image.Image, finder: FaceDetector
+) -> tuple[Image.Image, np.ndarray] | None:
+    """Eyes or mouth, by chance, of one picture in the other; None where either shows no face large enough."""
+    part = (EYES, MOUTH)[rng.integers(2)]
+    faces = [finder.detect(picture) for picture in (real, fake)]
+    if not all(faces):
+        return None
+    boxes = tuple(part_box(found[0].landmarks, part) for found in faces)
+    if min(box[2] - box[0] for box in boxes) < 16:
+        return None
+    return splice(real, fake, boxes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -62,45 +79,50 @@ def main() -> None:
     detector, finder = Detector.from_pretrained(args.model), FaceDetector(args.yunet, kind="yunet")
     listing = list_data(args.data, check="none")
     rng = np.random.default_rng(args.seed)
-    real_id = listing.labels.index(listing.real_label)
-    pools = {kind: np.flatnonzero((np.array(listing.rows["label"]) == real_id) == kind) for kind in (True, False)}
+    is_real = np.array(listing.rows["label"]) == listing.labels.index(listing.real_label)
+    reals, fakes = rng.permutation(np.flatnonzero(is_real)), np.flatnonzero(~is_real)
     figures: list[list[float]] = []
-    tried = 0
-    progress = tqdm(total=args.images, desc="spliced pictures", disable=None)
-    while len(figures) < args.images and tried < 20 * args.images:
-        tried += 1
-        pictures = [
-            decode_image(image_bytes(listing.rows[int(rng.choice(pools[kind]))]["image"])) for kind in (True, False)
-        ]
-        faces = [finder.detect(picture) for picture in pictures]
-        if not all(faces):
+    n_real, progress = 0, tqdm(total=args.images, desc="spliced pictures", disable=None)
+    for index in map(int, reals):  # each photograph in one pair at most, so that the pairs are independent
+        if len(figures) == args.images:
+            break
+        real = decode_image(image_bytes(listing.rows[index]["image"]))
+        if detector(real, faces=False)[0].p_fake >= 0.5:
             continue
-        part = (EYES, MOUTH)[tried % 2]
-        boxes = tuple(part_box(found[0].landmarks, part) for found in faces)
-        if min(boxes[0][2] - boxes[0][0], boxes[1][2] - boxes[1][0]) < 16:
-            continue
-        spliced, inside = splice(*pictures, boxes)
-        before, after = detector([pictures[0], spliced], faces=False)
-        if before.p_fake >= 0.5 or after.p_fake < 0.5:
-            continue
-        found = explain(detector, spliced, faces=False, method=args.method)
-        assert found.faithfulness is not None
-        gain = found.faithfulness.gain
-        figures.append(
-            [*(gain[name] for name in ("map", "centre", "random")), *masses(found.heat, found.region, inside)]
-        )
-        progress.update()
+        n_real += 1
+        for fake in map(int, rng.choice(fakes, TRIES, replace=False)):
+            pair = spliced_pair(rng, real, decode_image(image_bytes(listing.rows[fake]["image"])), finder)
+            if pair is None or detector(pair[0], faces=False)[0].p_fake < 0.5:
+                continue
+            found = explain(detector, pair[0], faces=False, method=args.method)
+            assert found.faithfulness is not None
+            gain = found.faithfulness.gain
+            figures.append([*(gain[name] for name in GAINS), *masses(found.heat, found.region, pair[1])])
+            progress.update()
+            break
     progress.close()
     if not figures:
-        raise SystemExit(f"none of {tried} spliced pictures was called fake while its original was called real")
+        raise SystemExit(f"none of {n_real} photographs that are called real was called fake with a part pasted in")
     table = np.array(figures)
-    names = ("map", "centre", "random", "mass of the map", "mass of the centre", "share of the picture")
-    print(f"{len(table)} of {tried} spliced pictures were called fake while their originals were called real")
-    for name, values in zip(names, table.T, strict=True):
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-        print(f"  {name:<22}{values.mean():7.3f} ± {1.96 * error:.3f}")
-    for other, column in (("centre", 1), ("random", 2)):
-        print(f"  the map's gain is above that of {other} on {np.mean(table[:, 0] > table[:, column]):.0%}")
+    print(f"{len(table)} of {n_real} photographs that are called real were called fake with a part pasted in")
+    for name, values in zip(
+        [*GAINS, "mass of the map", "mass of the centre", "share of the picture"], table.T, strict=True
+    ):
+        print(f"  {name:<28}{interval(values, rng)}")
+    for name, first, second in (
+        ("gain, map less centre", 0, 1),
+        ("gain, map less random", 0, 2),
+        ("mass, map less centre", 3, 4),
+    ):
+        wins = np.mean(table[:, first] > table[:, second])
+        print(f"  {name:<28}{interval(table[:, first] - table[:, second], rng)}; above 0 on {wins:.0%}")
+
+
+def interval(values: np.ndarray, rng: np.random.Generator) -> str:
+    """The mean of (n,) with its 95 % percentile bootstrap interval over pairs (Efron and Tibshirani 1993)."""
+    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{values.mean():7.3f} ({low:.3f} to {high:.3f})"
 
 
 def masses(heat: np.ndarray, region: tuple[float, ...], inside: np.ndarray) -> tuple[float, float, float]:

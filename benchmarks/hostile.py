@@ -110,11 +110,24 @@ def png_promise(_: bytes, rng: np.random.Generator) -> bytes:
 
 
 def large(_: bytes, rng: np.random.Generator) -> bytes:
-    """A valid picture of 30 to 60 megapixels, sometimes with transparency."""
-    width = int(rng.integers(6000, 7800))
-    mode = str(rng.choice(["RGB", "RGBA", "L", "P"]))
+    """A valid picture of 36 to 63 megapixels, sometimes with transparency, or to be turned."""
+    width = int(rng.integers(6000, 7950))
+    kind = str(rng.choice(["PNG", "PNG", "WEBP", "JPEG", "GIF", "TIFF"]))
+    mode = str(rng.choice(["RGB", "RGBA", "L", "P", "CMYK", "I;16"]))
+    exif = Image.Exif()
+    exif[0x0112] = int(rng.integers(1, 9))
+    fast = {
+        "PNG": {"compress_level": 1},
+        "WEBP": {"method": 0, "lossless": True, "quality": 0},
+        "TIFF": {"compression": "tiff_lzw"},
+    }
+    image = Image.new(mode, (width, width))
     buffer = io.BytesIO()
-    Image.new(mode, (width, width)).save(buffer, "PNG", compress_level=1)
+    try:
+        image.save(buffer, kind, exif=exif, **fast.get(kind, {"progressive": True}))
+    except (OSError, ValueError):  # not every format has every mode
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, kind, exif=exif, **fast.get(kind, {"progressive": True}))
     return buffer.getvalue()
 
 

@@ -1,6 +1,6 @@
 """bonafide: train, check, publish and serve detectors of AI-generated faces.
 
-Importing it is cheap. Once transformers is imported too, before or after, our plain CNN is registered with the Auto
+Importing it is cheap. Once transformers is imported too, before or after, our own models are registered with the Auto
 classes, so that ``pipeline("image-classification", model=FOLDER)`` can load it.
 """
 
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 @when_imported("transformers.models.auto.modeling_auto")
 def _register_models(_: ModuleType) -> None:
-    from bonafide import cnn
+    from bonafide import cnn, head
 
     cnn.register()
+    head.register()

@@ -28,7 +28,7 @@ from bonafide.inference import run_rows
 from bonafide.metrics import all_figures, fake_probability
 from bonafide.models import last_linear
 from bonafide.splits import assign_splits
-from bonafide.training import ImageRows
+from bonafide.loading import ImageRows
 from bonafide.transforms import EvalTransform
 from bonafide.unfamiliar import BANK_SIZE, fit_unfamiliar
 

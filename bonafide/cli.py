@@ -121,6 +121,45 @@ def evaluate(
     )
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def crossval(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe; any flag of train_hf.py may follow, as --data DATA.")],
+    folds: Annotated[
+        int | None, typer.Option(help="Deal the images to so many folds; 5 if nothing is asked for.")
+    ] = None,
+    leave_one_source_out: Annotated[
+        bool, typer.Option("--leave-one-source-out", help="A fold for each generator; real sources in turn.")
+    ] = False,
+    leave_one_family_out: Annotated[
+        bool, typer.Option("--leave-one-family-out", help="A fold for each family of generators of one making.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-crossval if not given.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Folds at a time; one a core without a GPU, else 1, if not given.")
+    ] = None,
+    keep_folds: Annotated[
+        bool, typer.Option("--keep-folds/--drop-folds", help="Keep the folds' models and reports.")
+    ] = True,
+) -> None:
+    """Train and test a recipe several times, on other images, sources or families each time.
+
+    The folds' tests together say more than one split does: mean, spread and the worst. Leaving sources out says how a
+    detector does on generators and cameras that it was not trained on. The same command continues after a kill.
+    """
+    from bonafide.crossval import run_crossval_command
+
+    run_crossval_command(
+        [recipe, *context.args],
+        folds=folds,
+        by_source=leave_one_source_out,
+        by_family=leave_one_family_out,
+        out=out,
+        jobs=jobs,
+        keep_folds=keep_folds,
+    )
+
+
 @app.command()
 def compare(
     models: Annotated[list[str], typer.Argument(help="Two models or more.")],

@@ -150,22 +150,30 @@ def split_listing(
     if groups:
         merged = merge_groups(rows["group"], [groups.get(path, path) for path in rows["path"]])
         rows = rows.remove_columns("group").add_column("group", merged)
+    sizes = {"validation": validation_size, "test": test_size}
     split = np.array(rows["split"], dtype=object)
-    named = set(split) - {""}
-    if named and "train" not in named and "" not in named:
-        raise UsageError(
-            f"{listing.origin} has the splits {', '.join(sorted(named))} but none to train on",
-            "add a folder `train`, or put the label folders at the top and let the splits be made",
-        )
-    made = [name for name in SPLITS if name not in named]
-    if made:
-        pool = np.flatnonzero(split == "") if "" in split else np.flatnonzero(split == "train")
-        fractions = {"validation": validation_size, "test": test_size}
-        fractions = {name: fractions[name] for name in made if name != "train"}
-        fractions = {"train": 1 - sum(fractions.values()), **fractions}
-        labels, sources, group = (np.array(rows[name], dtype=object)[pool] for name in ("label", "source", "group"))
-        strata = [f"{label}\0{source}" for label, source in zip(labels, sources, strict=True)]
-        split[pool] = assign_splits(strata, list(group), fractions, seed)
+    owner = np.array(rows["dataset"] if "dataset" in rows.column_names else [""] * len(rows), dtype=object)
+    made: set[str] = set()
+    free = np.zeros(len(rows), dtype=bool)  # rows of sets that name no split at all: they are split together
+    for name in dict.fromkeys(owner):
+        mine = owner == name
+        named = set(split[mine]) - {""}
+        if not named:
+            free |= mine
+            continue
+        if "train" not in named and "" not in named:
+            raise UsageError(
+                f"{name or listing.origin} has the splits {', '.join(sorted(named))} but none to train on",
+                "add a folder `train`, or put the label folders at the top and let the splits be made",
+            )
+        absent = {name for name in SPLITS if name not in named}
+        pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
+        if absent or "" in split[mine]:
+            _cut(rows, split, pool, {name: size for name, size in sizes.items() if name in absent}, seed)
+        made |= absent
+    if free.any():
+        _cut(rows, split, np.flatnonzero(free), sizes, seed)
+        made |= set(SPLITS)
     rows = rows.remove_columns("split")
     splits = datasets.DatasetDict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
     for name, dataset in splits.items():
@@ -175,7 +183,31 @@ def split_listing(
                 f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}",
                 "add images, or change --validation_size and --test_size",
             )
-    return FaceData(splits, listing.labels, listing.real_label, listing.broken, listing.origin, made)
+    return FaceData(
+        splits,
+        listing.labels,
+        listing.real_label,
+        listing.broken,
+        listing.origin,
+        [split for split in SPLITS if split in made],
+    )
+
+
+def _cut(rows: datasets.Dataset, split: np.ndarray, pool: np.ndarray, sizes: Mapping[str, float], seed: int) -> None:
+    """Write the splits of the rows in `pool` into `split`: shares as in `sizes`, and the rest for training.
+
+    A row without a split whose group has one already follows it.
+    """
+    group = np.array(rows["group"], dtype=object)
+    apart = np.setdiff1d(np.arange(len(split)), pool)
+    settled = {name: chosen for name, chosen in zip(group[apart], split[apart], strict=True) if chosen}
+    follows = np.array([settled.get(group[i], "") if split[i] == "" else "" for i in pool], dtype=object)
+    split[pool] = follows
+    pool = pool[follows == ""]
+    names = [name for name in ("dataset", "label", "source") if name in rows.column_names]
+    columns = [np.array(rows[name], dtype=object)[pool] for name in names]
+    strata = ["\0".join(map(str, values)) for values in zip(*columns, strict=True)]
+    split[pool] = assign_splits(strata, list(group[pool]), {"train": 1 - sum(sizes.values()), **sizes}, seed)
 
 
 def balanced_subset(dataset: datasets.Dataset, n: int, seed: int = 42) -> datasets.Dataset:

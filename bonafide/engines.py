@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from bonafide.errors import UsageError
 from bonafide.models import last_linear
-from bonafide.training import is_convolutional
+from bonafide.models import is_convolutional
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")

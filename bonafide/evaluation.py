@@ -35,7 +35,7 @@ from bonafide.report import headline_rows, write_report
 from bonafide.robustness import all_variants, robustness_lead, robustness_remark, robustness_section, robustness_table
 from bonafide.scores import CLEAN, Scored, Variant, score_images
 from bonafide.sections import HeatMap, uncertain_sections
-from bonafide.training import ImageRows
+from bonafide.loading import ImageRows
 from bonafide.transforms import EvalTransform
 
 FloatArray = NDArray[np.float64]

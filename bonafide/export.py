@@ -33,7 +33,7 @@ from bonafide.images import decode_image
 from bonafide.inference import forward
 from bonafide.models import last_linear
 from bonafide.sample import SampleSpec, make_image
-from bonafide.training import is_convolutional
+from bonafide.models import is_convolutional
 from bonafide.transforms import Preprocessing
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}

@@ -12,17 +12,19 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, WebPImagePlugin
 
 from bonafide.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
+STRIP_PIXELS = 4_000_000  # converted at a time
 
 # HEIC is listed even where its plugin is missing: such a file is then reported with the remedy.
 # fmt: off
@@ -90,7 +92,9 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> byte
                 raise ImageError("unreadable", f"{name}: not a regular file")
             if status.st_size > max_bytes:
                 raise _too_many_bytes(name, status.st_size, max_bytes)
-            data = file.read(max_bytes + 1)  # the file may have grown since
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:  # it has grown since, or is one that does not tell its size
+                data += file.read(max_bytes + 1 - len(data))
     except FileNotFoundError as error:
         raise ImageError("missing", f"{name}: there is no such file") from error
     except (OSError, ValueError) as error:
@@ -115,7 +119,7 @@ def decode_image(
     image, unreadable, or above a limit. Pillow's own bomb guard stays on, so pixels beyond twice
     ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
     """
-    with _open_image(data, name, max_bytes) as image:
+    with open_image(data, name, max_bytes) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(
@@ -123,10 +127,12 @@ def decode_image(
                 f"{_said(name)}{width} x {height} pixels are more than the limit of {max_pixels:,}",
             )
         try:
-            image.load()
-            return _upright(image, _to_rgb(image))
+            _load_first_frame(image)
+            pixels, turn = to_rgb(image), orientation(image)
         except Exception as error:
             raise _decoding_error(error, data, name) from error
+    del image  # a large picture takes a quarter of a gigabyte, and turning it makes another
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def load_image(
@@ -138,7 +144,7 @@ def load_image(
 
 def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) -> ImageFacts:
     """Header facts without decoding a pixel. Raises ImageError where no header can be read."""
-    with _open_image(data, name, max_bytes) as image:
+    with open_image(data, name, max_bytes) as image:
         quality, subsampling, info = None, None, image.info
         if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO included
             quality, subsampling = _jpeg_quality(image), _chroma_subsampling(image)
@@ -165,8 +171,8 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _open_image(data: bytes, name: str, max_bytes: int) -> Image.Image:
-    """Parse the header only."""
+def open_image(data: bytes, name: str = "", max_bytes: int = MAX_BYTES) -> Image.Image:
+    """Parse the header only: a PIL image whose pixels are not loaded. Raises ImageError as decoding does."""
     if not data:
         raise ImageError("empty", f"{_said(name)}no bytes")
     if len(data) > max_bytes:
@@ -187,27 +193,56 @@ def _open_image(data: bytes, name: str, max_bytes: int) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes to RGB: 16-bit and float by their range, transparency over white."""
-    if image.mode.startswith("I;16"):
-        return _from_range(np.asarray(image), 65535.0).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        # Such a file does not say what white is: the smallest usual range that holds its brightest pixel.
-        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        peak = float(values.max())
-        return _from_range(values, next((w for w in whites if peak <= w), peak)).convert("RGB")
-    if image.has_transparency_data:  # alpha bands (premultiplied too), or one transparent colour or palette entry
-        rgba = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+def _load_first_frame(image: Image.Image) -> None:
+    if isinstance(image, WebPImagePlugin.WebPImageFile):
+        prepare = image.load_prepare
+
+        def without_decoder() -> None:
+            """WebP's animation decoder holds two canvases, which only later frames would need."""
+            image._decoder = None
+            prepare()
+
+        image.load_prepare = without_decoder  # type: ignore[method-assign]
+    image.load()
 
 
-def _from_range(values: np.ndarray, white: float) -> Image.Image:
-    """Grey values (H, W) in 0..white to mode L."""
-    scaled = np.clip(values.astype(np.float32) * (255.0 / white), 0.0, 255.0)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded PIL image of any mode as RGB without metadata: 16-bit and float by their range, transparency over white.
+
+    Pixels that are RGB already are shared with ``image``, not copied. Others are converted a strip at a time, so that
+    a large picture is never there more than twice.
+    """
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return Image.Image()._new(image.im)  # Pillow has no public way to share pixels
+    rows = max(1, STRIP_PIXELS // image.width)
+    boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    white = _white(image.mode, (np.asarray(image.crop(box)) for box in boxes)) if image.mode in ("I", "F") else 65535.0
+    whole = Image.new("RGB", image.size)
+    for box in boxes:
+        whole.paste(_strip_to_rgb(image.crop(box), white), box)
+    return whole
+
+
+def _strip_to_rgb(strip: Image.Image, white: float) -> Image.Image:
+    """``white`` is the value of white where the mode has more than 8 bits."""
+    if strip.mode.startswith(("I", "F")):
+        values = np.asarray(strip).astype(np.float32)
+        return Image.fromarray(np.rint(np.clip(_finite(values) * (255.0 / white), 0.0, 255.0)).astype(np.uint8))
+    if strip.has_transparency_data:  # alpha bands (premultiplied too), or one transparent colour or palette entry
+        rgba = strip.convert({"La": "LA", "RGBa": "RGBA"}.get(strip.mode, strip.mode)).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return strip.convert("RGB")
+
+
+def _white(mode: str, strips: Iterable[np.ndarray]) -> float:
+    """Such a file does not say what white is: the smallest usual range that holds its brightest pixel."""
+    peak = max(float(_finite(strip).max()) for strip in strips)
+    ranges = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    return next((white for white in ranges if peak <= white), peak)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 _TURNS = {
@@ -221,15 +256,12 @@ _TURNS = {
 }
 
 
-def _upright(source: Image.Image, pixels: Image.Image) -> Image.Image:
-    """``pixels`` turned as ``source``'s EXIF says (Pillow has already turned a TIFF and erased its tag)."""
+def orientation(image: Image.Image) -> Image.Transpose | None:
+    """How a loaded PIL image is to be turned, by its EXIF (Pillow has already turned a TIFF and erased its tag)."""
     try:
-        turn = _TURNS.get(source.getexif().get(0x0112, 1))
+        return _TURNS.get(image.getexif().get(0x0112, 1))
     except Exception:  # a broken EXIF block says nothing about the pixels
-        turn = None
-    upright = pixels.transpose(turn) if turn is not None else pixels
-    upright.info = {}  # or a later reader of the orientation would turn it again
-    return upright
+        return None
 
 
 # The tables of ITU-T T.81 Annex K.1, which the IJG's quality scales; luminance, row by row.

@@ -47,7 +47,8 @@ class BrokenFile:
 class Listing:
     """All readable rows of a data set before any split is made.
 
-    ``rows`` has the five columns of every data set and ``split`` ("" where the data set names none).
+    ``rows`` has the five columns of every data set, ``split`` ("" where the data set names none) and, where its
+    metadata has one, ``family`` (generators of one making; "" where a row names none).
     """
 
     rows: datasets.Dataset
@@ -135,7 +136,7 @@ def _looks_like_hub_id(data: str) -> bool:
 
 
 def _empty_columns() -> dict[str, list[Any]]:
-    return {name: [] for name in ("image", "label", "source", "group", "path", "split")}
+    return {name: [] for name in ("image", "label", "source", "family", "group", "path", "split")}
 
 
 def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFile]]:
@@ -248,7 +249,7 @@ def _add_metadata(columns: dict[str, list[Any]], root: Path, path: Path, split: 
         if not name or label in (None, ""):
             raise UsageError(
                 f"{path}: row {number} has no {'label' if name else 'file_name'}",
-                "every row needs file_name and label; source, group and split are optional",
+                "every row needs file_name and label; source, family, group and split are optional",
             )
         file = (path.parent / name).resolve()
         label, source = str(label), str(row.get("source") or label)
@@ -267,6 +268,7 @@ def _add_metadata(columns: dict[str, list[Any]], root: Path, path: Path, split: 
             source=source,
             split=SPLIT_NAMES[named.casefold()] if named else "",
             group=str(row.get("group") or ""),
+            family=str(row.get("family") or ""),
         )
     twice = [name for name, n in Counter(columns["path"]).items() if n > 1]
     if twice:
@@ -283,11 +285,13 @@ def _add_row(
     source: str,
     split: str,
     group: str = "",
+    family: str = "",
 ) -> None:
     columns["image"].append({"path": str((root / path).absolute()), "bytes": None})
     columns["path"].append(path)
     columns["label"].append(label)
     columns["source"].append(source)
+    columns["family"].append(family)
     columns["group"].append(group or path)
     columns["split"].append(split)
 
@@ -325,6 +329,9 @@ def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFil
         paths = [f"{split or 'all'}/{i:07d}" for i in range(len(dataset))]
         columns["label"] += values
         columns["source"] += [str(s) for s in dataset["source"]] if "source" in dataset.features else values
+        columns["family"] += (
+            [str(f or "") for f in dataset["family"]] if "family" in dataset.features else [""] * len(dataset)
+        )
         columns["group"] += [str(g) for g in dataset["group"]] if "group" in dataset.features else paths
         columns["path"] += [str(p) for p in dataset["path"]] if "path" in dataset.features else paths
         columns["split"] += [split] * len(dataset)
@@ -388,7 +395,7 @@ def _spelt_alike(labels: Sequence[str]) -> list[list[str]]:
 
 def _to_dataset(columns: dict[str, Any], labels: list[str]) -> datasets.Dataset:
     index = {label: i for i, label in enumerate(labels)}
-    strings = ("source", "group", "path", "split")
+    strings = ["source", "group", "path", "split", *(["family"] if any(columns["family"]) else [])]
     label = datasets.ClassLabel(names=labels)
     values = {"label": [index[name] for name in columns["label"]], **{name: columns[name] for name in strings}}
     rest = _arrow_dataset(values, {"label": label, **{name: datasets.Value("string") for name in strings}})

@@ -346,6 +346,33 @@ def source_summary(table: pd.DataFrame, min_images: int = WORST_MIN_IMAGES) -> F
     }
 
 
+def verdict_figures(is_fake: ArrayLike, verdicts: ArrayLike) -> dict[str, float]:
+    """What became of n images by their verdicts ``real``, ``fake`` or ``uncertain``, as shares in [0, 1].
+
+    ``band_recall`` (fakes called fake), ``band_fpr`` (reals called fake), ``uncertain`` (images without a verdict) and
+    ``band_error`` (images on the wrong side, of those with a verdict).
+    """
+    fake, called = np.asarray(is_fake, dtype=bool), np.asarray(verdicts, dtype=str)
+    decided = called != "uncertain"
+    return {
+        "band_recall": _mean(called[fake] == "fake"),
+        "band_fpr": _mean(called[~fake] == "fake"),
+        "uncertain": _mean(~decided),
+        "band_error": _mean((called == "fake")[decided] != fake[decided]),
+    }
+
+
+def over_folds(values: ArrayLike) -> Figures:
+    """``mean`` and sample standard deviation (``sd``, n - 1) of one figure over the ``n`` folds that have it.
+
+    The folds share most of their training images, so the deviation shows how much a figure varies with what is tested
+    and is no standard error: there is no unbiased one (Bengio and Grandvalet 2004, JMLR 5:1089).
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    return {"mean": _mean(known), "sd": float(known.std(ddof=1)) if len(known) > 1 else float("nan"), "n": len(known)}
+
+
 def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> pd.DataFrame:
     """The ECE's bins that hold an image, for a reliability diagram: ``mean_p_fake``, ``share_fake``, ``n``."""
     fake, p = np.asarray(is_fake, dtype=float), np.asarray(p_fake, dtype=np.float64)

@@ -24,10 +24,13 @@ from transformers import (
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from bonafide.cnn import PlainCNNConfig, register
+from bonafide import cnn, head
+from bonafide.cnn import PlainCNNConfig
 from bonafide.errors import UsageError
+from bonafide.head import HiddenHeadForImageClassification
 
-register()
+cnn.register()
+head.register()
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -137,6 +140,25 @@ def last_linear(model: nn.Module, num_labels: int) -> nn.Linear | None:
     """The linear layer that gives the logits, or None where the last module that maps to them is not one."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return layers[-1] if layers and layers[-1].out_features == num_labels else None
+
+
+def head_of(model: PreTrainedModel) -> nn.Module:
+    """The part that is ours: the last linear layer, or the whole head where it has a hidden layer.
+
+    Raises:
+        UsageError: the logits do not come from a linear layer.
+    """
+    if isinstance(model, HiddenHeadForImageClassification):
+        return model.head
+    found = last_linear(model, model.config.num_labels)
+    if found is None:
+        raise UsageError(f"{type(model).__name__} has no linear classifier", "choose another model")
+    return found
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether channels_last pays: more convolutions than a patch embedding has."""
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
 
 
 def stem(model: nn.Module) -> nn.Conv2d:

@@ -31,9 +31,7 @@ from PIL import Image
 
 from bonafide.alignment import face_square
 from bonafide.faces import TINY_FACE, Box, FaceDetector, MainFace
-from bonafide.images import MAX_PIXELS, ImageError, decode_image, inspect_image, read_bytes
-from bonafide.images import _to_rgb as to_rgb
-from bonafide.images import _upright as upright
+from bonafide.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 FACE_MARGIN = 0.15  # what `bonafide prepare` leaves around a face box
@@ -185,9 +183,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     """A PIL image of any mode as decode_image would have given it."""
     try:
         image.load()
-        return upright(image, to_rgb(image))
+        pixels, turn = to_rgb(image), orientation(image)
     except Exception as error:
         raise ImageError("unreadable", f"the picture cannot be decoded ({error})") from error
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _name(image: Picture) -> str:

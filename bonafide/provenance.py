@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
-from bonafide.images import MAX_BYTES, ImageError
-from bonafide.images import _open_image as open_header
+from bonafide.images import ImageError, open_image
 
 MAX_TEXT = 300  # characters of any text from the file
 MAX_PARSED = 200_000  # characters of a text field that are looked at
@@ -64,7 +63,7 @@ def read_provenance(data: bytes) -> Provenance:
     Broken metadata is passed over. Raises ImageError where there is no image.
     """
     found: list[Evidence] = []
-    with open_header(data, "", MAX_BYTES) as image:
+    with open_image(data) as image:
         exif = _exif(image)
         texts = {**_png_texts(image), **_exif_texts(exif)}
         found += _camera(exif)

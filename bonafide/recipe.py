@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +26,15 @@ from bonafide.models import PRESETS
 from bonafide.transforms import TRAIN_PRESETS
 
 BALANCES = ("none", "label", "source", "class_weights")
+# Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
+SCHEDULES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",
+    "plateau": "reduce_lr_on_plateau",
+    "one_cycle": "constant",
+}
+FREEZES = ("none", "backbone", "all_but_last_N")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -34,9 +45,14 @@ def _option(default: Any, text: str) -> Any:
 class Recipe:
     """Everything about a run that `TrainingArguments` does not know."""
 
-    data: str = _option(
-        "sample", "image folder, folder with metadata.csv, or Hub data set id; `sample` makes our own set"
+    data: list[str] = field(
+        default_factory=lambda: ["sample"],
+        metadata={"help": "image folder, metadata.csv folder or Hub id; several as name=DATA; `sample` makes our own"},
     )
+    mix: list[str] | None = field(
+        default=None, metadata={"help": "which of several data sets to train on, and how often: name=weight"}
+    )
+    splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
     model: str = _option("resnet", f"preset ({', '.join(PRESETS)}), timm/<architecture>, model folder, or Hub id")
     from_scratch: bool = _option(False, "fresh weights from the model's configuration; presets always have them")
     image_size: int | None = _option(None, "side of the model's input, pixels; the model's own when not given")
@@ -44,6 +60,19 @@ class Recipe:
     augmentation: str = _option("robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}")
     high_pass_stem: bool = _option(False, "blind the first convolution to the mean of each 2x2 pixel block")
     balance: str = _option("none", f"even out label or (label, source): {', '.join(BALANCES)}")
+    freeze: str = _option(
+        "none", f"what keeps its weights: {', '.join(FREEZES)} (N blocks from the end, head included)"
+    )
+    head_dropout: float = _option(0.0, "dropout in front of the last layer, in [0, 1)")
+    head_hidden_size: int | None = _option(
+        None, "a hidden layer in the head (dense, batch norm, ReLU, dropout); the model then needs `import bonafide`"
+    )
+    lora_rank: int | None = _option(None, "train low-rank updates (LoRA) instead of all weights; merged before saving")
+    schedule: str | None = _option(None, f"learning rate after warm-up: {', '.join(SCHEDULES)}")
+    layer_decay: float | None = _option(None, "learning rate of a block as a share of the next one's, e.g. 0.75")
+    ema_decay: float | None = _option(None, "evaluate and keep an exponential average of the weights, e.g. 0.999")
+    mixup: float = _option(0.0, "mix pairs of images and labels; the Beta distribution's alpha, 0 for never")
+    cutmix: float = _option(0.0, "paste boxes of other images; the Beta distribution's alpha, 0 for never")
     real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
     validation_size: float = _option(0.15, "share cut off for validation where the data has no such split")
     test_size: float = _option(0.15, "share cut off for the test where the data has no such split")
@@ -60,6 +89,30 @@ class Recipe:
     keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
     trust_remote_code: bool = _option(False, "run model code that came with a Hub model")
     data_fingerprint: str | None = _option(None, "refuse data with another fingerprint; a finished run's recipe has it")
+    # These need more room than a flag has: in a recipe's YAML only.
+    stages: list[dict[str, Any]] | None = field(default=None, init=False)  # the recipe with some keys changed, in turn
+    families: dict[str, list[str]] | None = field(default=None, init=False)  # generators that are of one making
+    search_space: dict[str, list[Any]] | None = field(default=None, init=False)  # what --search tries
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a training: the recipe and the arguments with the stage's own keys in place."""
+
+    name: str
+    recipe: Recipe
+    args: TrainingArguments
+
+
+# What a stage may say of its own; everything else is the whole run's.
+STAGE_KEYS = {
+    "name", "freeze", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay", "ema_decay", "mixup",
+    "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+    "learning_rate", "num_train_epochs", "max_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+}  # fmt: skip
+YAML_ONLY = ("stages", "families", "search_space")
 
 
 # Ours where transformers' own defaults do not fit a classifier of images.
@@ -109,18 +162,12 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
     known = {f.name for kind in (Recipe, TrainingArguments) for f in fields(kind) if f.init}
-    values = _read_yaml(path, known) if path else {}
-    name = path.stem if path else "sample"
-    defaults = {**DEFAULTS, **_machine_defaults(), "output_dir": f"runs/{name}"}
-    defaults.update(values)
+    values = _read_yaml(path, {*known, *YAML_ONLY}) if path else {}
     source = f"{path}: " if path else ""
-    for key, value in values.items():
-        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs not in ("+", "*"):
-            raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
-    try:
-        parser.parse_known_args(_as_flags(values))
-    except UsageError as error:
-        raise UsageError(f"{source}{error}", error.hint) from error
+    structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
+    defaults = {**DEFAULTS, **_machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
+    defaults.update(values)
+    _check_types(parser, values, source)
     try:
         recipe, args, unknown = parser.parse_args_into_dataclasses(
             _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
@@ -133,32 +180,163 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         _refuse_unknown(word.split("=")[0].lstrip("-"), known, "flag" if word.startswith("-") else "argument", "")
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
+    flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    recipe.families = _check_families(structured.get("families"), source)
+    recipe.search_space = structured.get("search_space")
+    recipe.stages = _read_stages(structured.get("stages"), flags, parser, source)
     check_recipe(recipe, args)
-    said = {*defaults, *(word.lstrip("-").split("=")[0] for word in argv if word.startswith("--"))} & known - HARMLESS
+    for number, stage in enumerate(stages_of(recipe, args), start=1):
+        if recipe.stages:
+            _blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
+    said = ({*defaults, *flags} & known) - HARMLESS
     effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
     return recipe, args, {key: value for key, value in effective.items() if value is not None and key not in HARMLESS}
 
 
+def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
+    """The stages of a run in their order; a recipe without any is one stage."""
+    parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
+    stages = []
+    for number, given in enumerate(recipe.stages or [{}], start=1):
+        own = {key: value for key, value in given.items() if key != "name"}
+        parsed = parser.parse_known_args(_as_flags(own))[0]
+        typed = {key: getattr(parsed, key) for key in own}
+        ours = {key: value for key, value in typed.items() if hasattr(recipe, key)}
+        theirs = {key: value for key, value in typed.items() if key not in ours}
+        stage_recipe = replace(recipe, **ours)
+        if stage_recipe.schedule and "lr_scheduler_type" not in own:
+            theirs["lr_scheduler_type"] = SCHEDULES[stage_recipe.schedule]
+        elif "lr_scheduler_type" in own:
+            stage_recipe.schedule = None
+        name = str(given.get("name", f"stage{number}" if recipe.stages else "train"))
+        stages.append(Stage(name, stage_recipe, replace(args, **theirs) if theirs else args))
+    return stages
+
+
+def _read_stages(stages: Any, flags: set[str], parser: _Parser, source: str) -> list[dict[str, Any]] | None:
+    """Stages as YAML gives them, checked; without the keys that a flag of the command line beats."""
+    if stages is None:
+        return None
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        raise UsageError(f"{source}stages is not a list of stages", "as in `stages: [{name: head, freeze: backbone}]`")
+    names = [str(stage.get("name", f"stage{number}")) for number, stage in enumerate(stages, start=1)]
+    read = []
+    for number, (name, stage) in enumerate(zip(names, stages, strict=True), start=1):
+        where = f"{source}stage {number} ({name}): "
+        if names.count(name) > 1 or not name.replace("-", "_").isidentifier():
+            raise UsageError(f"{where}needs a name of its own, of letters, digits, - and _", "as in `name: head`")
+        for key in stage:
+            _refuse_unknown(str(key), STAGE_KEYS, "key", where)
+        stage = {key: _mapping_as_list(value) if key == "mix" else value for key, value in stage.items()}
+        _check_types(parser, {key: value for key, value in stage.items() if key != "name"}, where)
+        read.append({key: value for key, value in stage.items() if key not in flags})
+    return read
+
+
+def _check_families(families: Any, source: str) -> dict[str, list[str]] | None:
+    if families is None:
+        return None
+    if not isinstance(families, dict) or not all(isinstance(names, list) for names in families.values()):
+        raise UsageError(f"{source}families is not a mapping of lists", "as in `families: {sheets: [sdxl, flux1_dev]}`")
+    return {str(family): [str(name) for name in names] for family, names in families.items()}
+
+
+def _check_types(parser: _Parser, values: dict[str, Any], source: str) -> None:
+    """Refuse values that the flag of their name would refuse."""
+    for key, value in values.items():
+        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs not in ("+", "*"):
+            raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
+    _blame(source, lambda: parser.parse_known_args(_as_flags(values)))
+
+
+def _blame(where: str, check: Callable[[], Any]) -> None:
+    """Run a check whose errors name the place at which to mend them."""
+    try:
+        check()
+    except UsageError as error:
+        raise UsageError(f"{where}{error}", error.hint) from error
+
+
+def _mapping_as_list(value: Any) -> Any:
+    """``{name: value}`` as the words ``name=value`` of a flag."""
+    return [f"{name}={each}" for name, each in value.items()] if isinstance(value, dict) else value
+
+
+def named_data(data: Sequence[str]) -> dict[str, str]:
+    """``["DATA"]`` or ``["name=DATA", "name=DATA", …]`` -> {name: DATA}; one set alone needs no name.
+
+    Raises:
+        UsageError: several sets of which one has no name, or two share one.
+    """
+    if len(data) == 1:
+        name, _, place = data[0].rpartition("=")
+        return {name: place} if name.isidentifier() else {"": data[0]}
+    pairs = [item.partition("=")[::2] for item in data]
+    names = [name for name, place in pairs if name.isidentifier() and place]
+    if len(names) != len(data) or len(set(names)) != len(names):
+        raise UsageError(
+            f"several data sets need names of their own, not {' '.join(data)}", "as in --data old=DATA1 new=DATA2"
+        )
+    return dict(pairs)
+
+
+def weights_of(mix: Sequence[str] | None) -> dict[str, float]:
+    """``["name", "name=2", …]`` -> {name: weight}; a weight that is not given is 1.
+
+    Raises:
+        UsageError: a weight that is not a positive number.
+    """
+    weights = {}
+    for item in mix or []:
+        name, _, weight = item.partition("=")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError:
+            weights[name] = 0.0
+        if not 0 < weights[name] < float("inf"):
+            raise UsageError(f"mix: `{item}` has no positive weight", "as in `mix: {old: 1, new: 3}`")
+    return weights
+
+
 def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
     """Refuse, before any work, what would fail or mislead later. Raises :class:`UsageError`."""
+    sets, weights = named_data(recipe.data), weights_of(recipe.mix)
+    if len(sets) > 1:
+        for name in weights:
+            _refuse_unknown(name, set(sets), "data set", "mix: ")
     choices = {
         "augmentation": tuple(TRAIN_PRESETS),
         "balance": BALANCES,
         "robustness": ("none", "quick", "full"),
+        "schedule": (None, *SCHEDULES),
     }
     for key, allowed in choices.items():
         value = getattr(recipe, key)
         if value not in allowed:
-            near = difflib.get_close_matches(value, allowed, 1)
+            names = [name for name in allowed if name]
+            near = difflib.get_close_matches(value, names, 1)
             raise UsageError(
-                f"{key}: `{value}` is not one of {', '.join(allowed)}",
-                f"did you mean {near[0] if near else allowed[0]}?",
+                f"{key}: `{value}` is not one of {', '.join(names)}", f"did you mean {near[0] if near else names[0]}?"
             )
-    least = {"image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1}
+    if recipe.freeze not in FREEZES[:2] and not re.fullmatch(r"all_but_last_[1-9]\d*", recipe.freeze):
+        everything = recipe.freeze in ("all", "everything", "all_but_last_0")
+        raise UsageError(
+            f"freeze: `{recipe.freeze}` "
+            + ("freezes everything" if everything else f"is not one of {', '.join(FREEZES)}"),
+            "as in `freeze: backbone` (the head learns) or `freeze: all_but_last_2`",
+        )
+    least = {
+        "image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1,
+        "head_hidden_size": 1, "lora_rank": 1, "mixup": 0, "cutmix": 0,
+    }  # fmt: skip
     for key, low in least.items():
         value = getattr(recipe, key)
         if value is not None and value < low:
             raise UsageError(f"{key} is {value}", f"give at least {low}, or leave it out")
+    for key, low_end in (("head_dropout", 0.0), ("layer_decay", 1e-6), ("ema_decay", 1e-6)):
+        value = getattr(recipe, key)
+        if value is not None and not low_end <= value < 1:
+            raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
     if args.seed < 0:
         raise UsageError(f"seed is {args.seed}", "give 0 or more")
     sizes = (recipe.validation_size, recipe.test_size)
@@ -169,6 +347,15 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         )
     if recipe.early_stopping_patience and args.eval_strategy == "no":
         raise UsageError("early_stopping_patience needs evaluations", "set eval_strategy to epoch or steps")
+    if recipe.schedule == "plateau" and args.eval_strategy == "no":
+        raise UsageError("the plateau schedule needs evaluations", "set eval_strategy to epoch or steps")
+    if recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"):
+        raise UsageError(
+            "lora_rank does not go together with freeze, ema_decay or layer_decay",
+            "LoRA freezes the weights by itself; leave the others out",
+        )
+    if recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix):
+        raise UsageError("class_weights does not go together with mixup or cutmix", "use `balance: label`")
     if recipe.resize and recipe.image_size and recipe.resize < recipe.image_size:
         raise UsageError(
             f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
@@ -213,6 +400,9 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
         raise UsageError(f"{path} holds no keys", "one `key: value` a line")
     for key in values:
         _refuse_unknown(str(key), known, "key", f"{path}: ")
+    for key in ("data", "mix"):
+        if key in values:
+            values[key] = _mapping_as_list(values[key])
     return values
 
 

@@ -1,4 +1,4 @@
-"""The Trainer and what it needs: a dataset of undecoded rows, a sampler that carries the epoch, callbacks.
+"""The Trainer of one stage: our sampler, loss, decay, schedules and checkpoints that count only when complete.
 
 A run is a pure function of its recipe: the order of images and their augmentation depend on (seed, epoch, index)
 alone, so that a run that was killed and continued ends with the same bits as one that was not (on one CPU).
@@ -7,9 +7,9 @@ alone, so that a run that was killed and continued ends with the same bits as on
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Sampler
-from tqdm.auto import tqdm
+from torchvision.transforms import v2
 from transformers import (
     BaseImageProcessor,
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PrinterCallback,
@@ -33,138 +31,54 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from bonafide.data import FaceData, class_weights, image_bytes, sampling_weights
-from bonafide.images import decode_image
+from bonafide.callbacks import EpochCallback, EpochLines, HighPassCallback, Patience, QuietEpochLines
+from bonafide.data import FaceData, balanced_subset, class_weights, sampling_weights
+from bonafide.loading import Collator, EpochSampler, ImageRows
 from bonafide.metrics import FaceMetrics, scalars
-from bonafide.models import project_high_pass, stem
-from bonafide.recipe import Recipe
+from bonafide.models import is_convolutional
+from bonafide.optimization import PlateauWarmup, WeightAverage, decayed_names, layer_decay_groups, one_cycle, rest
+from bonafide.recipe import Recipe, Stage, weights_of
 from bonafide.transforms import EvalTransform, TrainTransform, sample_seed
 
 COMPLETE = "complete"  # an empty file, written into a checkpoint after everything else
 
-Key = tuple[int, int, int]  # epoch, row, how many times the row was drawn before in this epoch
-
-
-class ImageRows(torch.utils.data.Dataset):
-    """Rows decoded and transformed when asked for: ``{"pixel_values": float32 (3, H, W), "labels": int}``."""
-
-    def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seed: int = 0) -> None:
-        self.rows, self.transform, self.seed = rows.select_columns(["image", "label"]), transform, seed
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        epoch, row, copy = key if isinstance(key, tuple) else (0, key, 0)
-        item = self.rows[row]
-        image = decode_image(image_bytes(item["image"]), name=item["image"].get("path") or "")
-        if isinstance(self.transform, TrainTransform):
-            pixels = self.transform(image, sample_seed(self.seed, epoch, row + copy * len(self)))
-        else:
-            pixels = self.transform(image)
-        return {"pixel_values": pixels, "labels": item["label"]}
-
-
-class EpochSampler(Sampler[Key]):
-    """A seeded order of rows for each epoch, as keys that carry the epoch into the workers.
-
-    Workers that live on from epoch to epoch never see a ``set_epoch`` on their copy of the dataset; a key reaches them.
-    With weights, rows are drawn by systematic resampling: each as often as its weight says, give or take one.
-    """
-
-    def __init__(self, n: int, seed: int, weights: np.ndarray | None = None) -> None:
-        self.n, self.seed, self.weights, self.epoch = n, seed, weights, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[Key]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.weights is None:
-            yield from ((self.epoch, int(row), 0) for row in rng.permutation(self.n))
-            return
-        shares = np.cumsum(self.weights)
-        ends = np.floor(shares / shares[-1] * self.n + rng.random())
-        rows = np.repeat(np.arange(self.n), np.diff(ends, prepend=0).astype(int))
-        first = np.searchsorted(rows, rows)
-        keys = [(self.epoch, int(row), int(i - start)) for i, (row, start) in enumerate(zip(rows, first, strict=True))]
-        yield from (keys[i] for i in rng.permutation(len(keys)))
-
-
-class Collator:
-    """Items -> a batch, in the memory format that the model runs in."""
-
-    def __init__(self, channels_last: bool) -> None:
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        pixels = torch.stack([item["pixel_values"] for item in items])
-        labels = torch.tensor([item["labels"] for item in items])
-        return {"pixel_values": pixels.contiguous(memory_format=self.memory_format), "labels": labels}
-
-
-class EpochCallback(TrainerCallback):
-    """Tells the sampler the epoch, also when training goes on in the middle of one."""
-
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class HighPassCallback(TrainerCallback):
-    """Keeps the stem blind to the mean of 2x2 blocks by projecting its kernel after every optimiser step."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        if state.global_step == 0:  # a resumed kernel is projected already, and rounding must not move it
-            project_high_pass(stem(model))
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        project_high_pass(stem(model))
-
-
-class EpochLines(ProgressCallback):
-    """The progress bar on a terminal, and one readable line an evaluation in place of a dictionary."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        logs = logs or {}
-        if state.is_world_process_zero and "eval_loss" in logs:
-            names = {"eval_loss": "loss", "eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER"}
-            figures = "  ".join(f"{name} {logs[key]:.4f}" for key, name in names.items() if key in logs)
-            trained = [f"{row['loss']:.4f}" for row in state.log_history if "loss" in row][-1:] or ["-"]
-            tqdm.write(f"epoch {state.epoch:5.2f}  training loss {trained[0]}  validation {figures}")
-
-
-class QuietEpochLines(EpochLines):
-    """The lines without the bar, for log files."""
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """No bar."""
-
-    on_step_end = on_prediction_step = on_evaluate = on_predict = on_train_end = on_train_begin
-
 
 class FaceTrainer(Trainer):
-    """`Trainer` with our sampler and loss, decay where it belongs, and checkpoints that count only when complete."""
+    """`Trainer` for one stage of a recipe."""
 
-    def __init__(self, *, sampler: EpochSampler, loss_weights: torch.Tensor | None = None, **kwargs: Any) -> None:
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        sampler: EpochSampler,
+        recipe: Recipe,
+        n_labels: int,
+        loss_weights: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.sampler, self.loss_weights = sampler, loss_weights
+        self.sampler, self.recipe, self.loss_weights = sampler, recipe, loss_weights
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
+        self.mix = _mixing(recipe, n_labels)
+        self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.add_callback(EpochCallback(sampler))
+        if self.average:  # behind the callbacks that change the weights after a step
+            self.add_callback(self.average)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
-        """Cross-entropy in float32; class weights and label smoothing count in training only."""
-        outputs = model(pixel_values=inputs["pixel_values"])
-        logits, labels = outputs.logits.float(), inputs["labels"]
+        """Cross-entropy in float32; class weights, smoothing and mixing count in training only."""
+        pixels, labels = inputs["pixel_values"], inputs["labels"]
+        if model.training:
+            rest(model)
+            if self.mix is not None:
+                pixels, labels = self.mix(pixels, labels)
+        outputs = model(pixel_values=pixels)
+        logits = outputs.logits.float()
         if model.training:
             weight = None if self.loss_weights is None else self.loss_weights.to(logits)
             loss = F.cross_entropy(logits, labels, weight, label_smoothing=self.args.label_smoothing_factor)
@@ -173,16 +87,38 @@ class FaceTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Kernels and matrices; not norms, biases, layer scales, class tokens and position embeddings.
+        """Kernels and matrices, see :func:`bonafide.optimization.decayed_names`."""
+        return decayed_names(model)
 
-        transformers' own rule decays BatchNorm weights, layer scales, tokens and positions.
-        """
-        spared = re.compile(r"bias|_token|pos(ition)?_emb", re.IGNORECASE)
-        return [
-            name
-            for name, parameter in model.named_parameters()
-            if sum(side > 1 for side in parameter.shape) >= 2 and not spared.search(name)
-        ]
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Trainer's own, with a learning rate for each block where the recipe has `layer_decay`."""
+        if self.optimizer is None and self.recipe.layer_decay:
+            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            rate, decay = self.args.learning_rate, self.args.weight_decay
+            self.optimizer = kind(layer_decay_groups(self.model, rate, decay, self.recipe.layer_decay), **kwargs)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Trainer's own; also one-cycle, and warm-up in front of reduce-on-plateau."""
+        optimizer = optimizer or self.optimizer
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if self.lr_scheduler is None and self.recipe.schedule == "one_cycle":
+            self.lr_scheduler = one_cycle(
+                optimizer, num_training_steps, warmup, **(self.args.lr_scheduler_kwargs or {})
+            )
+            self._created_lr_scheduler = True
+        elif self.lr_scheduler is None and self.args.lr_scheduler_type == "reduce_lr_on_plateau":
+            better = "max" if self.args.greater_is_better else "min"
+            self.args.lr_scheduler_kwargs = {"mode": better, **(self.args.lr_scheduler_kwargs or {})}
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+            self.add_callback(PlateauWarmup(warmup))
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Trainer's own, of the averaged weights where there are any."""
+        with self.average.applied() if self.average else nullcontext():
+            return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write, mark as complete, and only then let go of older ones."""
@@ -192,13 +128,36 @@ class FaceTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             run_dir = self._get_output_dir(trial=trial)
-            (Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / COMPLETE).touch()
+            folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if self.average:
+                self.average.save(folder)
+            (folder / COMPLETE).touch()
             rotate_checkpoints(
                 output_dir=run_dir,
                 save_total_limit=limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=False,
             )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average:
+            self.average.load(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average:
+            self.average.keep(self.state.best_model_checkpoint)
+
+
+def _mixing(recipe: Recipe, n_labels: int) -> v2.Transform | None:
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a batch; each half of the time where both are on."""
+    mixes: list[v2.Transform] = []
+    if recipe.mixup:
+        mixes.append(v2.MixUp(alpha=recipe.mixup, num_classes=n_labels))
+    if recipe.cutmix:
+        mixes.append(v2.CutMix(alpha=recipe.cutmix, num_classes=n_labels))
+    return v2.RandomChoice(mixes) if mixes else None
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:
@@ -214,14 +173,9 @@ def drop_partial_checkpoints(folder: str | Path) -> None:
             shutil.rmtree(path)
 
 
-def is_convolutional(model: nn.Module) -> bool:
-    """Whether channels_last pays: more convolutions than a patch embedding has."""
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
-
-
-def metrics_function(data: FaceData) -> Callable[[EvalPrediction], dict[str, float]]:
+def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPrediction], dict[str, float]]:
     """What Trainer calls after each evaluation: the single-number figures of :class:`FaceMetrics`."""
-    metric = FaceMetrics(data.labels, data.real_label)
+    metric = FaceMetrics(labels, real_label)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         probabilities = torch.softmax(torch.from_numpy(prediction.predictions).double(), dim=1).numpy()
@@ -240,34 +194,52 @@ def share_cores(args: TrainingArguments) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - args.dataloader_num_workers))
 
 
+def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.ndarray | None:
+    """How often each row is drawn: `balance` inside each data set, `mix` between them; None for each row once."""
+    inner = balance if balance in ("label", "source") else "none"
+    if "dataset" not in rows.column_names or not mix:
+        return None if inner == "none" else sampling_weights(rows, inner)
+    owners = np.array(rows["dataset"], dtype=object)
+    weights = np.zeros(len(rows))
+    for name, share in mix.items():
+        mine = np.flatnonzero(owners == name)
+        own = sampling_weights(rows.select(mine), inner)
+        weights[mine] = own / own.sum() * share
+    return weights * len(rows) / weights.sum()
+
+
 def build_trainer(
-    model: PreTrainedModel, processor: BaseImageProcessor, data: FaceData, recipe: Recipe, args: TrainingArguments
+    model: PreTrainedModel, processor: BaseImageProcessor, data: FaceData, stage: Stage, *, number: int = 0
 ) -> FaceTrainer:
-    """A Trainer ready to run: transforms in the workers, balanced sampling, early stopping, metrics."""
+    """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for."""
+    recipe, args = stage.recipe, stage.args
     share_cores(args)
     train = data.splits["train"]
+    if recipe.max_train_samples:
+        train = balanced_subset(train, recipe.max_train_samples, args.seed)
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    weights = sampling_weights(train, recipe.balance) if recipe.balance in ("label", "source") else None
-    loss_weights = None
-    if recipe.balance == "class_weights":
-        loss_weights = torch.from_numpy(class_weights(train, len(data.labels)))
+    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws anew
     callbacks: list[TrainerCallback] = []
     if recipe.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+        callbacks.append(Patience(recipe.early_stopping_patience))
     if recipe.high_pass_stem:
         callbacks.append(HighPassCallback())
     trainer = FaceTrainer(
         model=model,
         args=args,
-        train_dataset=ImageRows(train, TrainTransform(processor, recipe.augmentation), args.seed),
+        train_dataset=ImageRows(train, TrainTransform(processor, recipe.augmentation), seed),
         eval_dataset=ImageRows(data.splits["validation"], EvalTransform(processor)),
         data_collator=Collator(channels_last),
-        compute_metrics=metrics_function(data),
+        compute_metrics=metrics_function(data.labels, data.real_label),
         callbacks=callbacks,
-        sampler=EpochSampler(len(train), args.seed, weights),
-        loss_weights=loss_weights,
+        sampler=EpochSampler(len(train), seed, drawing_weights(train, recipe.balance, weights_of(recipe.mix))),
+        recipe=recipe,
+        n_labels=len(data.labels),
+        loss_weights=torch.from_numpy(class_weights(train, len(data.labels)))
+        if recipe.balance == "class_weights"
+        else None,
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)

@@ -12,6 +12,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -32,6 +34,7 @@ from bonafide.images import (
     inspect_image,
     load_image,
     read_bytes,
+    to_rgb,
 )
 
 WIDTH, HEIGHT = 24, 16
@@ -382,6 +385,53 @@ def test_a_growing_file_is_still_limited(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ImageError) as caught:
         read_bytes(path, max_bytes=99)
     assert caught.value.reason == "too many bytes"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16", "I", "F", "1"])
+def test_strips_join_to_the_picture_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = smooth() if mode != "I;16" else Image.fromarray(np.asarray(smooth().convert("L")).astype(np.uint16) * 200)
+    image = image if mode == "I;16" else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    whole = np.asarray(to_rgb(image))
+    monkeypatch.setattr(images, "STRIP_PIXELS", 3 * WIDTH)
+    assert np.array_equal(np.asarray(to_rgb(image)), whole)
+    assert len(np.unique(whole)) > 1
+
+
+def test_rgb_pixels_are_not_copied_and_the_picture_keeps_its_metadata() -> None:
+    image = smooth()
+    image.info["comment"] = "mine"
+    plain = to_rgb(image)
+    assert plain.im is image.im
+    assert not plain.info
+    assert image.info == {"comment": "mine"}
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from bonafide.images import load_image
+
+def peak():  # KiB, of this program alone: getrusage counts what its parent held before
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+
+before = peak()
+load_image(sys.argv[1])
+print((peak() - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(("format", "copies"), [("PNG", 2), ("WEBP", 3)])
+def test_a_large_picture_is_there_a_few_times_at_most(tmp_path: Path, format: str, copies: int) -> None:
+    """Thirty megapixels with alpha, 114 MiB a copy: the picture and its RGB; libwebp's two canvases and its output."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    fast = {"compress_level": 1} if format == "PNG" else {"lossless": True, "quality": 0, "method": 0}
+    Image.new("RGBA", (6000, 5000), (1, 2, 3, 99)).save(tmp_path / "x", format, exif=exif, **fast)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "x")]
+    peak = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert 114 < peak < (copies + 0.7) * 114
 
 
 def test_the_error_survives_a_process_boundary() -> None:

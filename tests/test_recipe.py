@@ -33,7 +33,7 @@ def test_command_line_beats_recipe_beats_default(tmp_path: Path) -> None:
 
 def test_no_arguments_mean_the_sample(tmp_path: Path) -> None:
     recipe, args, _ = read_recipe([])
-    assert recipe.data == "sample"
+    assert recipe.data == ["sample"]
     assert args.output_dir == "runs/sample"
 
 

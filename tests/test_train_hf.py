@@ -162,7 +162,7 @@ def test_killed_in_the_middle_and_continued_gives_the_same_bits(folder: Path, qu
     flags += ["--eval_steps", "5", "--save_steps", "5", "--balance", "source"]
     whole = start(*flags, "--output_dir", str(tmp_path / "whole"))
     killed = start(*flags, "--output_dir", str(tmp_path / "killed"))
-    checkpoints = tmp_path / "killed" / "checkpoints"
+    checkpoints = tmp_path / "killed" / "checkpoints" / "1-train"
     deadline = time.monotonic() + 180
     while not list(checkpoints.glob("checkpoint-20/complete")):  # epochs have 14 steps
         assert time.monotonic() < deadline

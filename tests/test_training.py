@@ -15,17 +15,10 @@ from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from bonafide.data import load_data
+from bonafide.loading import Collator, EpochSampler, ImageRows
 from bonafide.models import load_model, project_high_pass, stem
-from bonafide.recipe import Recipe, read_recipe
-from bonafide.training import (
-    COMPLETE,
-    Collator,
-    EpochSampler,
-    ImageRows,
-    build_trainer,
-    drop_partial_checkpoints,
-    last_complete_checkpoint,
-)
+from bonafide.recipe import Recipe, Stage, read_recipe
+from bonafide.training import COMPLETE, build_trainer, drop_partial_checkpoints, last_complete_checkpoint
 from bonafide.transforms import TrainTransform
 
 
@@ -84,7 +77,7 @@ def test_workers_give_the_same_batches_as_none(folder: Path, tmp_path: Path, tin
     for workers in (0, 2):
         recipe, args = arguments(tmp_path, "--dataloader_num_workers", str(workers))
         model, processor = load_model(tiny_model, data.labels, from_scratch=True)
-        trainer = build_trainer(model, processor, data, recipe, args)
+        trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
         loader = trainer.get_train_dataloader()
         loader.set_epoch(4)
         batches.append([batch["pixel_values"] for batch in loader])
@@ -97,7 +90,7 @@ def test_decay_spares_norms_biases_scales_tokens_and_positions(folder: Path, tmp
     data = load_data(folder, check="none")
     recipe, args = arguments(tmp_path)
     model, processor = load_model(name, data.labels, from_scratch=True)
-    trainer = build_trainer(model, processor, data, recipe, args)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
     decayed = set(trainer.get_decay_parameter_names(model))
     spared = {key for key, _ in model.named_parameters()} - decayed
     norms = {
@@ -122,7 +115,7 @@ def test_class_weights_and_smoothing_shape_the_training_loss_only(
     data = load_data(folder)
     recipe, args = arguments(tmp_path, "--balance", "class_weights", "--label_smoothing_factor", "0.1")
     model, processor = load_model(tiny_model, data.labels, from_scratch=True)
-    trainer = build_trainer(model, processor, data, recipe, args)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
     inputs = Collator(False)([trainer.train_dataset[i] for i in range(8)])
     model.train()
     loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True)
@@ -140,7 +133,7 @@ def test_a_high_pass_stem_stays_one_through_training(folder: Path, tmp_path: Pat
     recipe, args = arguments(tmp_path, "--high_pass_stem", "True", "--max_steps", "3", *quiet)
     model, processor = load_model(tiny_model, data.labels, from_scratch=True)
     before = stem(model).weight.detach().clone()
-    build_trainer(model, processor, data, recipe, args).train()
+    build_trainer(model, processor, data, Stage("train", recipe, args)).train()
     after = stem(model).weight.detach().clone()
     assert not torch.allclose(before, after)
     project_high_pass(stem(model))
@@ -165,7 +158,7 @@ def test_training_stops_early_and_keeps_the_best(folder: Path, tmp_path: Path, t
         tmp_path, "--num_train_epochs", "8", "--early_stopping_patience", "1", "--learning_rate", "0"
     )
     model, processor = load_model(tiny_model, data.labels, from_scratch=True)
-    trainer = build_trainer(model, processor, data, recipe, args)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
     trainer.train()
     assert trainer.state.epoch == 2  # the second evaluation was no better
     assert trainer.state.best_global_step == trainer.state.global_step // 2

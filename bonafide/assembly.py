@@ -1,0 +1,167 @@
+"""The data of a recipe: one set or several, listed, audited, aligned, put together and split.
+
+Several sets (``data: {old: DATA1, new: DATA2}``) become one, whose rows also carry ``dataset``, the name of their set;
+paths and groups are prefixed with it. Stages choose among the sets (``mix``), the report gives each its own figures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from datasets import DatasetDict, concatenate_datasets
+
+from bonafide.audit import Audit, audit_dataset
+from bonafide.calibration import hold_out_calibration
+from bonafide.data import FaceData, balanced_subset, split_listing
+from bonafide.errors import UsageError
+from bonafide.listing import SPLITS, Listing, list_data
+from bonafide.models import checkpoint_labels
+from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
+from bonafide.recipe import Recipe, named_data
+from bonafide.sample import write_sample
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a recipe's data is before it is split.
+
+    ``listing`` is what will be trained on (aligned copies where the recipe asks for them), ``audit`` speaks of the raw
+    files (None where it was switched off), ``groups`` names copies of one picture: path -> group.
+    """
+
+    listing: Listing
+    audit: Audit | None
+    groups: Mapping[str, str] | None
+    margin: float | None  # around the faces, as a share of their side, where they were cut out
+
+
+def assemble(recipe: Recipe) -> Assembly:
+    """List the recipe's data, audit it, and align it where the recipe says so.
+
+    Raises:
+        UsageError: no such data, sets whose labels differ, or a leak where ``strict_audit`` forbids it (exit code 3).
+    """
+    order = checkpoint_labels(recipe.model)
+    folders = {
+        name: str(write_sample(Path("data/sample"))) if data == "sample" else data
+        for name, data in named_data(recipe.data).items()
+    }
+    listings = _list_all(folders, recipe.real_label, order)
+    listing = _join(listings)
+    audit = audit_dataset(listing, fast=True) if recipe.audit else None
+    if audit and audit.level == "leak" and recipe.strict_audit:
+        raise UsageError(
+            f"the audit of {listing.origin} says {audit.verdict}",
+            "`python -m bonafide audit DATA --out DIR` shows it, `python -m bonafide prepare` takes it away",
+            exit_code=3,
+        )
+    groups = audit.groups if audit else None
+    raw = [name for name, folder in folders.items() if recipe.prepare and not is_prepared(folder)]
+    for name in raw:
+        folders[name] = str(_aligned(listings[name]))
+    if raw:
+        listing = _join(_list_all(folders, recipe.real_label, order))
+        groups = None  # the copies that prepare found share a group in its metadata
+    return Assembly(listing, audit, groups, face_margin(next(iter(folders.values()))))
+
+
+def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
+    """Train, validation, calibration and test: the recipe's own table of splits, the data's, or made here.
+
+    Copies of one picture, which the audit finds, stay together in one split.
+    """
+    listing, groups = assembly.listing, assembly.groups
+    if recipe.splits:
+        listing, groups = with_splits(listing, recipe.splits), None
+    data = split_listing(
+        listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, groups=groups
+    )
+    data = hold_out_calibration(data)
+    for split, rows in data.splits.items():
+        limit = recipe.max_train_samples if split == "train" else recipe.max_eval_samples
+        if limit:
+            data.splits[split] = balanced_subset(rows, limit, seed)
+    data.fingerprint()  # here, so that one process reads the files
+    return data
+
+
+def with_splits(listing: Listing, table: str | os.PathLike[str]) -> Listing:
+    """The rows that a CSV file with the columns ``path`` and ``split`` names, with the splits it gives them.
+
+    Raises:
+        UsageError: no such file, a missing column, a split of another name, a path twice, or one that the data lacks.
+    """
+    hint = "a CSV file with the columns path and split: train, validation or test for each path of the data"
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the splits in {table}: {error}", hint) from error
+    if not {"path", "split"} <= set(rows.columns):
+        raise UsageError(f"{table} has no columns path and split", hint)
+    given = dict(zip(rows["path"], rows["split"], strict=True))
+    known = {path: i for i, path in enumerate(listing.rows["path"])}
+    wrong = {
+        "is named twice": list(rows["path"][rows["path"].duplicated()]),
+        "is not in the data": [path for path in given if path not in known],
+        f"has a split that is not one of {', '.join(SPLITS)}": [p for p, split in given.items() if split not in SPLITS],
+    }
+    for what, paths in wrong.items():
+        if paths:
+            raise UsageError(f"{table}: {paths[0]} {what}", hint)
+    chosen = sorted(known[path] for path in given)
+    kept = listing.rows.select(chosen).remove_columns("split")
+    return replace(listing, rows=kept.add_column("split", [given[path] for path in kept["path"]]))
+
+
+def choose_sets(data: FaceData, mix: Mapping[str, float]) -> FaceData:
+    """The data with only the rows of the sets that `mix` names; all of it where it is one set."""
+    if not mix or "dataset" not in data.splits["train"].column_names:
+        return data
+    splits = {
+        name: rows.select([i for i, owner in enumerate(rows["dataset"]) if owner in mix])
+        for name, rows in data.splits.items()
+    }
+    return replace(data, splits=DatasetDict(splits), _rows={}, _fingerprint="")
+
+
+def _list_all(folders: Mapping[str, str], real_label: str | None, order: Sequence[str] | None) -> dict[str, Listing]:
+    listings: dict[str, Listing] = {}
+    for name, folder in folders.items():
+        listing = list_data(folder, real_label=real_label, label_order=order)
+        first = next(iter(listings.values()), listing)
+        if set(listing.labels) != set(first.labels):
+            raise UsageError(
+                f"{folder} has the labels {', '.join(listing.labels)}, but {first.origin} has "
+                f"{', '.join(first.labels)}",
+                "sets that are trained on together need the same labels",
+            )
+        listings[name] = listing
+        order = order or listing.labels
+    return listings
+
+
+def _join(listings: Mapping[str, Listing]) -> Listing:
+    if len(listings) == 1:
+        return next(iter(listings.values()))
+    first = next(iter(listings.values()))
+    parts, broken = [], []
+    for name, listing in listings.items():
+        rows = listing.rows
+        for column in ("path", "group"):
+            named = [f"{name}/{value}" for value in rows[column]]
+            rows = rows.remove_columns(column).add_column(column, named)
+        parts.append(rows.add_column("dataset", [name] * len(rows)))
+        broken += [replace(file, path=f"{name}/{file.path}") for file in listing.broken]
+    origin = ", ".join(f"{name}={listing.origin}" for name, listing in listings.items())
+    return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin)
+
+
+def _aligned(listing: Listing) -> Path:
+    folder = prepared_folder(listing)
+    made = prepare(listing.origin, folder, real_label=listing.real_label)
+    print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
+    return folder

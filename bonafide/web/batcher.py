@@ -1,0 +1,60 @@
+"""Requests that come at the same time are run as one batch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class Busy(Exception):
+    """More is waiting than may wait."""
+
+
+class Batcher(Generic[Item, Outcome]):
+    """Many threads hand in one item each; one thread runs all that wait.
+
+    Nothing waits for others to come: a batch is what has gathered while the one before it was run.
+
+    Args:
+        run: items -> their outcomes, in order. What it raises is raised to everyone in that batch.
+        largest: items of one batch.
+        waiting: items that may wait; the next one raises :class:`Busy`.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Outcome]], *, largest: int, waiting: int) -> None:
+        self._run, self._largest = run, largest
+        self._queue: queue.Queue[tuple[Item, Future[Outcome]]] = queue.Queue(waiting)
+        threading.Thread(target=self._work, name="batcher", daemon=True).start()
+
+    def __call__(self, item: Item) -> Outcome:
+        """The outcome of one item. Raises Busy, or what ``run`` raised."""
+        future: Future[Outcome] = Future()
+        try:
+            self._queue.put_nowait((item, future))
+        except queue.Full as error:
+            raise Busy from error
+        return future.result()
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < self._largest:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            try:
+                outcomes = self._run([item for item, _ in batch])
+                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                    future.set_result(outcome)
+            except Exception as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+            del batch  # or the last pictures stay in memory until the next ones come

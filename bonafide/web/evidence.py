@@ -1,0 +1,106 @@
+"""What a score meant on images whose truth is known: the ones nearest to it, and how many of them were fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bonafide.intervals import clopper_pearson
+
+NEIGHBOURS = 50  # enough for an interval of some 15 points around 90 %, few enough to be alike
+FEWEST = 60  # images below which nothing is said
+SPLITS = ("calibration", "validation", "test")  # the first had no part in training, selection or temperature
+RARE = 0.1  # the base rate of the second sentence
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Of ``n`` known images that scored within ``nearest`` to ``farthest``, ``n_fake`` were fake.
+
+    ``low`` and ``high`` bound the share with 95 % confidence (Clopper-Pearson); ``base_rate`` is the share of fakes
+    among all images of the ``split``; ``if_rare`` what the same score would mean where only ``RARE`` are fake.
+    """
+
+    split: str
+    n: int
+    n_fake: int
+    nearest: float
+    farthest: float
+    low: float
+    high: float
+    base_rate: float
+    if_rare: float
+
+    @property
+    def share(self) -> float:
+        """Of the images scored like this, the share that was fake."""
+        return self.n_fake / self.n
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """Scores of images whose truth is known: ``p_fake`` float64 (n,), ``is_fake`` bool (n,)."""
+
+    split: str
+    p_fake: NDArray[np.float64]
+    is_fake: NDArray[np.bool_]
+
+    @classmethod
+    def of_run(cls, folder: Path, real_label: str) -> KnownScores | None:
+        """From a run's ``report/predictions.parquet``; None where that has no split with enough real and fake images."""
+        file = folder / "report" / "predictions.parquet"
+        if not file.is_file():
+            return None
+        table = pd.read_parquet(file, columns=["split", "label", "p_fake"])
+        table = table[np.isfinite(table["p_fake"])]
+        for split in SPLITS:
+            rows = table[table["split"] == split]
+            fake = (rows["label"] != real_label).to_numpy()
+            if len(rows) >= FEWEST and 0 < fake.sum() < len(rows):
+                return cls(split, rows["p_fake"].to_numpy(dtype=np.float64), fake)
+        return None
+
+    def meaning(self, p_fake: float, neighbours: int = NEIGHBOURS) -> Meaning:
+        """Of the images scored like ``p_fake``, how many were fake; ties with the last neighbour count too."""
+        distance = np.abs(self.p_fake - p_fake)
+        reach = np.sort(distance)[min(neighbours, len(distance)) - 1]
+        near = distance <= reach
+        n, n_fake = int(near.sum()), int((near & self.is_fake).sum())
+        low, high = clopper_pearson(n_fake, n)
+        scores = self.p_fake[near]
+        base = float(self.is_fake.mean())
+        rare = _at_base_rate(n_fake / n, base, RARE)
+        return Meaning(
+            self.split, n, n_fake, float(scores.min()), float(scores.max()), float(low), float(high), base, rare
+        )
+
+
+def _at_base_rate(share: float, base: float, other: float) -> float:
+    """A share of fakes at one base rate -> the share at another, the same likelihood ratio given (Bayes' rule)."""
+    fakes, reals = share / base * other, (1 - share) / (1 - base) * (1 - other)
+    return fakes / (fakes + reals) if fakes + reals else share
+
+
+def remarks(meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = ()) -> list[str]:
+    """What a score means, in sentences."""
+    from bonafide.unfamiliar import REASON
+    from bonafide.web.markup import percent, score
+
+    if meaning is None:
+        if calibrated:
+            return ["This model is calibrated, but came without the images that would show what a score like this meant."]
+        return ["This model is not calibrated: the number ranks pictures and is not the chance that one is fake."]
+    lines = [
+        f"Of the {meaning.n} {meaning.split} images that scored like this ({score(meaning.nearest)} to "
+        f"{score(meaning.farthest)}), {percent(meaning.share)} were fake (95 % interval {percent(meaning.low)} to "
+        f"{percent(meaning.high)}), where {percent(meaning.base_rate)} of all were.",
+        f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean about {percent(meaning.if_rare)}.",
+    ]
+    if REASON in warnings:
+        lines.append("This holds for pictures like those the model was trained on. This one is not.")
+    return lines

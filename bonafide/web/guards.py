@@ -1,0 +1,86 @@
+"""What stands between the network and Gradio: nothing is fetched for a visitor, nothing too large comes in.
+
+Gradio takes a file as ``{"path": …}`` and, where the path is an address, downloads it before any code of an app runs.
+Every way in (queue, plain HTTP, MCP) ends in ``Blocks.preprocess_data``, so that is where :class:`GuardedBlocks` looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+NO_ADDRESSES = "An address is never fetched here. Send the file itself."
+# Gradio's page needs inline scripts and styles, and its HTML component compiles templates. Whatever is shown, the
+# browser loads it from here alone.
+CONTENT_POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
+
+
+class GuardedBlocks(gr.Blocks):
+    """Blocks that refuse a file which is an address, before Gradio looks at it."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """As Gradio's. Raises gr.Error."""
+        refuse_addresses(inputs)
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
+def refuse_addresses(value: Any) -> None:
+    """Raise gr.Error where a file in a request's data, however deep, is to be had from an address.
+
+    A ``url`` beside a local ``path`` is what Gradio's own page sends and what nobody fetches; ``data:`` holds the
+    bytes themselves.
+    """
+    if isinstance(value, Mapping):
+        path, url = value.get("path"), value.get("url")
+        for place in (path, None if path else url):
+            if isinstance(place, str) and "://" in place[:40]:
+                raise gr.Error(NO_ADDRESSES, print_exception=False)
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            refuse_addresses(item)
+
+
+class RequestGuard:
+    """ASGI middleware: bounds the body of a request, and says what a page from here may load.
+
+    Args:
+        app: what it stands in front of.
+        largest: bytes of a body. Gradio itself bounds each file, not their sum.
+    """
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        self.app, self.largest = app, largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > self.largest:
+            text = f"Upload at most {self.largest / 1e6:.0f} MB at a time."
+            await PlainTextResponse(text, status_code=413)(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            return message if seen <= self.largest else {"type": "http.disconnect"}
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, counted, with_headers)

@@ -1,0 +1,182 @@
+"""One loaded model and everything the page says with it. Importing this brings torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bonafide.detector import Detector, Result
+from bonafide.explain import Explanation, explain
+from bonafide.faces import Box
+from bonafide.images import ImageError, decode_image
+from bonafide.provenance import Provenance, read_provenance
+from bonafide.web.batcher import Batcher
+from bonafide.web.evidence import KnownScores, Meaning, remarks
+from bonafide.web.limits import Limits
+from bonafide.web.schema import FaceAnswer, HeatMapAnswer, ModelAnswer, Prediction
+from bonafide.web.uploads import Upload
+
+SHOWN = 1024  # pixels, the longer side of pictures on the page
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """The picture without and with its heat map, both at most ``SHOWN`` pixels, and what it is worth."""
+
+    picture: Image.Image
+    overlay: Image.Image
+    target: str
+    method: str
+    trust: str | None
+    result: Result
+
+
+class Judge:
+    """A model that is ready. Thread-safe.
+
+    Args:
+        name: folder or Hub id.
+        limits: how many requests make a batch, and how many may wait.
+
+    Raises:
+        UsageError: the model cannot be loaded.
+    """
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.folder = Path(name)
+        self.detector = Detector.from_pretrained(name)
+        self.metrics = _read_json(self.folder / "report" / "metrics.json")
+        self.known = KnownScores.of_run(self.folder, self.detector.real_label)
+        self.title = self.folder.resolve().name if self.folder.is_dir() else name
+        self.weights = _weights_fingerprint(self.folder)
+        # The first run of a network costs several times the others: not the first visitor's time.
+        self.detector([Image.new("RGB", (64, 64), "grey")])
+        self._batcher: Batcher[bytes, Result] = Batcher(
+            self.detector.__call__, largest=limits.together, waiting=limits.waiting
+        )
+
+    def check(self, upload: Upload) -> Result:
+        """The result of one picture; requests of the same moment share a batch. Raises Busy."""
+        try:
+            return self._batcher(upload.read())
+        except ImageError as error:
+            return self.failure(error.reason, str(error))
+
+    def stream(self, files: Iterable[Path]) -> Iterator[Result]:
+        """A result for each file, in order, as they come."""
+        return self.detector.stream(files)
+
+    def failure(self, status: str, error: str) -> Result:
+        """The result of what is no picture."""
+        return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
+
+    def heat_map(self, data: bytes, *, test: bool) -> HeatMap:
+        """Where the picture, or its worst face, speaks for the verdict. Raises ImageError."""
+        found = explain(self.detector, decode_image(data), test=test)
+        small = shrunk(found)
+        trust = found.faithfulness.sentence if found.faithfulness else None
+        return HeatMap(small.picture, small.overlay(), found.target, found.method, trust, found.result)
+
+    def provenance(self, data: bytes) -> Provenance | None:
+        """What the file says of itself; None where it is no image."""
+        try:
+            return read_provenance(data)
+        except ImageError:
+            return None
+
+    def meaning(self, result: Result) -> Meaning | None:
+        """What such a score meant on known images; None without them."""
+        return self.known.meaning(result.p_fake) if self.known and not result.error else None
+
+    def remarks(self, result: Result) -> list[str]:
+        """The same in sentences."""
+        calibrated = bool(self.detector.facts.get("calibration"))
+        return [] if result.error else remarks(self.meaning(result), calibrated, result.warnings)
+
+    def prediction(self, name: str, result: Result) -> Prediction:
+        """A result as the API gives it."""
+        faces = [FaceAnswer(box=list(face.box), p_fake=face.p_fake, verdict=face.verdict) for face in result.faces]
+        return Prediction(
+            name=name,
+            status=result.status,
+            error=result.error,
+            verdict=result.verdict,
+            p_fake=None if result.error else result.p_fake,
+            labels=result.labels,
+            band=list(result.band) if result.band else None,
+            faces=faces,
+            warnings=list(result.warnings),
+            meaning=" ".join(self.remarks(result)),
+        )
+
+    def heat_answer(self, name: str, heat: HeatMap) -> HeatMapAnswer:
+        """A heat map's words as the API gives them."""
+        return HeatMapAnswer(
+            target=heat.target,
+            method=heat.method,
+            trust=heat.trust or "",
+            prediction=self.prediction(name, heat.result),
+        )
+
+    def answer(self) -> ModelAnswer:
+        """The model as the API describes it."""
+        figures = {
+            key: [value["value"], value["low"], value["high"]]
+            for key, value in self.metrics.get("figures", {}).items()
+            if isinstance(value, dict) and {"value", "low", "high"} <= set(value)
+        }
+        band = self.detector.band
+        return ModelAnswer(
+            status="ready",
+            message=f"The model {self.title} is ready.",
+            name=self.title,
+            version=version("bonafide"),
+            weights=self.weights,
+            data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
+            labels=self.detector.labels,
+            real_label=self.detector.real_label,
+            band=list(band) if band else None,
+            figures=figures,
+            conclusion=str(self.metrics.get("conclusion", "")),
+        )
+
+
+def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
+    """The same explanation of a picture of at most ``side`` pixels: an overlay on 60 megapixels takes seconds."""
+    picture = found.picture.copy()
+    picture.thumbnail((side, side))
+    scale = picture.width / found.picture.width, picture.height / found.picture.height
+
+    def scaled(box: Box) -> Box:
+        return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
+
+    return replace(found, picture=picture, region=scaled(found.region), face=scaled(found.face) if found.face else None)
+
+
+def _weights_fingerprint(folder: Path) -> str:
+    """The first 16 digits of the SHA-256 of the weights; empty for a model of the Hub, whose revision is its own."""
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.onnx")) + sorted(folder.glob("*.bin"))
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,26 @@
+"""How much a visitor may ask for, and for how long it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the app; each is checked before the work that it guards.
+
+    Attributes:
+        files: pictures that are checked in one go, those inside an archive included.
+        upload_bytes: of one file, and of all files that are sent together.
+        unpacked_bytes: what an archive may unpack to.
+        waiting: requests that may wait for their turn; whoever comes then is told that the app is busy.
+        together: requests that are run at the same time, and so as one batch of the model.
+        keep_seconds: uploads and results are deleted when the page is closed, and at the latest after this time.
+    """
+
+    files: int = 500
+    upload_bytes: int = 200_000_000
+    unpacked_bytes: int = 1_000_000_000
+    waiting: int = 128
+    together: int = 32
+    keep_seconds: int = 900
