@@ -13,7 +13,5 @@ __version__ = "0.1.0"
 
 @when_imported("transformers.models.auto.modeling_auto")
 def _register_models(_: ModuleType) -> None:
-    from bonafide import cnn, head
-
-    cnn.register()
-    head.register()
+    import bonafide.cnn
+    import bonafide.head  # noqa: F401

@@ -33,8 +33,9 @@ LOOK_SECONDS = 1.0  # between two looks at how many workers the cluster has room
 class RayDetector:
     """A detector whose pictures are scored by the workers of a cluster.
 
-    Connects to the cluster of ``RAY_ADDRESS``, else to one that ``ray start`` began on this machine, else begins one on
-    this machine, which listens on 127.0.0.1. Takes the arguments of :meth:`Detector.from_pretrained`.
+    Connects to the cluster of the environment's ``RAY_ADDRESS`` ("auto": the one that ``ray start`` began here);
+    without it, one is begun on this machine, which listens on 127.0.0.1. Takes the arguments of
+    :meth:`Detector.from_pretrained`.
 
     Attributes:
         labels, engine: those of the detector that every worker loads.
@@ -208,7 +209,9 @@ def _room(ray: Any, resource: str) -> int:
 
 def _require_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        # Read when Ray is imported. Off, it puts a cluster of our own on 127.0.0.1, as is usual on these two systems.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
@@ -218,15 +221,19 @@ def _require_ray() -> Any:
 
 @contextmanager
 def _connected() -> Iterator[Any]:
-    """Ray, on the cluster that this process uses already, or else for as long as it is needed."""
+    """Ray, on the cluster that this process uses already, or else on one for as long as it is needed."""
     ray = _require_ray()
     if ray.is_initialized():
         yield ray
         return
+    address = os.environ.get("RAY_ADDRESS", "local")
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, _node_ip_address="127.0.0.1")
-    except ConnectionError as error:
-        raise UsageError(f"no Ray cluster answers ({error})", "set RAY_ADDRESS to one, or unset it") from error
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error})", "set RAY_ADDRESS to one, or unset it"
+        ) from error
     try:
         yield ray
     finally:

@@ -69,7 +69,6 @@ class PlainCNNForImageClassification(PreTrainedModel):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
 
-def register() -> None:
-    """Make the Auto classes know the plain CNN; calling it again changes nothing."""
-    AutoConfig.register(PlainCNNConfig.model_type, PlainCNNConfig, exist_ok=True)
-    AutoModelForImageClassification.register(PlainCNNConfig, PlainCNNForImageClassification, exist_ok=True)
+# The Auto classes know this model from now on.
+AutoConfig.register(PlainCNNConfig.model_type, PlainCNNConfig, exist_ok=True)
+AutoModelForImageClassification.register(PlainCNNConfig, PlainCNNForImageClassification, exist_ok=True)

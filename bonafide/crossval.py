@@ -307,4 +307,8 @@ def _outcome(job: Job) -> str:
     metrics = json.loads((job.run.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     auc, minutes = metrics["figures"]["auc"]["value"], metrics["facts"].get("minutes", float("nan"))
     figure = "no AUC" if auc is None else f"AUC {auc:.3f}"
-    return f"  {job.fold.title:<40} {figure}, {metrics['figures']['n']:,} test images, {minutes:.1f} minutes"
+    return f"  {job.fold.title:<40} {figure}, {metrics['figures']['n']:,} test images, {_lasted(minutes)}"
+
+
+def _lasted(minutes: float) -> str:
+    return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:.1f} minutes"

@@ -114,7 +114,7 @@ def write_crossval_report(
     summary = {name: metrics.over_folds(folds[name]) for name in (*FIGURES, *BAND_FIGURES)}
     together = fold_figures(pooled, labels, real)
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
-    worst = large.iloc[0].to_dict() if len(large) else None
+    worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
     conclusion = conclude(kind, folds, summary, worst, together)
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -235,8 +235,8 @@ def method(kind: str, folds: int) -> str:
     }.get(kind, "Each fold leaves a generator out of training, and real sources in turn.")
     return (
         f"{how} AUC with its 95 % interval (DeLong); the band is each fold’s own, set on images of its training "
-        "sources. The models share most of their training images, so the deviation over folds is no standard error. The last "
-        "row puts the scores of all models together."
+        "sources. The models share most of their training images, so the deviation over folds is no standard error. "
+        "The last row puts the scores of all models together."
     )
 
 

@@ -19,23 +19,26 @@ from bonafide.calibration import apply
 from bonafide.certificates import PRIOR, verdicts
 from bonafide.data import BrokenFile, FaceData, balanced_subset
 from bonafide.detector import Detector
+from bonafide.engines import TorchEngine
 from bonafide.errors import UsageError
 from bonafide.evaluation_data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
 from bonafide.evaluation_sections import (
     calibration_section,
     coverage_section,
+    dataset_section,
     decision_rows,
     threshold_section,
     unfamiliar_section,
 )
+from bonafide.explain import explain
 from bonafide.findings import amount
 from bonafide.inference import run_rows
+from bonafide.loading import ImageRows
 from bonafide.pages import Block, Section
 from bonafide.report import headline_rows, write_report
 from bonafide.robustness import all_variants, robustness_lead, robustness_remark, robustness_section, robustness_table
 from bonafide.scores import CLEAN, Scored, Variant, score_images
 from bonafide.sections import HeatMap, uncertain_sections
-from bonafide.loading import ImageRows
 from bonafide.transforms import EvalTransform
 
 FloatArray = NDArray[np.float64]
@@ -97,13 +100,14 @@ def evaluate(
         prior: the base rate, share of fakes among all images, that sentences about alarms suppose.
         fakes: the model's labels that count as fake (see :func:`load_detector`).
         has_face: looks for a face in each image of the headline split, for the coverage.
-        heat_map: a picture of what the score of an image hangs on, for the galleries; None where it has none.
+        heat_map: a picture of what the score of an image hangs on, for the galleries; Grad-CAM where not given.
         history, facts: of the training, as in ``write_report``.
     """
     started = time.monotonic()
     labels, real = shared_labels(data, [detector])
     fakes = list(fakes) if fakes is not None else [label for label in detector.labels if label != detector.real_label]
     data = with_labels(data, labels)
+    heat_map = heat_map or gradcam_overlays(detector)
     names = list(splits or [name for name in data.splits if name in EVALUATED] or data.splits)
     headline = headline_rows(pd.DataFrame({"split": names}))[0]
     variants = all_variants(quick) if robustness else [CLEAN]
@@ -128,6 +132,8 @@ def evaluate(
             shown, all_scores = tables[-1], scores
             coverage = coverage_section(len(table), [*data.broken, *unreadable(data, name, scored)], faceless)
     sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, prior)
+    if "dataset" in shown:
+        sections.insert(0, dataset_section(shown, labels, real))
     sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts))
     minutes = round((time.monotonic() - started) / 60, 2)
     return write_report(
@@ -168,6 +174,20 @@ def _findings(
     if "distance" in rows:
         sections.append(unfamiliar_section(rows, facts))
     return sections, lead, remarks
+
+
+def gradcam_overlays(detector: Detector) -> HeatMap | None:
+    """What the score of an image hangs on, drawn over it; None for a network that does not run in torch."""
+    if not isinstance(detector.engine, TorchEngine):
+        return None
+
+    def draw(image: Image.Image) -> Image.Image | None:
+        try:
+            return explain(detector, image, faces=False, method="gradcam", test=False).overlay()
+        except UsageError:  # a network without a grid of features
+            return None
+
+    return draw
 
 
 def unreadable(data: FaceData, split: str, scored: Scored) -> list[BrokenFile]:

@@ -176,8 +176,12 @@ def _held_out(listing: Listing, facts: Mapping[str, Any], folder: Path | None, s
 
 
 def predictions_of(rows: Dataset, scores: FloatArray, data: FaceData, split: str) -> pd.DataFrame:
-    """The predictions table of some rows of the data and their probabilities (n, k) in its class order."""
+    """The predictions table of some rows of the data and their probabilities (n, k) in its class order.
+
+    Rows of several data sets keep the name of theirs in a column ``dataset``.
+    """
     columns = {name: rows[name] for name in ("path", "source", "group")}
-    return predictions_frame(
+    table = predictions_frame(
         scores, rows["label"], labels=data.labels, real_label=data.real_label, split=split, **columns
     )
+    return table.assign(dataset=rows["dataset"]) if "dataset" in rows.column_names else table

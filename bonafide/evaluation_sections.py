@@ -9,6 +9,8 @@ Their data, in ``metrics.json`` under ``sections``:
   ``ece_degraded_before``, ``ece_degraded_after`` of all degraded ones together (null where there is none)
 - ``unfamiliar``: ``threshold``, rows of source, label, seen, n, beyond (share), and ``auroc`` {value, low, high} of
   unseen against seen sources (null without both)
+- ``datasets``: of a model of several data sets: rows of dataset ("all" for the whole), n, auc with ``auc_low`` and
+  ``auc_high`` (DeLong), accuracy, ece
 - ``coverage``: ``files``, ``scored``, ``unreadable`` (rows of path, reason, label, source), ``faceless`` (paths; null
   where no face was looked for)
 """
@@ -28,11 +30,33 @@ from .calibration import uncalibrated
 from .certificates import PRIOR, share_fake_among_called
 from .data import BrokenFile
 from .findings import amount, span
-from .intervals import Interval, clopper_pearson
+from .intervals import Interval, auc_interval, clopper_pearson
 from .pages import Block, Picture, Section, Table, cell
 from .unfamiliar import unfamiliar_auroc
 
 FloatArray = NDArray[np.float64]
+
+
+def dataset_section(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> Section:
+    """Every data set for itself, and all of them together; ``rows`` has a column ``dataset``."""
+    parts = {"all": rows, **{str(name): part for name, part in rows.groupby("dataset", sort=True)}}
+    table = []
+    for name, part in parts.items():
+        figures = metrics.table_metrics(part, labels, real_label)
+        auc, interval = auc_interval(part["label"] != real_label, part["p_fake"])
+        bounds = {"auc": auc, "auc_low": interval.low, "auc_high": interval.high}
+        table.append({"dataset": name, "n": len(part), **bounds, **{key: figures[key] for key in ("accuracy", "ece")}})
+    shown = pd.DataFrame(
+        {
+            "data set": [row["dataset"] for row in table],
+            "images": [row["n"] for row in table],
+            "AUC (95 %)": [f"{cell(r['auc'])} {span('auc', Interval(r['auc_low'], r['auc_high']))}" for r in table],
+            "accuracy": [row["accuracy"] for row in table],
+            "ECE": [row["ece"] for row in table],
+        }
+    )
+    text = "The test images of every data set for themselves, with DeLong intervals, and all of them together."
+    return Section("datasets", "By data set", [text, Table(shown)], data=table)
 
 
 def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any], prior: float = PRIOR) -> pd.DataFrame:

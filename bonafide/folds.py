@@ -66,17 +66,13 @@ def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> 
     """
     if k < 2:
         raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
-    by_label, by_source = images.groupby("label"), images.groupby(["label", "source"])
-    for label, part in by_label:
+    for label, part in images.groupby("label"):
         _refuse_too_many(k, f"the label {label}", part["group"].nunique())
-    for (_, source), part in by_source:
+    for (_, source), part in images.groupby(["label", "source"]):
         if len(part) >= WORST_MIN_IMAGES:
             _refuse_too_many(k, f"the source {source}", part["group"].nunique())
-    # A source with less than one group a fold cannot be spread; all those of a label are spread together.
-    enough = by_source["group"].transform("nunique") >= k
-    strata = images["label"] + "\0" + images["source"].where(enough, "")
     names = [f"fold{number}" for number in range(1, k + 1)]
-    tested = np.array(assign_splits(list(strata), list(images["group"]), dict.fromkeys(names, 1 / k), seed))
+    tested = np.array(assign_splits(_strata(images, k), list(images["group"]), dict.fromkeys(names, 1 / k), seed))
     return [_fold(images, name, tested == name, validation_size, seed) for name in names]
 
 
@@ -112,22 +108,22 @@ def leave_one_out(
             "keep generators apart as sources of one label, or use --folds",
         )
     sides: dict[bool, list[tuple[str, list[str]]]] = {}
-    for real, kind in ((False, "fake"), (True, "real")):
-        present = set(images.loc[images["is_real"] == real, "source"])
-        sides[real] = [(name, own) for name in sorted(units) if (own := sorted(present & set(units[name])))]
-        if len(sides[real]) < 2:
+    for is_real, kind in ((False, "fake"), (True, "real")):
+        present = set(images.loc[images["is_real"] == is_real, "source"])
+        sides[is_real] = [(name, own) for name in sorted(units) if (own := sorted(present & set(units[name])))]
+        if len(sides[is_real]) < 2:
             plural = what.replace("family", "familie") + "s"
             raise UsageError(
-                f"--leave-one-{what}-out needs two {kind} {plural}, the data has {len(sides[real])}",
+                f"--leave-one-{what}-out needs two {kind} {plural}, the data has {len(sides[is_real])}",
                 "name sources by a folder level below the label, as fake/sdxl/x.jpg, or use --folds",
             )
     fakes, reals = sides[False], sides[True]
     folds = []
-    for number, (name, fake) in enumerate(fakes):
+    for number, (name, own) in enumerate(fakes):
         turns = range(number, max(len(reals), number + 1), len(fakes))
         real = sorted(source for turn in turns for source in reals[turn % len(reals)][1])
-        tested = images["source"].isin(real).where(images["is_real"], images["source"].isin(fake)).to_numpy(bool)
-        folds.append(_fold(images, name, tested, validation_size, seed, {"fake": fake, "real": real}))
+        tested = np.where(images["is_real"], images["source"].isin(real), images["source"].isin(own))
+        folds.append(_fold(images, name, tested, validation_size, seed, {"fake": own, "real": real}))
     return folds
 
 
@@ -184,21 +180,27 @@ def _fold(
     held_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Fold:
     """A fold whose test is the rows ``tested`` (bool); validation is cut from the rest, copies of test images go."""
-    copies = images["group"].isin(set(images["group"][tested])).to_numpy() & ~tested
+    copies = images["group"].isin(images["group"][tested]).to_numpy(bool) & ~tested
     rest = images[~tested & ~copies]
     shares = {"train": 1 - validation_size, "validation": validation_size}
-    strata = rest["label"] + "\0" + rest["source"]
-    split = pd.Series("test", index=images.index, dtype=object)
-    split[rest.index] = assign_splits(list(strata), list(rest["group"]), shares, seed)
+    strata = _strata(rest, 1 / validation_size)
+    split = np.where(copies, "", "test").astype(object)
+    split[~tested & ~copies] = assign_splits(strata, list(rest["group"]), shares, seed)
     table = pd.DataFrame({"path": images["path"], "split": split})[~copies].reset_index(drop=True)
     for part in SPLITS:
-        have = set(images["label"][~copies][(split[~copies] == part).to_numpy()])
+        have = set(images["label"][split == part])
         if missing := sorted(set(images["label"]) - have):
             raise UsageError(
                 f"{name}: its {part} would have no image labelled {', '.join(missing)}",
                 "add images, use fewer folds, or change --validation_size",
             )
     return Fold(name, table, held_out or {}, int(copies.sum()))
+
+
+def _strata(images: pd.DataFrame, least: float) -> list[str]:
+    """What to spread evenly: a label's sources each, those of fewer than ``least`` groups together."""
+    large = images.groupby(["label", "source"])["group"].transform("nunique") >= least
+    return list(images["label"] + "\0" + images["source"].where(large, ""))
 
 
 def folder_names(names: Iterable[str]) -> list[str]:

@@ -85,7 +85,6 @@ def with_hidden_head(model: PreTrainedModel, hidden_size: int, dropout: float = 
     return headed
 
 
-def register() -> None:
-    """Make the Auto classes know this model; calling it again changes nothing."""
-    AutoConfig.register(HiddenHeadConfig.model_type, HiddenHeadConfig, exist_ok=True)
-    AutoModelForImageClassification.register(HiddenHeadConfig, HiddenHeadForImageClassification, exist_ok=True)
+# The Auto classes know this model from now on.
+AutoConfig.register(HiddenHeadConfig.model_type, HiddenHeadConfig, exist_ok=True)
+AutoModelForImageClassification.register(HiddenHeadConfig, HiddenHeadForImageClassification, exist_ok=True)

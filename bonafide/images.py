@@ -24,7 +24,9 @@ from bonafide.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
-STRIP_PIXELS = 4_000_000  # converted at a time
+# The decoders of WebP and of progressive JPEG hold a picture three times; all others' limit is the caller's alone.
+MAX_COSTLY_PIXELS = 40_000_000
+STRIP_PIXELS = 1_000_000  # converted at a time
 
 # HEIC is listed even where its plugin is missing: such a file is then reported with the remedy.
 # fmt: off
@@ -116,15 +118,15 @@ def decode_image(
 
     The bytes decide the format, not ``name``, which serves the messages: a PNG under ``.jpg`` decodes; a PDF
     under ``.jpg`` raises "wrong extension". Also raises ImageError for data that is empty, truncated, not an
-    image, unreadable, or above a limit. Pillow's own bomb guard stays on, so pixels beyond twice
-    ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
+    image, unreadable, or above a limit: two formats have ``MAX_COSTLY_PIXELS``. Pillow's own bomb guard stays on,
+    so pixels beyond twice ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
     """
     with open_image(data, name, max_bytes) as image:
-        width, height = image.size
-        if width * height > max_pixels:
+        limit = min(max_pixels, MAX_COSTLY_PIXELS) if _is_costly(image) else max_pixels
+        if image.width * image.height > limit:
             raise ImageError(
                 "too many pixels",
-                f"{_said(name)}{width} x {height} pixels are more than the limit of {max_pixels:,}",
+                f"{_said(name)}{image.width} x {image.height} pixels are more than the limit of {limit:,}",
             )
         try:
             _load_first_frame(image)
@@ -191,6 +193,10 @@ def open_image(data: bytes, name: str = "", max_bytes: int = MAX_BYTES) -> Image
     if min(image.size) < 1:
         raise ImageError("unreadable", f"{_said(name)}{image.width} x {image.height} pixels hold no image")
     return image
+
+
+def _is_costly(image: Image.Image) -> bool:
+    return image.format == "WEBP" or bool(image.info.get("progressive"))
 
 
 def _load_first_frame(image: Image.Image) -> None:

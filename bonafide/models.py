@@ -24,13 +24,9 @@ from transformers import (
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from bonafide import cnn, head
 from bonafide.cnn import PlainCNNConfig
 from bonafide.errors import UsageError
 from bonafide.head import HiddenHeadForImageClassification
-
-cnn.register()
-head.register()
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {

@@ -119,7 +119,7 @@ def layer_decay_groups(model: PreTrainedModel, rate: float, weight_decay: float,
 
 def one_cycle(optimizer: Optimizer, steps: int, warmup: int, **kwargs: Any) -> LRScheduler:
     """Up to the learning rate during warm-up (30 % of the steps if none is told), then down (Smith & Topin 2018)."""
-    share = warmup / steps if 0 < warmup < steps else 0.3
+    share = min(1.0, max(2, warmup or 0.3 * steps) / steps)  # torch divides by the steps of the way up less one
     rates = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=False, **{"pct_start": share, **kwargs})
 

@@ -16,12 +16,14 @@ has more chances of a false alarm than a portrait; the face's own score is in th
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,10 @@ CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 FACE_MARGIN = 0.15  # what `bonafide prepare` leaves around a face box
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
-# For the sake of memory: a picture of more pixels than LARGE is decoded and resized while no other is, one of more than
-# HUGE is first averaged over blocks, since an image processor makes several copies. A phone's 12 megapixels stay as is.
-LARGE, HUGE = 4_000_000, 16_000_000
+# For the sake of memory: pictures of more pixels than LARGE are decoded and resized at once only as far as all of them
+# have no more than TOGETHER, and one of more than HUGE is first averaged over blocks, since an image processor makes
+# several copies. A phone's 12 megapixels stay as they are.
+LARGE, HUGE, TOGETHER = 4_000_000, 16_000_000, 50_000_000
 
 NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
 
@@ -76,7 +79,7 @@ class PictureReader:
     def __init__(self, processor: Any, facts: Mapping[str, Any], yunet: Path | None = None) -> None:
         self.processor, self.facts, self._yunet = processor, facts, yunet
         self._faces: FaceDetector | None = None
-        self._large, self._loading = threading.Lock(), threading.Lock()
+        self._large, self._loading = _PixelBudget(), threading.Lock()
 
     def read(self, images: Sequence[Picture], faces: bool | None) -> list[Item]:
         """An item for each picture, in order; pictures of one size go through the processor together."""
@@ -90,15 +93,23 @@ class PictureReader:
                 if n_pixels < LARGE:
                     for i, view in enumerate(self._views(data, image, faces, item)):
                         by_size[view.size].append((item, i, view))
-                else:
-                    with self._large:
-                        for i, view in enumerate(self._views(data, image, faces, item)):
-                            self._process([(item, i, view)])
             except ImageError as error:
-                item.error = error
+                item.error = _alone(error)
+                continue
+            if n_pixels >= LARGE:
+                with self._large.spent(n_pixels):
+                    self._read_large(data, image, faces, item)
         for members in by_size.values():
             self._process(members)
         return items
+
+    def _read_large(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> None:
+        """As ``read`` does, of one picture that is gone when this returns."""
+        try:
+            for i, view in enumerate(self._views(data, image, faces, item)):
+                self._process([(item, i, view)])
+        except ImageError as error:
+            item.error = _alone(error)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """RGB picture -> float32 (3, h, w), exactly as the model's image processor makes it."""
@@ -160,6 +171,34 @@ class PictureReader:
             return self._faces
 
 
+class _PixelBudget:
+    """Lets threads in while their pictures have no more than ``TOGETHER`` pixels; a larger one alone."""
+
+    def __init__(self) -> None:
+        self._pixels, self._changed = 0, threading.Condition()
+
+    @contextmanager
+    def spent(self, n_pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + n_pixels <= TOGETHER)
+            self._pixels += n_pixels
+        try:
+            yield
+        finally:
+            if _trim_memory is not None:
+                _trim_memory(0)
+            with self._changed:
+                self._pixels -= n_pixels
+                self._changed.notify_all()
+
+
+_trim_memory: Any
+try:  # glibc keeps freed blocks for itself, those of several large pictures too
+    _trim_memory = ctypes.CDLL(None).malloc_trim
+except (AttributeError, OSError, TypeError):  # another C library
+    _trim_memory = None
+
+
 def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
     """The encoded bytes (or the PIL image) and the number of pixels, from the header alone."""
     if isinstance(image, Image.Image):
@@ -172,6 +211,11 @@ def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
     if facts.jpeg_quality is not None and facts.jpeg_quality < LOW_QUALITY:
         item.warnings.append(COMPRESSED)
     return data, facts.width * facts.height
+
+
+def _alone(error: ImageError) -> ImageError:
+    """The error without its traceback, whose frames hold the broken picture's pixels."""
+    return ImageError(error.reason, str(error))
 
 
 def _reduction(image: Image.Image) -> int:

@@ -204,7 +204,7 @@ def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
         ours = {key: value for key, value in typed.items() if hasattr(recipe, key)}
         theirs = {key: value for key, value in typed.items() if key not in ours}
         stage_recipe = replace(recipe, **ours)
-        if stage_recipe.schedule and "lr_scheduler_type" not in own:
+        if stage_recipe.schedule in SCHEDULES and "lr_scheduler_type" not in own:
             theirs["lr_scheduler_type"] = SCHEDULES[stage_recipe.schedule]
         elif "lr_scheduler_type" in own:
             stage_recipe.schedule = None

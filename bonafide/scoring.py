@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from bonafide.cluster import RayDetector
 from bonafide.detector import Detector, Result
 from bonafide.errors import UsageError
 from bonafide.images import IMAGE_SUFFIXES
@@ -46,7 +47,7 @@ except ImportError:  # not a POSIX system: two runs on one table are not kept ap
 
 TABLE_ROWS = 10_000  # rows of a Parquet row group, and the most that are held at once
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-ENGINES = ("local", "torch", "openvino", "onnx")
+ENGINES = ("local", "torch", "openvino", "onnx", "ray")
 
 Row = dict[str, Any]
 
@@ -85,7 +86,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | Non
 
 def score_files(
     paths: Iterable[str],
-    detector: Detector,
+    detector: Detector | RayDetector,
     out: str | os.PathLike[str],
     *,
     faces: bool | None = None,
@@ -154,7 +155,7 @@ def row_of(path: str, result: Result) -> Row:
     }
 
 
-def print_table(paths: Iterable[str], detector: Detector, *, faces: bool | None = None) -> Summary:
+def print_table(paths: Iterable[str], detector: Detector | RayDetector, *, faces: bool | None = None) -> Summary:
     """Score files and print a line for each, as soon as it is known."""
     verdicts: Counter[str] = Counter()
     with _Inputs(paths) as inputs:
@@ -183,17 +184,18 @@ def run_predict_command(
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
 ) -> int:
-    """``python -m bonafide predict``: 0, or 1 where not one file could be scored. ``engine="local"`` is the
-    detector's "auto". Raises UsageError."""
+    """``python -m bonafide predict``: 0, or 1 where not one file could be scored. ``engine`` is the detector's, where
+    "local" is its "auto", or "ray": its "auto" on a cluster. Raises UsageError."""
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}", "choose " + ", ".join(ENGINES))
     if out is not None:
         _writer(Path(out))  # a wrong suffix is said before the model is loaded
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata and sizes: the file's row says what matters
-    detector = Detector.from_pretrained(
+    make = RayDetector if engine == "ray" else Detector.from_pretrained
+    detector = make(
         model,
         device=device,
-        engine="auto" if engine == "local" else engine,
+        engine="auto" if engine in ("local", "ray") else engine,
         dtype=dtype,
         real_label=real_label,
         yunet=yunet,
@@ -203,6 +205,8 @@ def run_predict_command(
         summary = print_table(inputs, detector, faces=faces)
     else:
         summary = score_files(inputs, detector, out, faces=faces, batch_size=batch_size, model=model)
+        if isinstance(detector, RayDetector) and detector.lost:
+            print(f"{detector.lost} workers were lost; others have scored their files")
         if summary.continued_from:
             print(f"continued behind {summary.continued_from:,} files that were scored before")
     print(summary if out is None else f"{summary}; table: {out}")

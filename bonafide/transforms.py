@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from bonafide.degradations import (
+    colour_jitter,
     common_history,
     erase,
     random_crop,
@@ -114,6 +115,7 @@ class TrainPreset:
     native: float = 0.0  # "crop": chance that the region is cut at the output's own size, so not resized at all
     random_kernels: bool = False  # resize with any kernel, not only the processor's
     flip: bool = True
+    colour: float = 0.0  # brightness, contrast and saturation times 1 ± this
     history: bool = False  # first bring the region to the common JPEG history
     degrade: float = 0.0  # strength of the random chain, 0 to 1
     erase: float = 0.0  # chance that a rectangle is greyed out
@@ -122,6 +124,7 @@ class TrainPreset:
 TRAIN_PRESETS: dict[str, TrainPreset] = {
     "none": TrainPreset(flip=False),
     "flip": TrainPreset(),
+    "colour": TrainPreset(colour=0.2),
     "standard": TrainPreset("resized", area=(0.35, 1.0)),
     "crop": TrainPreset("crop", area=(0.35, 1.0), native=0.5),
     "light": TrainPreset("crop", area=(0.5, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.15),
@@ -135,11 +138,12 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
 class TrainTransform:
     """RGB picture and seed -> float32 (3, H, W) in the processor's output size and units.
 
-    ``none``: the processor alone. ``flip``: mirrored half of the time, then the processor. ``standard``:
-    the usual random resized crop and flip. ``crop``: the aspect ratio is kept, and half of the samples are
-    cut at native resolution, since resizing wipes out the finest traces. ``robust``: a random region at a
-    random scale and kernel, flip, the common JPEG history, and a random chain of resampling, blur, noise,
-    colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as high, and erasing.
+    ``none``: the processor alone. ``flip``: mirrored half of the time, then the processor. ``colour``: the same
+    with other brightness, contrast and saturation. ``standard``: the usual random resized crop and flip. ``crop``: the
+    aspect ratio is kept, and half of the samples are cut at native resolution, since resizing wipes out the finest
+    traces. ``robust``: a random region at a random scale and kernel, flip, the common JPEG history, and a random chain
+    of resampling, blur, noise, colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as
+    high, and erasing.
 
     The chain comes before the resize to the model's size (the file was bad) or after it (the picture was
     made small, then saved), each half of the time.
@@ -161,6 +165,8 @@ class TrainTransform:
         preset, rng = self.preset, np.random.default_rng(seed)
         if preset.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if preset.colour:
+            image = colour_jitter(image, preset.colour, rng)
         if preset.region == "eval":
             return self.evaluate(image)
         image = random_crop(image, *self._region_size(image.width, image.height, rng), rng)

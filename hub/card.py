@@ -63,7 +63,9 @@ def prose(folder: Path, metrics: dict[str, Any], config: dict[str, Any], report:
     counts = "\n".join(
         f"| {row['split']} | {_cell(row['label'])} | {_cell(row['source'])} | {row['n']:,} |" for row in facts["counts"]
     )
-    needs = "" if config["model_type"] != "bonafide_plain_cnn" else "import bonafide  # registers the architecture\n"
+    needs = (
+        "" if not config["model_type"].startswith("bonafide_") else "import bonafide  # registers the architecture\n"
+    )
     audit = (facts.get("audit") or {}).get("verdict", "not done")
     return f"""# {folder.name}
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bonafide.images import MAX_BYTES
+from bonafide.images import IMAGE_SUFFIXES, MAX_BYTES
 from bonafide.web.limits import Limits
 
 CHUNK = 1 << 20
@@ -36,6 +36,12 @@ class Entry:
 
 class ArchiveError(ValueError):
     """The archive as a whole is refused; the message is for the visitor."""
+
+
+def known_suffix(name: str) -> str:
+    """The ending of a name where it is that of an image, else nothing: all that is kept of a stranger's file name."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in IMAGE_SUFFIXES else ""
 
 
 def is_zip(path: Path) -> bool:
@@ -60,12 +66,14 @@ def unpack(path: Path, folder: Path, limits: Limits, name: str = "") -> Iterator
     with archive:
         members = [member for member in archive.infolist() if not (member.is_dir() or _is_hidden(member.filename))]
         if len(members) > limits.files:
-            raise ArchiveError(f"{name or 'The archive'} holds {len(members):,} files; at most {limits.files:,} go at once.")
+            raise ArchiveError(
+                f"{name or 'The archive'} holds {len(members):,} files; at most {limits.files:,} go at once."
+            )
         if sum(member.file_size for member in members) > limits.unpacked_bytes:
             raise ArchiveError(_too_large(name, limits))
         left = limits.unpacked_bytes
         for number, member in enumerate(members):
-            entry = _unpack_one(archive, member, folder / f"{number:06d}", left)
+            entry = _unpack_one(archive, member, folder / f"{number:06d}{known_suffix(member.filename)}", left)
             left -= entry.path.stat().st_size if entry.path else 0
             if left <= 0:
                 raise ArchiveError(_too_large(name, limits))

@@ -52,7 +52,7 @@ class KnownScores:
 
     @classmethod
     def of_run(cls, folder: Path, real_label: str) -> KnownScores | None:
-        """From a run's ``report/predictions.parquet``; None where that has no split with enough real and fake images."""
+        """From a run's ``report/predictions.parquet``; None where no split has enough real and fake images."""
         file = folder / "report" / "predictions.parquet"
         if not file.is_file():
             return None
@@ -93,13 +93,16 @@ def remarks(meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] =
 
     if meaning is None:
         if calibrated:
-            return ["This model is calibrated, but came without the images that would show what a score like this meant."]
+            return [
+                "This model is calibrated, but came without the images that would show what a score like this meant."
+            ]
         return ["This model is not calibrated: the number ranks pictures and is not the chance that one is fake."]
     lines = [
         f"Of the {meaning.n} {meaning.split} images that scored like this ({score(meaning.nearest)} to "
         f"{score(meaning.farthest)}), {percent(meaning.share)} were fake (95 % interval {percent(meaning.low)} to "
         f"{percent(meaning.high)}), where {percent(meaning.base_rate)} of all were.",
-        f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean about {percent(meaning.if_rare)}.",
+        f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
+        f"about {percent(meaning.if_rare)}.",
     ]
     if REASON in warnings:
         lines.append("This holds for pictures like those the model was trained on. This one is not.")

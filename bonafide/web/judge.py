@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from bonafide.provenance import Provenance, read_provenance
 from bonafide.web.batcher import Batcher
 from bonafide.web.evidence import KnownScores, Meaning, remarks
 from bonafide.web.limits import Limits
-from bonafide.web.schema import FaceAnswer, HeatMapAnswer, ModelAnswer, Prediction
+from bonafide.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonafide.web.uploads import Upload
 
 SHOWN = 1024  # pixels, the longer side of pictures on the page
@@ -59,20 +59,18 @@ class Judge:
         self.weights = _weights_fingerprint(self.folder)
         # The first run of a network costs several times the others: not the first visitor's time.
         self.detector([Image.new("RGB", (64, 64), "grey")])
-        self._batcher: Batcher[bytes, Result] = Batcher(
+        self._batcher: Batcher[Path | bytes, Result] = Batcher(
             self.detector.__call__, largest=limits.together, waiting=limits.waiting
         )
 
     def check(self, upload: Upload) -> Result:
         """The result of one picture; requests of the same moment share a batch. Raises Busy."""
-        try:
-            return self._batcher(upload.read())
-        except ImageError as error:
-            return self.failure(error.reason, str(error))
+        source = upload.path or upload.data
+        return _without_path(self._batcher(source), source)
 
-    def stream(self, files: Iterable[Path]) -> Iterator[Result]:
+    def stream(self, files: Sequence[Path]) -> Iterator[Result]:
         """A result for each file, in order, as they come."""
-        return self.detector.stream(files)
+        return map(_without_path, self.detector.stream(files), files)
 
     def failure(self, status: str, error: str) -> Result:
         """The result of what is no picture."""
@@ -103,28 +101,25 @@ class Judge:
 
     def prediction(self, name: str, result: Result) -> Prediction:
         """A result as the API gives it."""
-        faces = [FaceAnswer(box=list(face.box), p_fake=face.p_fake, verdict=face.verdict) for face in result.faces]
-        return Prediction(
-            name=name,
-            status=result.status,
-            error=result.error,
-            verdict=result.verdict,
-            p_fake=None if result.error else result.p_fake,
-            labels=result.labels,
-            band=list(result.band) if result.band else None,
-            faces=faces,
-            warnings=list(result.warnings),
-            meaning=" ".join(self.remarks(result)),
+        return Prediction.model_validate(
+            {
+                "name": name,
+                "status": result.status,
+                "error": result.error,
+                "verdict": result.verdict,
+                "p_fake": None if result.error else result.p_fake,
+                "labels": result.labels,
+                "band": result.band and list(result.band),
+                "faces": [{"box": list(f.box), "p_fake": f.p_fake, "verdict": f.verdict} for f in result.faces],
+                "warnings": list(result.warnings),
+                "meaning": " ".join(self.remarks(result)),
+            }
         )
 
     def heat_answer(self, name: str, heat: HeatMap) -> HeatMapAnswer:
         """A heat map's words as the API gives them."""
-        return HeatMapAnswer(
-            target=heat.target,
-            method=heat.method,
-            trust=heat.trust or "",
-            prediction=self.prediction(name, heat.result),
-        )
+        words = {"target": heat.target, "method": heat.method, "trust": heat.trust or ""}
+        return HeatMapAnswer.model_validate(words | {"prediction": self.prediction(name, heat.result)})
 
     def answer(self) -> ModelAnswer:
         """The model as the API describes it."""
@@ -159,6 +154,13 @@ def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
         return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
 
     return replace(found, picture=picture, region=scaled(found.region), face=scaled(found.face) if found.face else None)
+
+
+def _without_path(result: Result, source: Path | bytes) -> Result:
+    """The same, without the place where we keep the file: that is no one's business."""
+    if result.error and isinstance(source, Path):
+        return replace(result, error=result.error.replace(f"{source}: ", ""))
+    return result
 
 
 def _weights_fingerprint(folder: Path) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import BaseModel, Field
 
+from bonafide.web.uploads import Quiet
+
 VerdictName = Literal["real", "fake", "uncertain", "error"]
 
 
@@ -29,7 +31,9 @@ class Prediction(BaseModel):
     labels: dict[str, float] = Field(description="probability of each label")
     band: list[float] | None = Field(description="p_fake up to the first is real, from the second on fake")
     faces: list[FaceAnswer] = Field(description="the largest first; empty where the whole picture was scored")
-    warnings: list[str] = Field(description="no face found, very small, heavily compressed, unlike the training data, ...")
+    warnings: list[str] = Field(
+        description="no face found, very small, heavily compressed, unlike the training data, ..."
+    )
     meaning: str = Field(description="how many validation images with such a score were fake, and at which base rate")
 
 
@@ -58,7 +62,7 @@ class ModelAnswer(BaseModel):
     conclusion: str = Field(description="what the figures say, in words")
 
 
-class Answer(gr.JSON):
+class Answer(gr.JSON, metaclass=Quiet):
     """A JSON output whose schema is that of a model above."""
 
     is_template = True

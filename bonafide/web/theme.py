@@ -63,6 +63,11 @@ class Calm(Base):
             color_accent="#0f766e",
             link_text_color="#0f6b64",
             link_text_color_dark="#5eead4",
+            checkbox_background_color_dark="#12181b",
+            table_even_background_fill="#ffffff",
+            table_even_background_fill_dark="#171d21",
+            table_odd_background_fill="#f5f7f8",
+            table_odd_background_fill_dark="#12181b",
             input_background_fill="#ffffff",
             input_background_fill_dark="#12181b",
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from abc import ABCMeta
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 from gradio.utils import get_upload_folder
 
 from bonafide.images import MAX_BYTES, ImageError, read_bytes
@@ -17,7 +19,7 @@ from bonafide.images import MAX_BYTES, ImageError, read_bytes
 
 @dataclass(frozen=True)
 class Upload:
-    """A file as it came: ``name`` is untrusted text, ``path`` lies in the upload folder; ``data`` where it came inline."""
+    """A file as it came: ``name`` is untrusted, ``path`` lies in the upload folder; ``data`` where it came inline."""
 
     name: str
     path: Path | None = None
@@ -32,7 +34,15 @@ class Upload:
         return self.data
 
 
-class PictureInput(gr.Image):
+class Quiet(ComponentMeta):
+    """Gradio writes a ``.pyi`` file beside the source of every component class; not beside ours."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
+        """The class alone."""
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class PictureInput(gr.Image, metaclass=Quiet):
     """Gradio's image input; its value is an :class:`Upload` or None."""
 
     is_template = True  # it is shown by the browser code of the class above
@@ -42,7 +52,7 @@ class PictureInput(gr.Image):
         return None if payload is None else _upload(payload)
 
 
-class FilesInput(gr.File):
+class FilesInput(gr.File, metaclass=Quiet):
     """Gradio's input of several files; its value is a list of :class:`Upload`."""
 
     is_template = True

@@ -1,0 +1,111 @@
+"""The endpoints for programs, and the tools of the MCP server: predict, predict_batch, explain, model_info."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import gradio as gr
+
+from bonafide.images import ImageError
+from bonafide.web.batcher import Busy
+from bonafide.web.schema import Answer, HeatMapAnswer, ModelAnswer, Prediction
+from bonafide.web.service import NotReady, Service
+from bonafide.web.uploads import FilesInput, PictureInput, Upload
+
+BUSY = "Too many requests are waiting. Try again in a minute."
+
+
+def build_api(service: Service) -> None:
+    """Add the endpoints; none of their components is shown."""
+    limits = service.limits
+
+    def predict(image: Upload | None) -> dict[str, Any]:
+        """Is a picture of a face a photograph, or AI-generated? One verdict with its calibrated score.
+
+        Args:
+            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF.
+        """
+        if image is None:
+            raise _refusal("Send a picture.")
+        return _predicted(service, image)
+
+    def predict_batch(images: list[Upload]) -> list[dict[str, Any]]:
+        """The same for many pictures: one answer each, in order. One that cannot be read has a status and an error.
+
+        Args:
+            images: pictures, as for predict.
+        """
+        if len(images) > limits.files:
+            raise _refusal(f"These are more than {limits.files:,} files. Send them in parts.")
+        judge = _judge(service)
+        results = judge.stream([upload.path for upload in images if upload.path])
+        return [
+            judge.prediction(upload.name, result).model_dump() for upload, result in zip(images, results, strict=True)
+        ]
+
+    def explain(image: Upload | None) -> tuple[dict[str, Any], Any]:
+        """Which parts of the picture speak for the verdict: the picture with its heat map, and how far to trust it.
+
+        Args:
+            image: a picture, as for predict.
+        """
+        if image is None:
+            raise _refusal("Send a picture.")
+        judge = _judge(service)
+        try:
+            heat = judge.heat_map(image.read(), test=True)
+        except ImageError as error:
+            raise _refusal(str(error)) from error
+        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay
+
+    def model_info() -> dict[str, Any]:
+        """Which model answers here: labels, uncertain band, test figures with intervals, fingerprints, version."""
+        situation = service.situation
+        if situation.status == "ready":
+            return _judge(service).answer().model_dump()
+        empty = ModelAnswer(
+            status=situation.status, message=situation.message, name="", version=version("bonafide"), weights="",
+            data_fingerprint="", labels=[], real_label="", band=None, figures={}, conclusion="",
+        )  # fmt: skip
+        return empty.model_dump()
+
+    with gr.Group(visible=False):
+        image, images = PictureInput(label="image"), FilesInput(label="images", file_count="multiple")
+        prediction, predictions = (
+            Answer(Prediction, label="prediction"),
+            Answer(Prediction, many=True, label="predictions"),
+        )
+        heat, overlay = Answer(HeatMapAnswer, label="explanation"), gr.Image(label="overlay", type="pil", format="png")
+        info = Answer(ModelAnswer, label="model")
+        together: dict[str, Any] = {"concurrency_limit": limits.together, "concurrency_id": "check"}
+        for number, (function, inputs, outputs, options) in enumerate(
+            (
+                (predict, [image], [prediction], together),
+                (predict_batch, [images], [predictions], {"concurrency_limit": 2}),
+                (explain, [image], [heat, overlay], {"concurrency_limit": 2}),
+                (model_info, [], [info], {"concurrency_limit": limits.together}),
+            )
+        ):
+            button = gr.Button(f"api {number}")
+            button.click(function, inputs, outputs, api_name=function.__name__, show_progress="hidden", **options)
+
+
+def _predicted(service: Service, upload: Upload) -> dict[str, Any]:
+    judge = _judge(service)
+    try:
+        result = judge.check(upload)
+    except Busy as error:
+        raise _refusal(BUSY) from error
+    return judge.prediction(upload.name, result).model_dump()
+
+
+def _judge(service: Service) -> Any:
+    try:
+        return service.judge()
+    except NotReady as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(message: str) -> gr.Error:
+    return gr.Error(message, print_exception=False)
