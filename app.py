@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -42,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     login = check_options(options)
     models = options.model or [model for model in [default_model(ROOT)] if model]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
     with tempfile.TemporaryDirectory(prefix="bonafide-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         from bonafide.web.page import build_page, launch_options
         from bonafide.web.service import Service

@@ -25,6 +25,15 @@ RealLabel = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFIDE_YUNET, the Hub, or the Haar cascade.")]
 
 Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id of any image classifier.")]
+Data = Annotated[str, typer.Option(help=DATA_HELP)]
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders, globs, or `-` for a list on standard input.")]
+Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
+Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
+FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]
+FakeLabel = Annotated[str | None, typer.Option(help="The label of a model that means fake.")]
+MaxImages = Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")]
 
 
 @app.command()
@@ -83,19 +92,19 @@ def prepare(
 @app.command()
 def evaluate(
     model: Model,
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
     split: Annotated[
         str, typer.Option(help="A split's name, `all`, or `auto`: what the model was not trained on.")
     ] = "auto",
     robustness: Annotated[bool, typer.Option(help="Score again under every degradation.")] = True,
-    quick: Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")] = False,
-    max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
+    quick: Quick = False,
+    max_images: MaxImages = None,
     prior: Annotated[float, typer.Option(min=0, max=1, help="Base rate: the share of fakes among all images.")] = 0.5,
     real_label: RealLabel = None,
-    fake_label: Annotated[str | None, typer.Option(help="The model's label that means fake.")] = None,
+    fake_label: FakeLabel = None,
     faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
+    threads: Threads = None,
     yunet: Weights = None,
 ) -> None:
     """Figures with intervals, by source, under degradation, with calibration and the worst errors: one report.
@@ -121,10 +130,12 @@ def evaluate(
     )
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True})
 def crossval(
-    context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A recipe; any flag of train_hf.py may follow, as --data DATA.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe.")],
+    flags: Annotated[
+        list[str] | None, typer.Argument(help="Flags of train_hf.py, as --data DATA --num_train_epochs 3.")
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Deal the images to so many folds; 5 if nothing is asked for.")
     ] = None,
@@ -150,7 +161,7 @@ def crossval(
     from bonafide.crossval import run_crossval_command
 
     run_crossval_command(
-        [recipe, *context.args],
+        [recipe, *(flags or [])],
         folds=folds,
         by_source=leave_one_source_out,
         by_family=leave_one_family_out,
@@ -163,17 +174,17 @@ def crossval(
 @app.command()
 def compare(
     models: Annotated[list[str], typer.Argument(help="Two models or more.")],
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the comparison.")],
     split: Annotated[
         str, typer.Option(help="A split's name, `all`, or `auto`: what no model was trained on.")
     ] = "auto",
     robustness: Annotated[bool, typer.Option(help="Compare under every degradation too.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")] = False,
-    max_images: Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")] = None,
+    quick: Quick = False,
+    max_images: MaxImages = None,
     real_label: RealLabel = None,
-    fake_label: Annotated[str | None, typer.Option(help="The models' label that means fake.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")] = None,
+    fake_label: FakeLabel = None,
+    threads: Threads = None,
 ) -> None:
     """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
     from bonafide.comparison import run_compare_command
@@ -194,15 +205,18 @@ def compare(
 
 @app.command()
 def predict(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or `-` for a list on standard input.")],
+    paths: Inputs,
     model: Model,
     out: Annotated[
         str | None, typer.Option(help="Table: .csv, .jsonl or .parquet; without it, on the terminal.")
     ] = None,
-    faces: Annotated[bool | None, typer.Option(help="Score each face; by default as the model's facts say.")] = None,
-    engine: Annotated[str, typer.Option(help="What runs the network: local, torch, openvino or onnx.")] = "local",
-    device: Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
+    faces: FaceRule = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="What runs the network: local, torch, openvino, onnx; or ray, a cluster (RAY_ADDRESS)."),
+    ] = "local",
+    device: Device = None,
+    dtype: Precision = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
     real_label: RealLabel = None,
     yunet: Weights = None,
@@ -230,15 +244,30 @@ def predict(
 
 
 @app.command()
+def provenance(
+    paths: Inputs,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line instead.")] = False,
+) -> None:
+    """Show what picture files say of themselves: camera, generator, editing, content credentials (C2PA).
+
+    Evidence to weigh beside a score, and no part of one: metadata is lost at any upload and forged in a minute.
+    """
+    from bonafide.provenance import run_provenance_command
+
+    raise typer.Exit(run_provenance_command(paths, as_json))
+
+
+@app.command()
 def explain(
     path: Annotated[str, typer.Argument(help="A picture.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="The overlay to write.")] = Path("heat.png"),
     method: Annotated[str, typer.Option(help="auto, gradcam or occlusion.")] = "auto",
     test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion against random and centre.")] = True,
-    faces: Annotated[
-        bool | None, typer.Option(help="Look at the main face; by default as the model's facts say.")
-    ] = None,
+    faces: FaceRule = None,
+    engine: Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")] = "auto",
+    device: Device = None,
+    dtype: Precision = None,
     real_label: RealLabel = None,
     yunet: Weights = None,
 ) -> None:
@@ -246,7 +275,19 @@ def explain(
     from bonafide.explain import run_explain_command
 
     raise typer.Exit(
-        run_explain_command(path, model, out, faces=faces, method=method, test=test, real_label=real_label, yunet=yunet)
+        run_explain_command(
+            path,
+            model,
+            out,
+            faces=faces,
+            method=method,
+            test=test,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            real_label=real_label,
+            yunet=yunet,
+        )
     )
 
 
@@ -259,12 +300,15 @@ def export(
         bool, typer.Option("--int8", help="8-bit weights and activations, checked by AUC and verdicts.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="Pictures to calibrate and check with. " + DATA_HELP)] = None,
+    check_images: Annotated[int, typer.Option(min=20, help="Pictures to check with.")] = 200,
     real_label: RealLabel = None,
 ) -> None:
     """Write the same detector for OpenVINO or ONNX Runtime; refuses where its scores would differ."""
     from bonafide.export import run_export_command
 
-    raise typer.Exit(run_export_command(model, format, out, int8=int8, data=data, real_label=real_label))
+    raise typer.Exit(
+        run_export_command(model, format, out, int8=int8, data=data, real_label=real_label, n_check=check_images)
+    )
 
 
 @app.command()

@@ -26,7 +26,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -243,13 +244,11 @@ def run_jobs(queue: Sequence[Job], side_by_side: int, environment: Mapping[str, 
     Raises:
         UsageError: a fold failed, with the last lines of its log and its exit code; or it runs already.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` below ends the folds
     waiting = [job for job in queue if not job.run.is_finished]
     running: list[Job] = []
     failed: Job | None = None
     done = len(queue) - len(waiting)
-    with tqdm(total=len(queue), initial=done, desc="folds", unit="fold", disable=None) as bar:
+    with _ended_with_us(), tqdm(total=len(queue), initial=done, desc="folds", unit="fold", disable=None) as bar:
         try:
             while running or (waiting and not failed):
                 while waiting and not failed and len(running) < side_by_side:
@@ -278,6 +277,19 @@ def run_jobs(queue: Sequence[Job], side_by_side: int, environment: Mapping[str, 
             f"all of it is in {failed.folder / 'log.txt'}; once that is mended, the same command does what is left",
             exit_code=code if code > 0 else 1,
         )
+
+
+@contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """Let SIGTERM end this process as ctrl-C does: after it has ended what it started."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(job: Job, environment: Mapping[str, str]) -> Job:

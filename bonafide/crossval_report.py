@@ -245,16 +245,17 @@ def shown_table(
 ) -> pd.DataFrame:
     """The folds for a reader, then mean ± sd over them, then all images together; ``wide`` with every figure."""
     names = [name for name in NAMES if wide or name == "auc"]
+    held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
     rows = []
     for _, fold in folds.iterrows():
         row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
+        row |= {"fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}
         row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
         rows.append(row | {NAMES[name]: _figure(name, fold) for name in names})
-    mean = {"fold": "mean ± sd", "real": "", "fake": ""}
-    rows.append(mean | {NAMES[name]: _mean_and_sd(name, summary[name]) for name in names})
+    rows.append({"fold": "mean ± sd"} | {NAMES[name]: _mean_and_sd(name, summary[name]) for name in names})
     last = {"fold": "all together", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
     rows.append(last | {NAMES[name]: _figure(name, together) for name in names})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("")
 
 
 def pictures(

@@ -212,6 +212,7 @@ def run_explain_command(
     test: bool = True,
     engine: str = "auto",
     device: str | None = None,
+    dtype: str | None = None,
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
 ) -> int:
@@ -223,7 +224,9 @@ def run_explain_command(
         image = load_image(path)
     except ImageError as error:
         raise UsageError(str(error), "give a picture of a face") from error
-    detector = Detector.from_pretrained(model, device=device, engine=engine, real_label=real_label, yunet=yunet)
+    detector = Detector.from_pretrained(
+        model, device=device, engine=engine, dtype=dtype, real_label=real_label, yunet=yunet
+    )
     explanation = explain(detector, image, faces=faces, method=method, test=test)
     result = explanation.result
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -37,9 +37,8 @@ class Fold:
 
     @property
     def title(self) -> str:
-        """What a person calls it: its name, or the sources that it holds out."""
-        sides = [", ".join(self.held_out[side]) for side in ("fake", "real") if self.held_out.get(side)]
-        return " / ".join(sides) or self.name
+        """What a person calls it: its name, with the real sources that it holds out."""
+        return " / ".join([self.name, *([", ".join(self.held_out["real"])] if self.held_out else [])])
 
 
 def image_table(listing: Listing, groups: Mapping[str, str] | None = None) -> pd.DataFrame:

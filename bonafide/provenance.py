@@ -12,13 +12,16 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
-from bonafide.images import ImageError, open_image
+from bonafide.errors import UsageError
+from bonafide.images import ImageError, open_image, read_bytes
+from bonafide.inputs import as_utf8, find_inputs, printable
 
 MAX_TEXT = 300  # characters of any text from the file
 MAX_PARSED = 200_000  # characters of a text field that are looked at
@@ -74,6 +77,42 @@ def read_provenance(data: bytes) -> Provenance:
     found += _credentials(data, mime)
     unique = dict.fromkeys(found)
     return Provenance(tuple(unique))
+
+
+def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
+    """``python -m bonafide provenance``: a panel a file, or a JSON object a line with ``path``, ``status``, ``error``,
+    ``evidence`` and ``note``. 0, or 1 where not one file could be read. Raises UsageError where nothing is named."""
+    warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
+    n_files = n_read = 0
+    for path in find_inputs(paths):
+        n_files += 1
+        found, status, error = Provenance(()), "ok", None
+        try:
+            found = read_provenance(read_bytes(path))
+            n_read += 1
+        except ImageError as caught:
+            status, error = caught.reason, str(caught)
+        if as_json:
+            facts = {"path": as_utf8(path), "status": status, "error": error and as_utf8(error)}
+            print(json.dumps(facts | asdict(found)))
+        else:
+            print("\n".join(_panel(path, found, error)))
+    if not n_files:
+        raise UsageError("there is no image to look at", "name files, folders with images, patterns, or - for stdin")
+    if not as_json:
+        print(NOTE)
+    return 0 if n_read else 1
+
+
+def _panel(path: str, found: Provenance, error: str | None) -> list[str]:
+    """A file's evidence in columns, for a terminal."""
+    if error is not None:
+        return [printable(path), f"  not readable: {printable(error)}", ""]
+    if not found.evidence:
+        return [printable(path), "  says nothing about where it comes from", ""]
+    says, source = (max(len(getattr(item, name)) for item in found.evidence) for name in ("says", "source"))
+    lines = [f"  {item.says:<{says}}  {item.source:<{source}}  {item.text}" for item in found.evidence]
+    return [printable(path), *lines, ""]
 
 
 # --- EXIF ---------------------------------------------------------------------------------------------------------
@@ -274,4 +313,4 @@ def _clean(text: str) -> str:
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
 
 
-__all__ = ["NOTE", "Evidence", "ImageError", "Provenance", "read_provenance"]
+__all__ = ["NOTE", "Evidence", "ImageError", "Provenance", "read_provenance", "run_provenance_command"]

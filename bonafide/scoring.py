@@ -15,11 +15,9 @@ UTF-8 are written as ``\\xNN``.
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import math
 import os
-import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -28,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +35,7 @@ from tqdm.auto import tqdm
 from bonafide.cluster import RayDetector
 from bonafide.detector import Detector, Result
 from bonafide.errors import UsageError
-from bonafide.images import IMAGE_SUFFIXES
+from bonafide.inputs import as_utf8, find_inputs, printable
 from bonafide.metrics import probability_columns
 
 try:
@@ -63,25 +61,6 @@ class Summary:
         n = sum(self.verdicts.values())
         parts = ", ".join(f"{self.verdicts[name]:,} {name}" for name in ("real", "fake", "uncertain"))
         return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable"
-
-
-def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None) -> Iterator[str]:
-    """The files meant by the arguments of a command, in their order.
-
-    A folder gives the images below it by their suffix (sorted, hidden ones left out), ``-`` the lines of ``stdin``, a
-    pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists or not.
-    """
-    for argument in (os.fspath(argument) for argument in arguments):
-        if argument == "-":
-            for line in stdin or sys.stdin:
-                if name := line.rstrip("\r\n"):
-                    yield name
-        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-            yield from _images_below(argument)
-        elif glob.has_magic(argument) and not os.path.lexists(argument):
-            yield from sorted(glob.iglob(argument, recursive=True)) or [argument]  # noqa: PTH207 - Path.glob has no absolute patterns
-        else:
-            yield argument
 
 
 def score_files(
@@ -163,8 +142,8 @@ def print_table(paths: Iterable[str], detector: Detector | RayDetector, *, faces
         for path, result in zip(inputs.read(), detector.stream(inputs.read(), faces=faces), strict=True):
             verdicts[result.verdict] += 1
             score = "" if result.error else f"{result.p_fake:.4f}"
-            notes = _printable(result.error or "; ".join(result.warnings))
-            print(f"{result.verdict:<10} {score:>8}  {_printable(path)}" + f"  ({notes})" * bool(notes))
+            notes = printable(result.error or "; ".join(result.warnings))
+            print(f"{result.verdict:<10} {score:>8}  {printable(path)}" + f"  ({notes})" * bool(notes))
             for face in result.faces if len(result.faces) > 1 else ():
                 box = ", ".join(f"{v:.0f}" for v in face.box)
                 print(f"  {face.verdict:<8} {face.p_fake:>8.4f}  face at {box}")
@@ -331,9 +310,9 @@ def _flat(row: Row, labels: Sequence[str]) -> dict[str, Any]:
     """A row with a column a label, names as UTF-8 and faces as JSON."""
     scores = row["scores"] or [None] * len(labels)
     return {
-        "path": _utf8(row["path"]),
+        "path": as_utf8(row["path"]),
         "status": row["status"],
-        "error": _utf8(row["error"] or ""),
+        "error": as_utf8(row["error"] or ""),
         "verdict": row["verdict"],
         "p_fake": row["p_fake"],
         **{name: score for name, score in zip(probability_columns(labels), scores, strict=True) if name != "p_fake"},
@@ -367,22 +346,3 @@ def _write_parquet(path: Path, rows: Iterator[Row], labels: Sequence[str]) -> No
 
 def _safe_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-
-def _utf8(text: str) -> str:
-    """A file name with bytes that are no UTF-8 (surrogates in Python) as text that any program can read."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _printable(text: str) -> str:
-    """For a terminal: without the control characters that could move its cursor or change its title."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in _utf8(text))
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(root, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                yield str(path)

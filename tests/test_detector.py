@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
+from bonafide import pictures
 from bonafide.detector import COMPRESSED, NO_FACE, NOT_CALIBRATED, SMALL, UNFAMILIAR, Detector
 from bonafide.errors import UsageError
 from bonafide.faces import Face
@@ -130,6 +133,36 @@ def test_bad_pictures_among_many_have_results_of_their_own_in_order(detector: De
     assert all(r.verdict == "error" and r.error and np.isnan(r.p_fake) and not r.labels for r in results[1:-1])
     with pytest.raises(ImageError):
         detector(b"not an image at all")
+
+
+def test_an_error_does_not_keep_the_broken_picture(detector: Detector) -> None:
+    """A traceback's frames would hold a quarter of a gigabyte until the batch is done, small and large alike."""
+    for side in (50, 2100):
+        data = encoded(picture(size=(side, side)), format="PNG")
+        error = detector.reader.read([data[: len(data) // 2]], faces=False)[0].error
+        assert error is not None
+        assert error.reason == "truncated"
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they have at most ``TOGETHER`` pixels; one of more is alone; a failure gives its place back."""
+    monkeypatch.setattr(pictures, "TOGETHER", 10)
+    budget, held, most = pictures._PixelBudget(), [0], []
+
+    def work(n: int) -> None:
+        with contextlib.suppress(KeyError), budget.spent(n):
+            held[0] += n
+            time.sleep(0.005)
+            most.append((held[0], n))
+            held[0] -= n
+            raise KeyError
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [4, 4, 4, 25, 4, 6, 25, 3, 3, 3, 4]))
+    assert len(most) == 11
+    assert all(together <= 10 or together == n == 25 for together, n in most)
+    assert any(together > n for together, n in most)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 1), (1, 30), (2, 60)])

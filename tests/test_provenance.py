@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import c2pa
@@ -17,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
 
+from bonafide.errors import UsageError
 from bonafide.images import ImageError
-from bonafide.provenance import MAX_TEXT, NOTE, read_provenance
+from bonafide.provenance import MAX_TEXT, NOTE, read_provenance, run_provenance_command
 
 A1111 = "portrait of a woman\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1"
 WIDE = [b"UNICODE\0" + A1111.encode(code) for code in ("utf-16-be", "utf-16-le")]
@@ -192,3 +194,28 @@ def test_content_credentials_are_read_and_their_signature_is_checked() -> None:
     (item,) = read_provenance(changed).evidence
     assert not item.verified
     assert "NOT VALID" in item.text
+
+
+def test_the_command_shows_a_panel_or_json_and_goes_on_after_a_bad_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a\x1b.png").write_bytes(png(parameters=A1111))
+    (tmp_path / "b.jpg").write_bytes(encode())
+    (tmp_path / "c.jpg").write_text("no picture at all")
+    assert run_provenance_command([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    lines = shown.splitlines()
+    assert lines[1].startswith("  generated  PNG text `parameters`  Stable Diffusion parameters")
+    assert lines[4] == "  says nothing about where it comes from"
+    assert lines[7].startswith("  not readable")
+    assert lines[-1] == NOTE
+    assert run_provenance_command([str(tmp_path), str(tmp_path / "none.jpg")], as_json=True) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "ok", "wrong extension", "missing"]
+    assert rows[0]["evidence"][0]["says"] == "generated"
+    assert all(row["note"] == NOTE for row in rows)
+    assert run_provenance_command([str(tmp_path / "c.jpg")]) == 1
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no image"):
+        run_provenance_command([str(tmp_path / "empty")])

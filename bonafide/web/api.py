@@ -72,10 +72,8 @@ def build_api(service: Service) -> None:
 
     with gr.Group(visible=False):
         image, images = PictureInput(label="image"), FilesInput(label="images", file_count="multiple")
-        prediction, predictions = (
-            Answer(Prediction, label="prediction"),
-            Answer(Prediction, many=True, label="predictions"),
-        )
+        prediction = Answer(Prediction, label="prediction")
+        predictions = Answer(Prediction, many=True, label="predictions")
         heat, overlay = Answer(HeatMapAnswer, label="explanation"), gr.Image(label="overlay", type="pil", format="png")
         info = Answer(ModelAnswer, label="model")
         together: dict[str, Any] = {"concurrency_limit": limits.together, "concurrency_id": "check"}

@@ -22,7 +22,7 @@ class Batcher(Generic[Item, Outcome]):
     Nothing waits for others to come: a batch is what has gathered while the one before it was run.
 
     Args:
-        run: items -> their outcomes, in order. What it raises is raised to everyone in that batch.
+        run: items -> their outcomes, in order. Where it raises, it is asked again for each item alone.
         largest: items of one batch.
         waiting: items that may wait; the next one raises :class:`Busy`.
     """
@@ -49,12 +49,18 @@ class Batcher(Generic[Item, Outcome]):
                     batch.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-            try:
-                outcomes = self._run([item for item, _ in batch])
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
-                    future.set_result(outcome)
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+            self._finish(batch)
             del batch  # or the last pictures stay in memory until the next ones come
+
+    def _finish(self, batch: list[tuple[Item, Future[Outcome]]]) -> None:
+        try:
+            outcomes = self._run([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:  # one of them is to blame: the others shall not pay
+                for pair in batch:
+                    self._finish([pair])
+            return
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            future.set_result(outcome)

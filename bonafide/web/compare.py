@@ -33,7 +33,11 @@ def build_compare(service: Service) -> None:
                 card = panel(notice("empty", f"Model {number}", lines), elem_id=f"compare-verdict-{number}")
                 columns += [
                     card,
-                    gr.Label(label=f"Label confidences of model {number}", elem_id=f"compare-labels-{number}"),
+                    gr.Label(
+                        label=f"Label confidences of model {number}",
+                        show_heading=False,
+                        elem_id=f"compare-labels-{number}",
+                    ),
                 ]
 
     def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:

@@ -64,8 +64,8 @@ class Job:
 class Jobs:
     """The job of each visitor (by Gradio's session), one at a time; old ones are dropped, and all at exit."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, folder: Path) -> None:
+        self.limits, self.folder = limits, folder
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._sweep, name="old jobs", daemon=True).start()
@@ -73,7 +73,7 @@ class Jobs:
     def new(self, session: str) -> Job:
         """Begin anew: what the visitor had before is deleted."""
         self.drop(session)
-        job = Job(tempfile.TemporaryDirectory(prefix="bonafide-job-"))
+        job = Job(tempfile.TemporaryDirectory(prefix="job-", dir=self.folder))
         with self._lock:
             self._jobs[session] = job
         return job

@@ -17,6 +17,7 @@ from bonafide.detector import Detector, Result
 from bonafide.explain import Explanation, explain
 from bonafide.faces import Box
 from bonafide.images import ImageError, decode_image
+from bonafide.pictures import CROP_SIDE
 from bonafide.provenance import Provenance, read_provenance
 from bonafide.web.batcher import Batcher
 from bonafide.web.evidence import KnownScores, Meaning, remarks
@@ -57,8 +58,9 @@ class Judge:
         self.known = KnownScores.of_run(self.folder, self.detector.real_label)
         self.title = self.folder.resolve().name if self.folder.is_dir() else name
         self.weights = _weights_fingerprint(self.folder)
-        # The first run of a network costs several times the others: not the first visitor's time.
-        self.detector([Image.new("RGB", (64, 64), "grey")])
+        # The first run of a network costs several times the others, and what finds faces is loaded by the first picture
+        # that is large enough: not in the first visitor's time.
+        self.detector([Image.new("RGB", (2 * CROP_SIDE, 2 * CROP_SIDE), "grey")])
         self._batcher: Batcher[Path | bytes, Result] = Batcher(
             self.detector.__call__, largest=limits.together, waiting=limits.waiting
         )

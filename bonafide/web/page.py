@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from bonafide.web.about import about_html, model_card
 from bonafide.web.api import build_api
+from bonafide.web.choice import HOW_TO_MAKE_ONE
 from bonafide.web.compare import build_compare
 from bonafide.web.examples import example_pictures
 from bonafide.web.guards import GuardedBlocks, RequestGuard
@@ -31,9 +32,9 @@ FRAMING = 100_000  # bytes of an upload's body beside the file
 
 
 def build_page(service: Service, folder: Path) -> gr.Blocks:
-    """The interface. ``folder`` takes example pictures; it lives as long as the server."""
+    """The interface. ``folder`` takes example pictures and what is being checked; it lives as long as the server."""
     limits = service.limits
-    jobs = Jobs(limits)
+    jobs = Jobs(limits, folder)
     first = service.models[0] if service.models else None
     with GuardedBlocks(
         title="bonafide", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, limits.keep_seconds)
@@ -100,11 +101,10 @@ def _about(service: Service) -> tuple[str, str]:
     if situation.status == "ready":
         judge = service.judge()
         return about_html(judge, service.limits), model_card(judge)
-    titles = {
-        "loading": "The model is loading",
-        "no model": "There is no model yet",
-        "failed": "The model did not load",
-    }
-    command = "make demo" if situation.status == "no model" else ""
-    kind = {"loading": "loading", "no model": "empty", "failed": "error"}[situation.status]
-    return notice(kind, titles[situation.status], [situation.message], command)
+    kind, title = {
+        "loading": ("loading", "The model is loading"),
+        "no model": ("empty", "There is no model yet"),
+        "failed": ("error", "The model did not load"),
+    }[situation.status]
+    command = HOW_TO_MAKE_ONE if situation.status == "no model" else ""
+    return notice(kind, title, [situation.message], command), ""

@@ -1,0 +1,50 @@
+"""What a user names on a command line -> paths, and names of files -> text that is safe to show."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from bonafide.images import IMAGE_SUFFIXES
+
+
+def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None) -> Iterator[str]:
+    """The files meant by the arguments of a command, in their order.
+
+    A folder gives the images below it by their suffix (sorted, hidden ones left out), ``-`` the lines of ``stdin``, a
+    pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists or not.
+    """
+    for argument in (os.fspath(argument) for argument in arguments):
+        if argument == "-":
+            for line in stdin or sys.stdin:
+                if name := line.rstrip("\r\n"):
+                    yield name
+        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+            yield from _images_below(argument)
+        elif glob.has_magic(argument) and not os.path.lexists(argument):
+            yield from sorted(glob.iglob(argument, recursive=True)) or [argument]  # noqa: PTH207 - Path.glob has no absolute patterns
+        else:
+            yield argument
+
+
+def as_utf8(text: str) -> str:
+    """A file name with bytes that are no UTF-8 (surrogates in Python) as text that any program can read."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """For a terminal: without the control characters that could move its cursor or change its title."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in as_utf8(text))
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(root, name)
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                yield str(path)

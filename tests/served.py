@@ -1,0 +1,138 @@
+"""A real server of ``app.py`` on a free port, with a tiny model; one for all tests that ask for the same options."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from conftest import ROOT
+from tiny import tiny_data, tiny_run
+
+from bonafide.data import image_bytes
+from bonafide.detector import Detector
+from bonafide.metrics import predictions_frame
+from bonafide.report import write_report
+
+START_SECONDS = 120
+# What the server of most tests allows: small enough to go beyond in a test.
+MAX_FILES, MAX_UPLOAD_MB = 12, 4
+# As a file name, a label, or in a model's card: it must never come to run.
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it listens, the process, and the folder in which it keeps uploads."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    temporary: Path
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=30) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def wait(self, path: str, seconds: float = START_SECONDS) -> None:
+        """Until GET gives 200."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                if self.get(path)[0] == 200:
+                    return
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+            time.sleep(0.05)
+        raise AssertionError(f"no answer on {path}; the server's state is {self.process.poll()}")
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder for everything here, deleted at exit."""
+    folder = tempfile.TemporaryDirectory(prefix="bonafide-served-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
+def run_folder(seed: int = 0) -> Path:
+    """A finished run with a tiny calibrated model: bright noise is real, dark noise is fake."""
+    data = tiny_data(scratch() / f"data{seed}", n=40)
+    folder = tiny_run(scratch() / "runs" / f"tiny{seed}", data, seed=seed)
+    detector = Detector.from_pretrained(folder)
+    frames = []
+    for split in ("calibration", "test"):
+        rows = data.splits[split]
+        scores = detector.scores([image_bytes(image) for image in rows["image"]])
+        names = {"path": rows["path"], "source": rows["source"], "split": split}
+        frames.append(predictions_frame(scores, rows["label"], labels=data.labels, real_label=data.real_label, **names))
+    table = pd.concat(frames, ignore_index=True)
+    facts = {"title": "tiny", "train_sources": ["a", "b", "x", "y"]}
+    write_report(folder, table, labels=data.labels, real_label=data.real_label, facts=facts, n_resamples=50)
+    (folder / "README.md").write_text(f"---\ntags: [x]\n---\n\n# The tiny card\n\n{HOSTILE}\n")
+    return folder
+
+
+@functools.cache
+def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = True) -> Server:
+    """A running app; started once for the same options, stopped at exit.
+
+    ``models`` are the two tiny runs when None; with () the app finds none. ``ready`` waits for the model.
+    """
+    chosen = (run_folder(0), run_folder(1)) if models is None else models
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    temporary = scratch() / f"tmp{port}"
+    temporary.mkdir()
+    model = ["--model", *map(str, chosen)] if chosen else []
+    limits = ["--max-files", str(MAX_FILES), "--max-upload", str(MAX_UPLOAD_MB)]
+    environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "BONAFIDE_YUNET": ""}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    log = (scratch() / f"log{port}").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), "--port", str(port), *model, *limits, *options],
+        cwd=scratch(), env=environment, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    atexit.register(_stop, process)
+    found = Server(f"http://127.0.0.1:{port}", process, temporary)
+    found.wait("/health" if ready else "/")
+    return found
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def noise(seed: int, *, dark: bool, size: tuple[int, int] = (36, 36)) -> np.ndarray:
+    """A picture like those that the tiny model knows: uint8 (h, w, 3)."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return pixels // 3 if dark else pixels
+
+
+def prediction_of(body: bytes) -> dict[str, object]:
+    """The data of Gradio's stream of events; AssertionError where it ended in an error."""
+    text = body.decode()
+    assert "event: complete" in text, text
+    return json.loads(text.rsplit("data: ", 1)[1])[0]
