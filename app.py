@@ -8,6 +8,7 @@ python app.py --host 0.0.0.0 --auth me:secret
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -18,8 +19,6 @@ from pathlib import Path
 from bonafide.errors import UsageError, usage_errors_exit
 from bonafide.web.choice import default_model
 from bonafide.web.limits import Limits
-
-ROOT = Path(__file__).resolve().parent
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped. Raises UsageError."""
     options = parse_arguments(arguments)
     login = check_options(options)
-    models = options.model or [model for model in [default_model(ROOT)] if model]
+    models = options.model or [model for model in [default_model(Path.cwd())] if model]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
     with tempfile.TemporaryDirectory(prefix="bonafide-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
@@ -73,6 +72,8 @@ def check_options(options: argparse.Namespace) -> tuple[str, str] | None:
     """User and password, where there are any. Raises UsageError for what cannot be meant."""
     if options.model and len(options.model) > 2:
         raise UsageError(f"{len(options.model)} models were given", "give one, or two to compare")
+    if options.mcp and importlib.util.find_spec("mcp") is None:
+        raise UsageError("--mcp needs a package that is not installed", "pip install 'gradio[mcp]'")
     if options.auth is None:
         return None
     user, colon, password = options.auth.partition(":")

@@ -4,6 +4,7 @@
     python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
     python train_hf.py --data DATA --model timm/convnextv2_atto.fcmae --num_train_epochs 5
     torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
+    python train_hf.py RECIPE.yaml --search 20                     tries settings, writes the best as a recipe
 
 Any field of a recipe and any flag of transformers' TrainingArguments can be given; the command line beats the recipe.
 Started again after a kill, the same command goes on from the last complete checkpoint.
@@ -15,10 +16,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from accelerate import PartialState
-from transformers import set_seed
+from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 from transformers.utils import logging
 
 from bonafide.assembly import Assembly, assemble, split_assembly
@@ -31,6 +33,7 @@ from bonafide.head import with_hidden_head
 from bonafide.models import load_model
 from bonafide.recipe import Recipe, read_recipe
 from bonafide.run import Run, on_main_process, versions
+from bonafide.search import search
 from bonafide.stages import train_stages
 from hub.card import write_card
 
@@ -39,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as told by `argv` (the process's own arguments when None)."""
     started = time.monotonic()
     recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
+    if recipe.search:
+        data, _ = read_data(recipe, args.seed)
+        search(partial(build_model, recipe, data.labels), data, recipe, args, said)
+        return
     run = Run(args.output_dir)
     say = print if PartialState().is_main_process else lambda *_: None
 
@@ -58,16 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # 2. Model: our labels in class order, seeded weights.
     set_seed(args.seed)
-    model, processor = load_model(
-        recipe.model,
-        data.labels,
-        from_scratch=recipe.from_scratch,
-        image_size=recipe.image_size,
-        resize=recipe.resize,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    model, processor = build_model(recipe, data.labels)
     if recipe.head_hidden_size:
-        model = with_hidden_head(model, recipe.head_hidden_size, recipe.head_dropout)
         say("the head has a hidden layer: the model will need `import bonafide` wherever it is loaded")
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     precision = "bf16" if args.bf16 else "float16" if args.fp16 else "float32"
@@ -120,6 +119,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.drop_checkpoints()
         say(run.summary(metrics))
     PartialState().wait_for_everyone()
+
+
+def build_model(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The recipe's model over these labels, before any training, and its processor."""
+    model, processor = load_model(
+        recipe.model,
+        labels,
+        from_scratch=recipe.from_scratch,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    if recipe.head_hidden_size:
+        model = with_hidden_head(model, recipe.head_hidden_size, recipe.head_dropout)
+    return model, processor
 
 
 def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Assembly]:

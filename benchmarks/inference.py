@@ -51,19 +51,24 @@ NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
     "vit-small": lambda: ViTForImageClassification(
         ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, **LABELS)
     ),
+    "resnet-tiny": lambda: ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic", **LABELS
+        )
+    ),
     "resnet-18": lambda: ResNetForImageClassification(
         ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", **LABELS)
     ),
 }
 
 
-def make_model(folder: Path, name: str) -> Path:
+def make_model(folder: Path, name: str, side: int = 224) -> Path:
     """A network of that size with fresh weights, whose scores differ between pictures."""
     torch.manual_seed(0)
     model = NETWORKS[name]()
     torch.nn.init.normal_([m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1].weight, std=0.1)
     model.save_pretrained(folder)
-    ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     return folder
 
 
@@ -153,7 +158,7 @@ KILLED = "import sys; from bonafide.scoring import run_predict_command as run; r
 def killed(args: argparse.Namespace, root: Path) -> None:
     """Kill a run at random moments, let it go on each time, and compare its table with an undisturbed one."""
     files = make_files(root / "files", args.files, 64)
-    model = make_model(root / "model", "resnet-18")
+    model = make_model(root / "model", "resnet-tiny", 64)
     started = time.perf_counter()
     detector = Detector.from_pretrained(model)
     score_files(files, detector, root / "whole.csv", model=str(model))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -137,6 +138,8 @@ class _Crew:
                     chunk, ahead = ahead, next(chunks, None)
                 actor = self._idle.pop()
                 self._tasks[actor.score.remote(chunk.paths, faces, size)] = actor, chunk
+            if not self._tasks:  # every worker is lost
+                time.sleep(LOOK_SECONDS)
             ready, _ = self._ray.wait(list(self._tasks), timeout=LOOK_SECONDS)
             for task in ready:
                 if (finished := self._finish(task)) is not None:
@@ -227,10 +230,13 @@ def _connected() -> Iterator[Any]:
         yield ray
         return
     address = os.environ.get("RAY_ADDRESS", "local")
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     own = {"include_dashboard": False} if address == "local" else {}
     try:
+        if host and port.isdigit():  # asked first: Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"no Ray cluster answers at {address} ({error})", "set RAY_ADDRESS to one, or unset it"
         ) from error

@@ -19,53 +19,26 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
-from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
 from bonafide.assembly import Assembly, assemble
 from bonafide.crossval_report import FoldRun, write_crossval_report
 from bonafide.errors import UsageError
+from bonafide.fold_jobs import Job, environment, run_jobs
 from bonafide.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
-from bonafide.recipe import changed_keys, read_recipe
+from bonafide.recipe import Recipe, changed_keys, read_recipe
 from bonafide.run import Run, write_text
 
-try:
-    import fcntl
-except ImportError:  # Windows: two commands on one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
-
-ROOT = Path(__file__).resolve().parent.parent  # where train_hf.py lies, installed or not
-LOG_LINES = 15
-
-
-@dataclass
-class Job:
-    """A fold on its way: its folder, the command, and its process while it runs."""
-
-    fold: Fold
-    folder: Path
-    command: list[str]
-    process: subprocess.Popen[bytes] | None = None
-    log: IO[bytes] | None = None
-
-    @property
-    def run(self) -> Run:
-        """The fold's own run folder."""
-        return Run(self.folder / "run")
+OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")
 
 
 def run_crossval_command(
@@ -94,7 +67,7 @@ def run_crossval_command(
     """
     kind = _kind(folds, by_source, by_family)
     _refuse_own_flags(argv)
-    recipe, args, said = read_recipe(argv)
+    recipe, args, said = _read(argv)
     if recipe.splits:
         raise UsageError("a cross-validation makes its own splits", "leave `splits` out of the recipe")
     k = 5 if folds is None else folds
@@ -125,7 +98,7 @@ def run_crossval_command(
     write_text(folder / "crossval.yaml", yaml.safe_dump(asked, sort_keys=True, allow_unicode=True))
     queue = _write_folds(folder, made, argv, ["--dataloader_num_workers", "0"] if few_threads else [])
     _describe(assembly, made)
-    run_jobs(queue, side_by_side, _environment(few_threads))
+    run_jobs(queue, side_by_side, environment(few_threads))
 
     runs = [FoldRun(job.fold, job.run.folder) for job in queue]
     story = {
@@ -165,6 +138,18 @@ def _refuse_own_flags(argv: Sequence[str]) -> None:
         flag = word.removeprefix("--").split("=")[0]
         if word.startswith("--") and flag in instead:
             raise UsageError(f"--{flag} is not for a cross-validation", instead[flag])
+
+
+def _read(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
+    """As :func:`bonafide.recipe.read_recipe`; a flag that it does not know may be one of ours, misspelt."""
+    try:
+        return read_recipe(argv)
+    except UsageError as error:
+        for flag in (word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")):
+            near = get_close_matches(flag, OWN_FLAGS, 1, 0.8)
+            if near and f"unknown flag `{flag}`" in str(error):
+                raise UsageError(str(error), f"did you mean --{near[0]}?") from error
+        raise
 
 
 def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments) -> None:
@@ -225,102 +210,4 @@ def _describe(assembly: Assembly, folds: Sequence[Fold]) -> None:
         counts = fold.table["split"].value_counts()
         sizes = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "validation", "test"))
         left = f"; {fold.left_out:,} copies of test images left out" if fold.left_out else ""
-        print(f"  {fold.title:<40} {sizes}{left}")
-
-
-# --- running ------------------------------------------------------------------------------------------------------
-
-
-def _environment(few_threads: bool) -> dict[str, str]:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **({"OMP_NUM_THREADS": "1"} if few_threads else {})}
-
-
-def run_jobs(queue: Sequence[Job], side_by_side: int, environment: Mapping[str, str]) -> None:
-    """Run what is not finished, ``side_by_side`` at a time, each one's output in its ``log.txt``.
-
-    After a failure no other fold is begun; those that run come to their end. When this process ends early, so do they.
-
-    Raises:
-        UsageError: a fold failed, with the last lines of its log and its exit code; or it runs already.
-    """
-    waiting = [job for job in queue if not job.run.is_finished]
-    running: list[Job] = []
-    failed: Job | None = None
-    done = len(queue) - len(waiting)
-    with _ended_with_us(), tqdm(total=len(queue), initial=done, desc="folds", unit="fold", disable=None) as bar:
-        try:
-            while running or (waiting and not failed):
-                while waiting and not failed and len(running) < side_by_side:
-                    running.append(_start(waiting.pop(0), environment))
-                time.sleep(0.1)
-                for job in [job for job in running if job.process and job.process.poll() is not None]:
-                    running.remove(job)
-                    _close(job)
-                    if job.run.is_finished:
-                        bar.update()
-                        tqdm.write(_outcome(job), file=sys.stdout)
-                    else:
-                        failed = failed or job
-        finally:
-            for job in running:
-                assert job.process is not None
-                job.process.terminate()
-                job.process.wait()
-                _close(job)
-    if failed:
-        assert failed.process is not None
-        lines = (failed.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-        code = failed.process.returncode
-        raise UsageError(
-            "\n".join([f"the fold {failed.fold.name} failed (exit code {code}); its log ends with", *lines]),
-            f"all of it is in {failed.folder / 'log.txt'}; once that is mended, the same command does what is left",
-            exit_code=code if code > 0 else 1,
-        )
-
-
-@contextmanager
-def _ended_with_us() -> Iterator[None]:
-    """Let SIGTERM end this process as ctrl-C does: after it has ended what it started."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _start(job: Job, environment: Mapping[str, str]) -> Job:
-    """Start a fold. Its log is locked for as long as the fold lives, even where this process dies before it."""
-    job.log = (job.folder / "log.txt").open("ab")
-    if fcntl is not None:
-        try:
-            fcntl.flock(job.log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"the fold {job.fold.name} is being trained by another process", "wait for it to end, or end it"
-            ) from error
-    job.log.write(f"$ {shlex.join(job.command)}\n".encode())
-    job.log.flush()
-    job.process = subprocess.Popen(
-        job.command, stdin=subprocess.DEVNULL, stdout=job.log, stderr=subprocess.STDOUT, env=dict(environment)
-    )
-    return job
-
-
-def _close(job: Job) -> None:
-    if job.log is not None:
-        job.log.close()
-
-
-def _outcome(job: Job) -> str:
-    metrics = json.loads((job.run.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
-    auc, minutes = metrics["figures"]["auc"]["value"], metrics["facts"].get("minutes", float("nan"))
-    figure = "no AUC" if auc is None else f"AUC {auc:.3f}"
-    return f"  {job.fold.title:<40} {figure}, {metrics['figures']['n']:,} test images, {_lasted(minutes)}"
-
-
-def _lasted(minutes: float) -> str:
-    return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:.1f} minutes"
+        print(f"  {fold.title:<40} {sizes}{left}", flush=True)

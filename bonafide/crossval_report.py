@@ -60,10 +60,10 @@ NAMES = {
     "auc": "AUC",
     "accuracy": "accuracy",
     "ece": "ECE",
-    "tpr_at_5pct_fpr": "fakes found at 5 % false alarms",
-    "band_recall": "fakes found by the band",
-    "uncertain": "no verdict",
-    "band_error": "wrong among verdicts",
+    "tpr_at_5pct_fpr": "TPR at 5 % FPR",
+    "band_recall": "recall by band",
+    "uncertain": "uncertain",
+    "band_error": "wrong verdicts",
 }
 
 
@@ -115,7 +115,8 @@ def write_crossval_report(
     together = fold_figures(pooled, labels, real)
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
     worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
-    conclusion = conclude(kind, folds, summary, worst, together)
+    finding = conclude(kind, folds, summary, worst)
+    conclusion = f"{finding} All test images together: AUC {cell(together['auc'])} {_span(together)}."
     result = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
@@ -145,7 +146,7 @@ def write_crossval_report(
         facts=dict(facts) | {"train_sources": seen, "folds": len(folds), "kind": kind},
         sections=[section],
         lead=[*pictures(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
-        remarks=[conclusion],
+        remarks=[finding],
         load_thumbnail=_thumbnails(listing),
         n_resamples=n_resamples,
     )
@@ -195,11 +196,7 @@ def fold_table(
 
 
 def conclude(
-    kind: str,
-    folds: pd.DataFrame,
-    summary: Mapping[str, metrics.Figures],
-    worst: Mapping[str, Any] | None,
-    together: Mapping[str, Any],
+    kind: str, folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], worst: Mapping[str, Any] | None
 ) -> str:
     """What the figure means, how far it spreads, and where it is lowest."""
     auc = summary["auc"]
@@ -214,14 +211,11 @@ def conclude(
         f"(mean ± standard deviation over {auc['n']} folds)."
     ]
     if worst is not None:
-        sentences.append(
-            f"Its worst fold is {worst['title']}: AUC {cell(worst['auc'])} {_span(worst)}.".replace(" .", ".")
-        )
-    sentences.append(f"All test images together: AUC {cell(together['auc'])} {_span(together)}.")
+        sentences.append(f"Its worst fold is {worst['title']}: AUC {cell(worst['auc'])} {_span(worst)}.")
     if small := int(folds["small"].sum()):
         sentences.append(
-            f"{small} of {len(folds)} folds have fewer than {metrics.WORST_MIN_IMAGES} real or fake test images; "
-            "they are never named the worst."
+            f"{small} of {len(folds)} folds test fewer than {metrics.WORST_MIN_IMAGES} real or fake images: they count "
+            "in the mean, but are never named the worst."
         )
     return " ".join(sentences)
 
@@ -236,7 +230,8 @@ def method(kind: str, folds: int) -> str:
     return (
         f"{how} AUC with its 95 % interval (DeLong); the band is each fold’s own, set on images of its training "
         "sources. The models share most of their training images, so the deviation over folds is no standard error. "
-        "The last row puts the scores of all models together."
+        "The last row puts the scores of all models together"
+        + ("." if kind == FOLDS else ", an image that several of them tested once for each.")
     )
 
 
@@ -249,9 +244,9 @@ def shown_table(
     rows = []
     for _, fold in folds.iterrows():
         row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
-        row |= {"fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}
         row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
-        rows.append(row | {NAMES[name]: _figure(name, fold) for name in names})
+        row |= {NAMES[name]: _figure(name, fold) for name in names}
+        rows.append(row | ({"its fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
     rows.append({"fold": "mean ± sd"} | {NAMES[name]: _mean_and_sd(name, summary[name]) for name in names})
     last = {"fold": "all together", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
     rows.append(last | {NAMES[name]: _figure(name, together) for name in names})

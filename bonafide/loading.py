@@ -21,7 +21,8 @@ class ImageRows(torch.utils.data.Dataset):
     """Rows decoded and transformed when asked for: ``{"pixel_values": float32 (3, H, W), "labels": int}``."""
 
     def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seed: int = 0) -> None:
-        self.rows, self.transform, self.seed = rows.select_columns(["image", "label"]), transform, seed
+        self.origin, self.rows = rows, rows.select_columns(["image", "label"])
+        self.transform, self.seed = transform, seed
 
     def __len__(self) -> int:
         return len(self.rows)

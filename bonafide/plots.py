@@ -173,7 +173,7 @@ def fold_dots(folds: pd.DataFrame, *, mean: float, sd: float, theme: Theme = LIG
     axis.scatter(rows["auc"].to_numpy(float), places, c=fill, edgecolors=colour, linewidths=1.4, s=36, zorder=3)
     least = np.nanmin([*rows["auc_low"].to_numpy(float), 0.9])
     axis.set_xlim(np.floor(10 * least) / 10, 1.005)
-    axis.set_yticks(places, [clean_text(title) for title in rows["title"]], parse_math=False, color=theme.ink)
+    axis.set_yticks(places, [clean_text(title, 36) for title in rows["title"]], parse_math=False, color=theme.ink)
     axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     axis.grid(False, axis="y")
     _name(axis, theme, "AUC of the fold")
@@ -193,7 +193,7 @@ def fold_roc_curves(
     others = [name for name in curves if name != worst]
     lines = [(curves[name], theme.faint, 0.9, "other folds" if worst else "folds") for name in others]
     if worst is not None:
-        lines.append((curves[worst], theme.cycle[1], 1.8, f"worst: {clean_text(worst)}"))
+        lines.append((curves[worst], theme.cycle[1], 1.8, f"worst: {clean_text(worst, 36)}"))
     lines.append((pooled, theme.cycle[0], 2.2, "all images together"))
     named: set[str] = set()
     for (truth, p_fake), colour, width, name in lines:

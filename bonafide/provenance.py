@@ -60,13 +60,13 @@ class Provenance:
         return [*(said or ["The file says nothing about where it comes from."]), self.note]
 
 
-def read_provenance(data: bytes) -> Provenance:
+def read_provenance(data: bytes, *, name: str = "") -> Provenance:
     """What the bytes of an image file say about its origin, without decoding a pixel.
 
-    Broken metadata is passed over. Raises ImageError where there is no image.
+    Broken metadata is passed over. Raises ImageError where there is no image; ``name`` serves its message.
     """
     found: list[Evidence] = []
-    with open_image(data) as image:
+    with open_image(data, name) as image:
         exif = _exif(image)
         texts = {**_png_texts(image), **_exif_texts(exif)}
         found += _camera(exif)
@@ -88,7 +88,7 @@ def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
         n_files += 1
         found, status, error = Provenance(()), "ok", None
         try:
-            found = read_provenance(read_bytes(path))
+            found = read_provenance(read_bytes(path), name=path)
             n_read += 1
         except ImageError as caught:
             status, error = caught.reason, str(caught)

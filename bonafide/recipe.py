@@ -86,6 +86,9 @@ class Recipe:
     )
     early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
     channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
+    search: int | None = _option(
+        None, "try so many settings of the recipe's search_space, and write the best as a recipe"
+    )
     keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
     trust_remote_code: bool = _option(False, "run model code that came with a Hub model")
     data_fingerprint: str | None = _option(None, "refuse data with another fingerprint; a finished run's recipe has it")
@@ -140,7 +143,8 @@ HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
     "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
     "dataloader_prefetch_factor", "strict_audit", "robustness",
-    "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "push_to_hub",
+    "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "search",
+    "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
 }  # fmt: skip
 
@@ -327,7 +331,7 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         )
     least = {
         "image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1,
-        "head_hidden_size": 1, "lora_rank": 1, "mixup": 0, "cutmix": 0,
+        "head_hidden_size": 1, "lora_rank": 1, "search": 1, "mixup": 0, "cutmix": 0,
     }  # fmt: skip
     for key, low in least.items():
         value = getattr(recipe, key)
@@ -406,11 +410,15 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
     return values
 
 
+def nearest(word: str, known: set[str]) -> str:
+    """A hint: the valid name that is nearest to a wrong one."""
+    near = difflib.get_close_matches(word, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else "`python train_hf.py --help` lists what there is"
+
+
 def _refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
     if word not in known:
-        near = difflib.get_close_matches(word, sorted(known), 1)
-        hint = f"did you mean {near[0]}?" if near else "`python train_hf.py --help` lists what there is"
-        raise UsageError(f"{where}unknown {kind} `{word}`", hint)
+        raise UsageError(f"{where}unknown {kind} `{word}`", nearest(word, known))
 
 
 def _as_flags(values: dict[str, Any]) -> list[str]:

@@ -59,9 +59,9 @@ class FaceTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.sampler, self.recipe, self.loss_weights = sampler, recipe, loss_weights
+        self.sampler, self.recipe, self.n_labels, self.loss_weights = sampler, recipe, n_labels, loss_weights
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
-        self.mix = _mixing(recipe, n_labels)
+        self.mix = mixing(recipe, n_labels)
         self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.add_callback(EpochCallback(sampler))
         if self.average:  # behind the callbacks that change the weights after a step
@@ -150,7 +150,7 @@ class FaceTrainer(Trainer):
             self.average.keep(self.state.best_model_checkpoint)
 
 
-def _mixing(recipe: Recipe, n_labels: int) -> v2.Transform | None:
+def mixing(recipe: Recipe, n_labels: int) -> v2.Transform | None:
     """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a batch; each half of the time where both are on."""
     mixes: list[v2.Transform] = []
     if recipe.mixup:
@@ -209,7 +209,13 @@ def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.nd
 
 
 def build_trainer(
-    model: PreTrainedModel, processor: BaseImageProcessor, data: FaceData, stage: Stage, *, number: int = 0
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    stage: Stage,
+    *,
+    number: int = 0,
+    kind: type[FaceTrainer] = FaceTrainer,
 ) -> FaceTrainer:
     """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for."""
     recipe, args = stage.recipe, stage.args
@@ -226,7 +232,7 @@ def build_trainer(
         callbacks.append(Patience(recipe.early_stopping_patience))
     if recipe.high_pass_stem:
         callbacks.append(HighPassCallback())
-    trainer = FaceTrainer(
+    trainer = kind(
         model=model,
         args=args,
         train_dataset=ImageRows(train, TrainTransform(processor, recipe.augmentation), seed),

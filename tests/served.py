@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from conftest import ROOT
-from tiny import tiny_data, tiny_run
+from conftest import ROOT, make_faces
+from tiny import SIZES, tiny_run
 
-from bonafide.data import image_bytes
+from bonafide.calibration import hold_out_calibration
+from bonafide.data import image_bytes, load_data
 from bonafide.detector import Detector
 from bonafide.metrics import predictions_frame
 from bonafide.report import write_report
@@ -72,10 +74,12 @@ def scratch() -> Path:
 
 
 @functools.cache
-def run_folder(seed: int = 0) -> Path:
+def run_folder() -> Path:
     """A finished run with a tiny calibrated model: bright noise is real, dark noise is fake."""
-    data = tiny_data(scratch() / f"data{seed}", n=40)
-    folder = tiny_run(scratch() / "runs" / f"tiny{seed}", data, seed=seed)
+    counts = {"real/a": 80, "real/b": 80, "fake/x": 80, "fake/y": 80}
+    data = load_data(make_faces(scratch() / "data", counts, size=(36, 36)), **SIZES)
+    data = hold_out_calibration(data)
+    folder = tiny_run(scratch() / "runs" / "tiny0", data)
     detector = Detector.from_pretrained(folder)
     frames = []
     for split in ("calibration", "test"):
@@ -91,17 +95,24 @@ def run_folder(seed: int = 0) -> Path:
 
 
 @functools.cache
+def second_folder() -> Path:
+    """Another model to compare with; that it says the same is no matter here."""
+    return Path(shutil.copytree(run_folder(), run_folder().with_name("tiny1")))
+
+
+@functools.cache
 def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = True) -> Server:
     """A running app; started once for the same options, stopped at exit.
 
     ``models`` are the two tiny runs when None; with () the app finds none. ``ready`` waits for the model.
     """
-    chosen = (run_folder(0), run_folder(1)) if models is None else models
+    chosen = (run_folder(), second_folder()) if models is None else models
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    temporary = scratch() / f"tmp{port}"
+    temporary, elsewhere = scratch() / f"tmp{port}", scratch() / f"cwd{port}"
     temporary.mkdir()
+    elsewhere.mkdir()  # without runs/, so that the app finds no model by itself
     model = ["--model", *map(str, chosen)] if chosen else []
     limits = ["--max-files", str(MAX_FILES), "--max-upload", str(MAX_UPLOAD_MB)]
     environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "BONAFIDE_YUNET": ""}
@@ -109,7 +120,7 @@ def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = 
     log = (scratch() / f"log{port}").open("wb")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py"), "--port", str(port), *model, *limits, *options],
-        cwd=scratch(), env=environment, stdout=log, stderr=subprocess.STDOUT,
+        cwd=elsewhere, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     atexit.register(_stop, process)
     found = Server(f"http://127.0.0.1:{port}", process, temporary)

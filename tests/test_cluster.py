@@ -11,8 +11,11 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: its nodes listen on 127.0.0.1
@@ -23,13 +26,13 @@ import pytest
 import torch
 from conftest import make_image
 
-from bonafide.cluster import BATCHES, RayDetector
-from bonafide.detector import Detector
+from bonafide.cluster import BATCHES, RayDetector, _Chunk, _Crew
+from bonafide.detector import Detector, Result
 from bonafide.errors import UsageError
 from bonafide.models import load_model
 from bonafide.scoring import find_inputs, run_predict_command, score_files
 
-N_FILES, BATCH = 1200, 2
+N_FILES, BATCH = 700, 2
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,80 @@ def test_mistakes_of_the_workers_reach_the_user(model: Path, paths: list[str], t
     picture = make_image(tmp_path / "x.png", size=(400, 400))
     with pytest.raises(UsageError, match="is not a YuNet model"):
         score_files([str(picture)], RayDetector(model, yunet=weights), tmp_path / "s.csv", faces=True)
+
+
+class Lost(Exception):
+    """What Ray raises for a lost worker."""
+
+
+class FakeRay:
+    """Workers of a cluster without one: each call is lost with a chance, or where it holds the path that kills."""
+
+    exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=Lost)
+
+    def __init__(self, chance: float, seed: int, workers: int = 3, deadly: str = "", loads: bool = True) -> None:
+        self.rng, self.chance, self.workers, self.deadly, self.loads = Random(seed), chance, workers, deadly, loads
+
+    def actor(self) -> Any:
+        call = type("Call", (list,), {"__hash__": object.__hash__})
+        load = SimpleNamespace(remote=lambda: call([None]))
+        score = SimpleNamespace(remote=lambda paths, *_: call(paths))
+        return type("Actor", (), {"load": load, "score": score})()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.workers}
+
+    def wait(self, tasks: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return [self.rng.choice(tasks)] if tasks else [], []
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+    def get(self, task: list[str | None]) -> Any:
+        if task == [None]:
+            if not self.loads:
+                raise Lost("no memory")
+            return "node"
+        if self.deadly in task or self.rng.random() < self.chance:
+            raise Lost("the worker is gone")
+        return [Result({}, 0.5, path, None) for path in task]  # type: ignore[arg-type]
+
+
+def run_crew(fake: FakeRay, n_chunks: int) -> list[str]:
+    detector = RayDetector.__new__(RayDetector)
+    detector.finished, detector.lost = Counter(), 0
+    chunks = (_Chunk(i, [f"{i}-{k}" for k in range(3)]) for i in range(n_chunks))
+    return [result.verdict for result in _Crew(detector, fake, fake.actor, "CPU").work(chunks, None, 3)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_results_keep_their_order_however_workers_finish_and_are_lost(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bonafide.cluster.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("bonafide.cluster.MAX_LOSSES", 100)
+    assert run_crew(FakeRay(0.3, seed), 40) == [f"{i}-{k}" for i in range(40) for k in range(3)]
+
+
+def test_files_that_cost_every_worker_end_the_run_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bonafide.cluster.LOOK_SECONDS", 0.0)
+    with pytest.raises(UsageError, match=r"3 workers were lost at the 3 files from 7-0 on \(the worker is gone\)"):
+        run_crew(FakeRay(0, 0, deadly="7-1"), 40)
+    with pytest.raises(UsageError, match="while they load"):
+        run_crew(FakeRay(0, 0, loads=False), 4)
+    with pytest.raises(UsageError, match="has no CPU"):
+        run_crew(FakeRay(0, 0, workers=0), 4)
+
+
+def test_an_address_where_no_cluster_answers(
+    monkeypatch: pytest.MonkeyPatch, model: Path, paths: list[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UsageError, match="no Ray cluster answers at") as caught:
+            score_files(paths, RayDetector(model), tmp_path / "s.csv")
+        assert "RAY_ADDRESS" in caught.value.hint
 
 
 def test_without_ray_the_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

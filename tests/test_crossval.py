@@ -6,6 +6,9 @@ The folds are real trainings of a tiny model, in processes of their own.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from typer.testing import CliRunner
 from bonafide.cli import app
 from bonafide.crossval import run_crossval_command
 from bonafide.errors import UsageError
+from bonafide.fold_jobs import Job, run_jobs
+from bonafide.folds import Fold
 
 COLUMNS = ["path", "fold", "label", "source", "p_fake", "verdict", "distance"]
 
@@ -170,6 +175,7 @@ def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_pa
         ([], {"folds": 60}, "--folds 60 is more than the source", "give at most --folds"),
         ([], {"folds": 2, "by_source": True}, "--folds and --leave-one-source-out are different", "one of them"),
         (["--learning_rat", "1"], {}, "unknown flag `learning_rat`", "learning_rate"),
+        (["--fold", "5"], {}, "unknown flag `fold`", "--folds"),
         (["--output_dir", "x"], {}, "--output_dir is not for", "--out"),
         (["--splits=x.csv"], {}, "--splits is not for", "makes its own"),
         (["--data", "/nowhere/at/all"], {}, "no data folder", "folder"),
@@ -196,8 +202,29 @@ def test_a_family_of_no_source_is_named_before_any_training(recipe: Path, tmp_pa
         run_crossval_command([str(one)], by_family=True, out=tmp_path / "cv")
 
 
-def test_a_folder_with_other_files_and_changed_data_are_refused(recipe: Path, tmp_path: Path) -> None:
-    (tmp_path / "cv").mkdir()
-    (tmp_path / "cv" / "thesis.tex").write_text("precious")
+def test_a_folder_with_other_files_is_refused(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds other files"):
-        run_crossval_command([str(recipe)], folds=2, out=tmp_path / "cv")
+        run_crossval_command([str(recipe)], folds=2, out=tmp_path)
+
+
+def test_changed_data_is_refused_when_folds_go_on(out: Path, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "folds" / "fold1").mkdir(parents=True)
+    shutil.copy(out / "crossval.yaml", tmp_path)
+    table = (out / "folds" / "fold1" / "splits.csv").read_text()
+    (tmp_path / "folds" / "fold1" / "splits.csv").write_text(table.replace("real/cam/001.png", "real/cam/gone.png"))
+    with pytest.raises(UsageError, match="the data has changed"):
+        run_crossval_command([str(recipe), "--seed", "7", "--learning_rate", "0.01"], folds=2, out=tmp_path)
+
+
+def test_a_fold_that_still_runs_elsewhere_is_not_started_again(tmp_path: Path) -> None:
+    """A fold outlives a killed cross-validation; two trainings in one folder would spoil each other."""
+    fcntl = pytest.importorskip("fcntl")
+    job = Job(Fold("fold1", pd.DataFrame()), tmp_path, [sys.executable, "-c", "raise SystemExit(5)"])
+    with (tmp_path / "log.txt").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="fold1 is being trained by another process"):
+            run_jobs([job], 1, os.environ)
+    with pytest.raises(UsageError, match="fold1 failed") as caught:
+        run_jobs([job], 1, os.environ)
+    assert caught.value.exit_code == 5

@@ -66,6 +66,16 @@ def test_metadata_csv_says_label_source_group_and_split(tmp_path: Path) -> None:
     assert list(listing.rows["group"]) == ["person1", "person1", "images/2.png"]
 
 
+def test_a_family_is_kept_where_the_metadata_names_one(tmp_path: Path) -> None:
+    for i in range(2):
+        make_image(tmp_path / f"{i}.png", i)
+    lines = ["file_name,label,source,family", "0.png,real,cam,", "1.png,fake,flux_dev,flux"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    assert list(list_data(tmp_path).rows["family"]) == ["", "flux"]
+    (tmp_path / "metadata.csv").write_text("\n".join([*lines[:2], "1.png,fake,flux_dev,"]))
+    assert "family" not in list_data(tmp_path).rows.column_names
+
+
 def test_metadata_jsonl_in_every_split_folder(tmp_path: Path) -> None:
     for split in ("train", "test"):
         lines = []

@@ -298,6 +298,21 @@ def test_threshold_keeps_its_false_alarm_rate_and_is_the_lowest_that_does(p_real
         assert (scores >= np.nextafter(threshold, -np.inf)).mean() > fpr + 1e-9
 
 
+def test_verdicts_are_counted_as_their_names_say() -> None:
+    fake = [True, True, True, True, False, False]
+    called = ["fake", "fake", "real", "uncertain", "fake", "real"]
+    figures = metrics.verdict_figures(fake, called)
+    assert figures == pytest.approx({"band_recall": 0.5, "band_fpr": 0.5, "uncertain": 1 / 6, "band_error": 2 / 5})
+    assert np.isnan(metrics.verdict_figures([True], ["uncertain"])["band_error"])
+
+
+def test_folds_without_a_figure_do_not_count_in_its_mean() -> None:
+    assert metrics.over_folds([0.8, np.nan, 0.9]) == pytest.approx({"mean": 0.85, "sd": np.sqrt(0.005), "n": 2})
+    single = metrics.over_folds([0.8])
+    assert (single["mean"], single["n"]) == (0.8, 1)
+    assert np.isnan(single["sd"])
+
+
 def test_figures_are_plain_numbers_that_json_takes() -> None:
     figures = metrics.table_metrics(table(), ["fake", "real"], "real")
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures

@@ -43,8 +43,21 @@ def sources(name: str = "cam") -> pd.DataFrame:
     return metrics.per_source(frame, real_label="real")
 
 
+def folds() -> pd.DataFrame:
+    rows = [
+        ("gan", 0.9, 0.85, 0.95, False),
+        (HOSTILE.replace("\udcff", ""), 0.7, 0.4, 0.9, True),
+        ("sd", math.nan, math.nan, math.nan, False),
+    ]
+    return pd.DataFrame(rows, columns=["title", "auc", "auc_low", "auc_high", "small"])
+
+
 DRAWINGS: dict[str, Callable[[plots.Theme], Figure]] = {
     "roc": lambda theme: plots.roc_curve({"": scored()}, theme=theme),
+    "folds": lambda theme: plots.fold_dots(folds(), mean=0.8, sd=0.1, theme=theme),
+    "folds roc": lambda theme: plots.fold_roc_curves(
+        {HOSTILE: scored(), "b": scored(seed=1)}, scored(), worst=HOSTILE, theme=theme
+    ),
     "roc log": lambda theme: plots.roc_curve({HOSTILE: scored(), "b": scored(seed=1)}, log=True, theme=theme),
     "loss": lambda theme: plots.learning_curves(
         HISTORY, {"loss": "training", "eval_loss": "validation"}, y="", theme=theme
@@ -109,6 +122,15 @@ def test_the_roc_curve_is_the_roc_curve() -> None:
     (axis,) = plots.roc_curve({"ours": (fake, p)}).axes
     x, y = axis.lines[1].get_data()
     assert np.trapezoid(y, x) == pytest.approx(metrics.binary_figures(fake, p)["auc"])
+
+
+def test_each_fold_has_its_dot_and_the_worst_curve_its_name() -> None:
+    figure = plots.fold_dots(folds(), mean=0.8, sd=math.nan)
+    dots = figure.axes[0].collections[-1].get_offsets()
+    np.testing.assert_allclose(dots[:, 0], [math.nan, 0.7, 0.9])
+    figure = plots.fold_roc_curves({"a": scored(), "b": scored(seed=1), "c": scored(seed=2)}, scored(), worst="b")
+    _, names = figure.axes[0].get_legend_handles_labels()
+    assert names == ["other folds", "worst: b", "all images together"]
 
 
 def test_the_log_curve_never_promises_more_than_the_steps() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import struct
 import threading
@@ -427,4 +426,4 @@ def test_a_password_may_hold_a_colon_and_the_server_is_local_by_default(monkeypa
     assert check_options(options) == ("me", "a:b")
     assert options.host == "127.0.0.1"
     assert not options.share
-    assert io.StringIO(str(options)).read().count("7860") == 1
+    assert options.port == 7860

@@ -25,7 +25,7 @@ from bonafide.web.markup import render
 from bonafide.web.one import PRIVATE, build_one, notice
 from bonafide.web.panels import panel
 from bonafide.web.service import Service
-from bonafide.web.theme import STYLE, Calm
+from bonafide.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
 
 SWEEP_SECONDS = 60
 FRAMING = 100_000  # bytes of an upload's body beside the file
@@ -82,6 +82,7 @@ def launch_options(service: Service) -> dict[str, Any]:
     return {
         "theme": Calm(),
         "css_paths": [STYLE],
+        "js": NAMES_FOR_SCREEN_READERS,
         "max_file_size": limits.upload_bytes,
         "footer_links": ["api"],
         "run_history": False,
