@@ -8,7 +8,7 @@ DEV := $(VENV)/.dev
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format clean
+.PHONY: demo app test lint format clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -28,6 +28,9 @@ $(DEV): requirements-dev.txt $(RUNTIME)
 
 demo: $(RUNTIME) ## train on the embedded sample set; a few minutes on two cores
 	$(BIN)/python train_hf.py recipes/sample.yaml
+
+app: $(RUNTIME) ## serve the newest run, or MODEL=…, on http://127.0.0.1:7860
+	$(BIN)/python app.py $(if $(MODEL),--model $(MODEL))
 
 test: $(DEV) ## ruff, mypy and all tests
 	$(BIN)/ruff check .

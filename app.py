@@ -74,6 +74,8 @@ def check_options(options: argparse.Namespace) -> tuple[str, str] | None:
         raise UsageError(f"{len(options.model)} models were given", "give one, or two to compare")
     if options.mcp and importlib.util.find_spec("mcp") is None:
         raise UsageError("--mcp needs a package that is not installed", "pip install 'gradio[mcp]'")
+    if options.mcp and options.auth:  # Gradio's tools call the page from within, and have no password
+        raise UsageError("tools cannot log in", "leave --mcp or --auth out, or let a proxy ask for the password")
     if options.auth is None:
         return None
     user, colon, password = options.auth.partition(":")

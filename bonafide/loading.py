@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -43,19 +44,24 @@ class EpochSampler(Sampler[Key]):
 
     Workers that live on from epoch to epoch never see a ``set_epoch`` on their copy of the dataset; a key reaches them.
     With weights, rows are drawn by systematic resampling: each as often as its weight says, give or take one.
+    An image that would be the last batch by itself waits for another epoch: batch norms cannot learn from one.
     """
 
-    def __init__(self, n: int, seed: int, weights: np.ndarray | None = None) -> None:
+    def __init__(self, n: int, seed: int, weights: np.ndarray | None = None, batch_size: int = 0) -> None:
         self.n, self.seed, self.weights, self.epoch = n, seed, weights, 0
+        self.lone = int(1 < batch_size < n and n % batch_size == 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n
+        return self.n - self.lone
 
     def __iter__(self) -> Iterator[Key]:
+        return islice(self._all(), len(self))
+
+    def _all(self) -> Iterator[Key]:
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.weights is None:
             yield from ((self.epoch, int(row), 0) for row in rng.permutation(self.n))

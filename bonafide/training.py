@@ -240,7 +240,12 @@ def build_trainer(
         data_collator=Collator(channels_last),
         compute_metrics=metrics_function(data.labels, data.real_label),
         callbacks=callbacks,
-        sampler=EpochSampler(len(train), seed, drawing_weights(train, recipe.balance, weights_of(recipe.mix))),
+        sampler=EpochSampler(
+            len(train),
+            seed,
+            drawing_weights(train, recipe.balance, weights_of(recipe.mix)),
+            args.per_device_train_batch_size * args.world_size,
+        ),
         recipe=recipe,
         n_labels=len(data.labels),
         loss_weights=torch.from_numpy(class_weights(train, len(data.labels)))

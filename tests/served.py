@@ -102,7 +102,7 @@ def second_folder() -> Path:
 
 @functools.cache
 def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = True) -> Server:
-    """A running app; started once for the same options, stopped at exit.
+    """A running app, with tools where there is no option; started once for the same options, stopped at exit.
 
     ``models`` are the two tiny runs when None; with () the app finds none. ``ready`` waits for the model.
     """
@@ -119,7 +119,7 @@ def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = 
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     log = (scratch() / f"log{port}").open("wb")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(port), *model, *limits, *options],
+        [sys.executable, str(ROOT / "app.py"), "--port", str(port), *model, *limits, *(options or ["--mcp"])],
         cwd=elsewhere, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     atexit.register(_stop, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import io
@@ -15,11 +16,14 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 from PIL import Image
 from served import MAX_FILES, Server, noise, prediction_of, run_folder, server
 
@@ -253,13 +257,35 @@ def test_the_page_may_load_nothing_from_elsewhere(app: Server) -> None:
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
+# --- tools ---------------------------------------------------------------------------------------------------------
+
+
+def test_tools_answer_and_refuse_addresses_too(app: Server, elsewhere: tuple[str, list[str]], picture: Path) -> None:
+    address, asked = elsewhere
+
+    async def use() -> tuple[set[str], Any, Any]:
+        async with streamablehttp_client(f"{app.url}/gradio_api/mcp/") as (read, write, _):
+            async with ClientSession(read, write) as session:
+                await session.initialize()
+                names = {tool.name for tool in (await session.list_tools()).tools}
+                answer = await session.call_tool("predict", {"image": inline(picture)["url"]})
+                return names, answer, await session.call_tool("predict", {"image": address})
+
+    names, answer, refusal = asyncio.run(use())
+    assert {"predict", "predict_batch", "explain", "model_info"} <= names
+    assert "'verdict': 'fake'" in answer.content[0].text
+    assert refusal.isError
+    assert "never fetched" in refusal.content[0].text
+    assert asked == []
+
+
 # --- other ways to start ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Server:
-    """One with a password and tools, asked while its model still loads."""
-    return server("--auth", "me:a-long:secret", "--mcp", ready=False)
+    """One with a password, asked while its model still loads."""
+    return server("--auth", "me:a-long:secret", ready=False)
 
 
 def test_the_page_is_there_before_the_model_and_health_says_so(guarded: Server) -> None:

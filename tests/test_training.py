@@ -58,6 +58,19 @@ def test_weighted_rows_come_as_often_as_they_weigh(weights: list[float], seed: i
     assert len(set(keys)) == len(keys)  # a row drawn twice gets two augmentations
 
 
+def test_no_image_is_a_batch_by_itself() -> None:
+    """A batch norm fails on one image; over the epochs none is left out for good."""
+    sampler = EpochSampler(33, 0, None, 8)
+    assert len(sampler) == len(list(sampler)) == 32
+    seen = set()
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        seen |= {row for _, row, _ in sampler}
+    assert seen == set(range(33))
+    assert len(EpochSampler(34, 0, None, 8)) == 34
+    assert len(EpochSampler(1, 0, None, 8)) == 1
+
+
 def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path, tiny_model: str) -> None:
     data = load_data(folder)
     _, processor = load_model(tiny_model, data.labels, from_scratch=True)

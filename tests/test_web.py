@@ -410,7 +410,9 @@ def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     assert example_pictures(None, tmp_path) == photographs
 
 
-@pytest.mark.parametrize("arguments", [["--auth", "nobody"], ["--auth", ":x"], ["--model", "a", "b", "c"]])
+@pytest.mark.parametrize(
+    "arguments", [["--auth", "nobody"], ["--auth", ":x"], ["--model", "a", "b", "c"], ["--mcp", "--auth", "me:x"]]
+)
 def test_options_that_cannot_be_meant_are_refused(arguments: list[str]) -> None:
     from app import check_options, parse_arguments
 

@@ -24,7 +24,7 @@ def build_api(service: Service) -> None:
         """Is a picture of a face a photograph, or AI-generated? One verdict with its calibrated score.
 
         Args:
-            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF.
+            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF; as a tool's text data:image/…;base64,… (no address).
         """
         if image is None:
             raise _refusal("Send a picture.")
