@@ -31,7 +31,8 @@ from bonafide.errors import usage_errors_exit
 from bonafide.evaluation import evaluate
 from bonafide.head import with_hidden_head
 from bonafide.models import load_model
-from bonafide.recipe import Recipe, read_recipe
+from bonafide.options import Recipe
+from bonafide.recipe import read_recipe
 from bonafide.run import Run, on_main_process, versions
 from bonafide.search import search
 from bonafide.stages import train_stages

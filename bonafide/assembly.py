@@ -20,8 +20,8 @@ from bonafide.data import FaceData, balanced_subset, split_listing
 from bonafide.errors import UsageError
 from bonafide.listing import SPLITS, Listing, list_data
 from bonafide.models import checkpoint_labels
+from bonafide.options import Recipe, named_data
 from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
-from bonafide.recipe import Recipe, named_data
 from bonafide.sample import write_sample
 
 

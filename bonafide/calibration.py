@@ -25,10 +25,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from bonafide.certificates import FPRS, thresholds, uncertain_band
 from bonafide.data import FaceData, balanced_subset
 from bonafide.inference import run_rows
+from bonafide.loading import ImageRows
 from bonafide.metrics import all_figures, fake_probability
 from bonafide.models import last_linear
 from bonafide.splits import assign_splits
-from bonafide.loading import ImageRows
 from bonafide.transforms import EvalTransform
 from bonafide.unfamiliar import BANK_SIZE, fit_unfamiliar
 

@@ -35,7 +35,8 @@ from bonafide.crossval_report import FoldRun, write_crossval_report
 from bonafide.errors import UsageError
 from bonafide.fold_jobs import Job, environment, run_jobs
 from bonafide.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
-from bonafide.recipe import Recipe, changed_keys, read_recipe
+from bonafide.options import Recipe
+from bonafide.recipe import changed_keys, read_recipe
 from bonafide.run import Run, write_text
 
 OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")

@@ -23,8 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bonafide.errors import UsageError
-from bonafide.models import last_linear
-from bonafide.models import is_convolutional
+from bonafide.models import is_convolutional, last_linear
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")

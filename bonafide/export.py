@@ -31,9 +31,8 @@ from bonafide.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine
 from bonafide.errors import UsageError
 from bonafide.images import decode_image
 from bonafide.inference import forward
-from bonafide.models import last_linear
+from bonafide.models import is_convolutional, last_linear
 from bonafide.sample import SampleSpec, make_image
-from bonafide.models import is_convolutional
 from bonafide.transforms import Preprocessing
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}

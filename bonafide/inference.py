@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from bonafide.models import is_convolutional, last_linear
 from bonafide.loading import Collator, ImageRows
+from bonafide.models import is_convolutional, last_linear
 
 
 @dataclass(frozen=True)

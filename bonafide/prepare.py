@@ -369,6 +369,7 @@ def _metadata_row(facts: Mapping[str, Any], record: Mapping[str, Any], group: st
         "file_name": record["file_name"],
         "label": facts["label"],
         "source": facts["source"],
+        **({"family": facts["family"]} if "family" in facts else {}),
         "group": group,
         "split": facts["split"],
         "original_path": facts["path"],

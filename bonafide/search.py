@@ -19,7 +19,8 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from bonafide.data import FaceData
 from bonafide.errors import UsageError
 from bonafide.loading import EpochSampler, ImageRows
-from bonafide.recipe import STAGE_KEYS, Recipe, nearest, stages_of, weights_of
+from bonafide.options import STAGE_KEYS, Recipe, weights_of
+from bonafide.recipe import nearest, stages_of
 from bonafide.run import write_text
 from bonafide.training import FaceTrainer, build_trainer, drawing_weights, mixing
 from bonafide.transforms import TrainTransform

@@ -24,7 +24,8 @@ from bonafide.data import FaceData
 from bonafide.lora import add_lora, merge_lora
 from bonafide.models import head_of
 from bonafide.optimization import freeze, learnable
-from bonafide.recipe import Recipe, Stage, stages_of, weights_of
+from bonafide.options import Recipe, Stage, weights_of
+from bonafide.recipe import stages_of
 from bonafide.run import on_main_process, write_text
 from bonafide.training import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
 

@@ -37,7 +37,7 @@ from bonafide.loading import Collator, EpochSampler, ImageRows
 from bonafide.metrics import FaceMetrics, scalars
 from bonafide.models import is_convolutional
 from bonafide.optimization import PlateauWarmup, WeightAverage, decayed_names, layer_decay_groups, one_cycle, rest
-from bonafide.recipe import Recipe, Stage, weights_of
+from bonafide.options import Recipe, Stage, weights_of
 from bonafide.transforms import EvalTransform, TrainTransform, sample_seed
 
 COMPLETE = "complete"  # an empty file, written into a checkpoint after everything else

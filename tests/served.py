@@ -28,7 +28,7 @@ from bonafide.detector import Detector
 from bonafide.metrics import predictions_frame
 from bonafide.report import write_report
 
-START_SECONDS = 120
+START_SECONDS = 300
 # What the server of most tests allows: small enough to go beyond in a test.
 MAX_FILES, MAX_UPLOAD_MB = 12, 4
 # As a file name, a label, or in a model's card: it must never come to run.

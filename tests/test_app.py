@@ -264,12 +264,12 @@ def test_tools_answer_and_refuse_addresses_too(app: Server, elsewhere: tuple[str
     address, asked = elsewhere
 
     async def use() -> tuple[set[str], Any, Any]:
-        async with streamablehttp_client(f"{app.url}/gradio_api/mcp/") as (read, write, _):
-            async with ClientSession(read, write) as session:
-                await session.initialize()
-                names = {tool.name for tool in (await session.list_tools()).tools}
-                answer = await session.call_tool("predict", {"image": inline(picture)["url"]})
-                return names, answer, await session.call_tool("predict", {"image": address})
+        url = f"{app.url}/gradio_api/mcp/"
+        async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            names = {tool.name for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("predict", {"image": inline(picture)["url"]})
+            return names, answer, await session.call_tool("predict", {"image": address})
 
     names, answer, refusal = asyncio.run(use())
     assert {"predict", "predict_batch", "explain", "model_info"} <= names

@@ -13,7 +13,8 @@ from conftest import make_faces, make_image
 import train_hf
 from bonafide.assembly import assemble, choose_sets, split_assembly
 from bonafide.errors import UsageError
-from bonafide.recipe import named_data, read_recipe, weights_of
+from bonafide.options import named_data, weights_of
+from bonafide.recipe import read_recipe
 from bonafide.training import drawing_weights
 
 QUIET = ["--prepare", "False", "--audit", "False"]

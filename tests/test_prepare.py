@@ -496,3 +496,17 @@ def test_a_finished_folder_that_lost_files_is_not_trusted(tmp_path: Path) -> Non
     next(out.glob("fake/*/*.jpg")).unlink()
     with pytest.raises(UsageError, match="1 files of the finished folder"):
         prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
+
+
+def test_the_family_of_a_generator_is_kept(tmp_path: Path) -> None:
+    """What comes from one making must still be known when folds are made of the copies."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [("real", "cam", ""), ("fake", "sd1", "sd"), ("fake", "sd2", "sd")]
+    for i, (_, source, _) in enumerate(rows):
+        picture(i).save(raw / f"{source}.png")
+    lines = ["file_name,label,source,family", *(f"{source}.png,{label},{source},{fam}" for label, source, fam in rows)]
+    (raw / "metadata.csv").write_text("\n".join(lines))
+    prepare(raw, tmp_path / "out", faces=False, workers=1)
+    made = list_data(tmp_path / "out").rows
+    assert dict(zip(made["source"], made["family"], strict=True)) == {source: family for _, source, family in rows}

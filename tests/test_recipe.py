@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bonafide.errors import UsageError
-from bonafide.recipe import Recipe, changed_keys, read_recipe
+from bonafide.options import Recipe
+from bonafide.recipe import changed_keys, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,10 +28,11 @@ def test_a_recipe_runs_in_miniature(path: Path, folder: Path, tmp_path: Path, ti
     if path.stem == "resnet50_two_stage":
         data = [f"{name}={folder}" for name in ("low_res", "high_res", "held_out")]
     train_hf.main([
-        str(path), "--data", *data, "--model", network, "--from_scratch", "--image_size", "32", "--resize", "40", "--prepare", "False",
-        "--num_train_epochs", "1", "--robustness", "none", "--per_device_train_batch_size", "8", "--use_cpu", "True",
-        "--torch_compile", "False", "--dataloader_num_workers", "0", "--output_dir", str(tmp_path / "run"),
-        "--disable_tqdm", "True", "--audit", "False", "--bf16", "False", "--weight_decay", "0.01",
+        str(path), "--data", *data, "--model", network, "--from_scratch", "--image_size", "32", "--resize", "40",
+        "--prepare", "False", "--audit", "False", "--num_train_epochs", "1", "--per_device_train_batch_size", "8",
+        "--weight_decay", "0.01", "--robustness", "none", "--torch_compile", "False", "--use_cpu", "True",
+        "--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True",
+        "--output_dir", str(tmp_path / "run"),
     ])  # fmt: skip
     metrics = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     assert 0 <= metrics["figures"]["auc"]["value"] <= 1

@@ -17,7 +17,8 @@ from transformers import TrainingArguments
 from bonafide.data import load_data
 from bonafide.loading import Collator, EpochSampler, ImageRows
 from bonafide.models import load_model, project_high_pass, stem
-from bonafide.recipe import Recipe, Stage, read_recipe
+from bonafide.options import Recipe, Stage
+from bonafide.recipe import read_recipe
 from bonafide.training import COMPLETE, build_trainer, drop_partial_checkpoints, last_complete_checkpoint
 from bonafide.transforms import TrainTransform
 

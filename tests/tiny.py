@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from bonafide.calibration import calibrate_run, hold_out_calibration
 from bonafide.data import FaceData, load_data
 from bonafide.inference import run_rows
+from bonafide.loading import ImageRows
 from bonafide.models import last_linear, load_model
 from bonafide.run import Run
-from bonafide.loading import ImageRows
 from bonafide.transforms import EvalTransform
 
 torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
