@@ -12,7 +12,8 @@ several folds test (a real source may be held out more than once) has a row for 
   dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (copies of test images), ``small`` (under 50 images on a side:
   never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
   ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, and by the fold's own band ``band_recall``,
-  ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonafide.metrics.verdict_figures`)
+  ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonafide.metrics.verdict_figures`); and
+  ``unfamiliar_auroc``: how well the distance to the training data tells the test images from the calibration images
 - ``over_folds``: {figure: {mean, sd, n}}, every fold counting once
 - ``worst``: the row of the worst fold by AUC, null where all are small
 - ``pooled``: the same figures of all test images together; the scores are of different models, so the AUC is usually
@@ -52,10 +53,12 @@ from bonafide.pages import (
 )
 from bonafide.report import write_report
 from bonafide.sections import LoadThumbnail
+from bonafide.unfamiliar import unfamiliar_auroc
 
 SCHEMA_VERSION = 1
 FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
 BAND_FIGURES = ("band_recall", "band_fpr", "uncertain", "band_error")
+UNFAMILIAR = "unfamiliar_auroc"
 NAMES = {
     "auc": "AUC",
     "accuracy": "accuracy",
@@ -64,6 +67,7 @@ NAMES = {
     "band_recall": "recall by band",
     "uncertain": "uncertain",
     "band_error": "wrong verdicts",
+    UNFAMILIAR: "unlike training, AUROC",
 }
 
 
@@ -74,8 +78,8 @@ class FoldRun:
     fold: Fold
     folder: Path
 
-    def test_rows(self) -> pd.DataFrame:
-        """The run's predictions of its test. Raises UsageError where there are none."""
+    def rows(self, split: str) -> pd.DataFrame:
+        """The run's predictions of a split. Raises UsageError where there are none."""
         try:
             rows = pd.read_parquet(self.folder / "report" / "predictions.parquet")
         except (OSError, ValueError) as error:
@@ -83,7 +87,7 @@ class FoldRun:
                 f"cannot read the predictions of the fold {self.fold.name}: {error}",
                 f"delete {self.folder}, and the same command trains it again",
             ) from error
-        rows = rows[rows["split"] == "test"].reset_index(drop=True)
+        rows = rows[rows["split"] == split].reset_index(drop=True)
         rows.insert(1, "fold", self.fold.name)
         return rows
 
@@ -108,10 +112,10 @@ def write_crossval_report(
     ``facts`` are those of :func:`bonafide.report.write_report`; thumbnails come from the ``listing``.
     """
     labels, real = listing.labels, listing.real_label
-    tests = [run.test_rows() for run in runs]
+    tests = [run.rows("test") for run in runs]
     pooled = pd.concat(tests, ignore_index=True)
     folds = fold_table(runs, tests, labels, real)
-    summary = {name: metrics.over_folds(folds[name]) for name in (*FIGURES, *BAND_FIGURES)}
+    summary = {name: metrics.over_folds(folds[name]) for name in (*FIGURES, *BAND_FIGURES, UNFAMILIAR)}
     together = fold_figures(pooled, labels, real)
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
     worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
@@ -187,9 +191,17 @@ def fold_table(
                 "small": min(figures["n_real"], figures["n_fake"]) < metrics.WORST_MIN_IMAGES,
                 "minutes": run.minutes(),
                 **figures,
+                UNFAMILIAR: unseen_auroc(run.rows("calibration"), test),
             }
         )
     return pd.DataFrame(rows)
+
+
+def unseen_auroc(seen: pd.DataFrame, unseen: pd.DataFrame) -> float:
+    """How well the distance tells images of the test from those of the training's own sources; NaN without one."""
+    if not all("distance" in rows and len(rows) for rows in (seen, unseen)):
+        return float("nan")
+    return unfamiliar_auroc(seen["distance"], unseen["distance"])[0]
 
 
 # --- in words and pictures ----------------------------------------------------------------------------------------
@@ -239,7 +251,7 @@ def shown_table(
     folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], together: Mapping[str, Any], *, wide: bool = False
 ) -> pd.DataFrame:
     """The folds for a reader, then mean ± sd over them, then all images together; ``wide`` with every figure."""
-    names = [name for name in NAMES if wide or name == "auc"]
+    names = [name for name in NAMES if name == "auc" or (wide and summary[name]["n"])]
     held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
     rows = []
     for _, fold in folds.iterrows():
@@ -287,11 +299,11 @@ def _span(row: Any) -> str:
 
 
 def _is_share(name: str) -> str:
-    return "auc" if name in ("auc", "ece") else "recall"
+    return "auc" if name in ("auc", "ece", UNFAMILIAR) else "recall"
 
 
 def _figure(name: str, row: Any) -> str:
-    text = amount(_is_share(name), row[name])
+    text = amount(_is_share(name), row[name]) if np.isfinite(row.get(name, np.nan)) else ""
     return f"{text} {_span(row)}".strip() if name == "auc" else text
 
 
