@@ -75,31 +75,28 @@ class App:
         self.process.wait(30)
 
 
-async def ask(client: httpx.AsyncClient, url: str, question: bytes) -> float:
-    """One picture to ``/predict``, both steps; its p_fake. Raises ValueError with what came instead."""
-    kind = {"Content-Type": "application/json"}
-    first = await client.post(f"{url}/gradio_api/call/predict", content=question, headers=kind)
-    if first.status_code != 200:
-        raise ValueError(f"{first.status_code}: {first.text[:100]}")
-    answer = await client.get(f"{url}/gradio_api/call/predict/{first.json()['event_id']}")
-    if "event: complete" not in answer.text:
-        raise ValueError(answer.text[:100])
-    return float(json.loads(answer.text.rsplit("data: ", 1)[1])[0]["p_fake"])
+async def ask(client: httpx.AsyncClient, url: str, data: str, session: str) -> float:
+    """One picture to ``/predict``; its p_fake. Raises ValueError with what came instead."""
+    question = {"data": [{"url": data}], "session_hash": session}  # a client keeps its session, as gradio_client does
+    answer = await client.post(f"{url}/gradio_api/run/predict", json=question)
+    if answer.status_code != 200:
+        raise ValueError(f"{answer.status_code}: {answer.text[:100]}")
+    return float(answer.json()["data"][0]["p_fake"])
 
 
 async def load(
-    url: str, questions: list[bytes], expected: list[float], *, clients: int, seconds: float, most: int = 10**9
+    url: str, questions: list[str], expected: list[float], *, clients: int, seconds: float, most: int = 10**9
 ) -> Outcome:
     """``clients`` ask one question after the other for some seconds, or until ``most`` have been asked."""
     outcome, until, asked = Outcome(), time.perf_counter() + seconds, iter(range(most))
 
-    async def visit(client: httpx.AsyncClient) -> None:
+    async def visit(client: httpx.AsyncClient, session: str) -> None:
         for number in asked:
             if time.perf_counter() > until:
                 return
             i, began = number % len(questions), time.perf_counter()
             try:
-                score = await ask(client, url, questions[i])
+                score = await ask(client, url, questions[i], session)
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 outcome.wrong.append(f"{type(error).__name__}: {error}")
                 continue
@@ -109,7 +106,7 @@ async def load(
                 outcome.wrong.append(f"picture {i}: {score} in place of {expected[i]}")
 
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=clients)) as client:
-        await asyncio.gather(*(visit(client) for _ in range(clients)))
+        await asyncio.gather(*(visit(client, f"client{number}") for number in range(clients)))
     return outcome
 
 
@@ -155,10 +152,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the pictures, pixels")
     options = parser.parse_args()
     files = pictures(options.size)
-    questions = [
-        json.dumps({"data": [{"url": "data:image/jpeg;base64," + base64.b64encode(file).decode()}]}).encode()
-        for file in files
-    ]
+    questions = ["data:image/jpeg;base64," + base64.b64encode(file).decode() for file in files]
     before, expected = detector_speed(options.model, files, options.seconds / 6)
     app = App(options.model)
     try:

@@ -165,7 +165,7 @@ def _findings(
     """Sections, pictures and sentences of one split: its table and its probabilities (n, variants, classes)."""
     fake, facts = (rows["label"] != real_label).to_numpy(), detector.facts
     decisions = decision_rows(rows, real_label, facts, prior)
-    sections, lead, remarks = [threshold_section(decisions, facts, prior)], [], [_band_remark(decisions)]
+    sections, lead, remarks = [threshold_section(decisions, facts, prior)], [], [_band_remark(decisions, facts)]
     if len(variants) > 1 and len(rows):
         table = robustness_table(fake, scores, variants, real_index=real_index, facts=facts)
         sections.append(robustness_section(table))
@@ -218,12 +218,16 @@ def _middle(facts: Mapping[str, Any]) -> float:
     return float(np.clip((band["low"] + band["high"]) / 2, 0, 1)) if band else 0.5
 
 
-def _band_remark(decisions: pd.DataFrame) -> str:
+def _band_remark(decisions: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     row = decisions.iloc[-1]
     if row["rule"] != "band" or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all():
         return ""
+    low, high = facts["band"]["low"], facts["band"]["high"]
+    reasons = [f"scores from {low:.2f} to {high:.2f}"] if round(low, 2) < round(high, 2) else []
+    reasons += ["images unlike the training data"] if "unfamiliar" in facts else []
+    where = f" ({' and '.join(reasons)})" if reasons else ""
     return (
-        f"By its band it gives no verdict on {amount('recall', row['uncertain'])} of the images, calls "
+        f"By its band it gives no verdict on {amount('recall', row['uncertain'])} of the images{where}, calls "
         f"{amount('fpr', row['fpr'])} of the real ones fake and {amount('recall', row['missed'])} of the fakes real."
     )
 

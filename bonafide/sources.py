@@ -13,6 +13,9 @@ def metrics_by_source(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of ``macro_auc``, ``macro_recall`` and ``macro_fpr``; NaN where not defined.
 
+    Nor are they where every image of every source was judged alike: resampling those shows no spread, and saying that
+    there is none would be wrong.
+
     Images are drawn again within each source. The means are those of :func:`bonafide.metrics.source_summary`: AUC and
     recall over the fake sources, FPR over the real ones. The sources themselves are taken as given: it says nothing
     about others.
@@ -35,9 +38,10 @@ def metrics_by_source(
         for name, parts in shares.items():
             if parts:
                 samples[name].append(np.mean(parts, axis=0))
-    return {
-        name: Interval(*(float(bound) for bound in np.quantile(np.concatenate(parts), [0.025, 0.975])))
-        if parts
-        else Interval(np.nan, np.nan)
-        for name, parts in samples.items()
-    }
+    return {name: _percentiles(np.concatenate(parts or [np.empty(0)])) for name, parts in samples.items()}
+
+
+def _percentiles(values: FloatArray) -> Interval:
+    if len(values) == 0 or np.ptp(values) == 0:
+        return Interval(np.nan, np.nan)
+    return Interval(*(float(bound) for bound in np.quantile(values, [0.025, 0.975])))

@@ -178,21 +178,23 @@ def test_model_info_is_what_the_model_folder_says(client: Client) -> None:
 
 
 def test_curl_as_in_the_readme(app: Server, picture: Path) -> None:
-    """Upload, ask, read: three commands, and one with the bytes inside the question."""
+    """One command with the bytes inside the question; or upload, then ask."""
 
-    def curl(*arguments: str) -> str:
-        return subprocess.run(
-            ["curl", "-sS", "-m", "60", *arguments], check=True, capture_output=True, text=True
-        ).stdout
+    def curl(*arguments: str) -> Any:
+        command = ["curl", "-sS", "-m", "60", "-H", "Content-Type: application/json", *arguments]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, input=question).stdout)
 
-    (path,) = json.loads(curl("-F", f"files=@{picture}", f"{app.url}/gradio_api/upload"))
-    question = json.dumps({"data": [{"path": path, "meta": FILE}]})
-    event = json.loads(
-        curl("-H", "Content-Type: application/json", "-d", question, f"{app.url}/gradio_api/call/predict")
-    )
-    answer = prediction_of(curl("-N", f"{app.url}/gradio_api/call/predict/{event['event_id']}").encode())
+    question = json.dumps({"data": [inline(picture)]})
+    answer = curl("-d", "@-", f"{app.url}/gradio_api/run/predict")["data"][0]
     assert answer["verdict"] == "fake"
-    assert prediction_of(call(app, "predict", [inline(picture)]))["p_fake"] == answer["p_fake"]
+    uploaded = subprocess.run(
+        ["curl", "-sS", "-F", f"files=@{picture}", f"{app.url}/gradio_api/upload"], check=True, capture_output=True
+    )
+    question = json.dumps({"data": [{"path": json.loads(uploaded.stdout)[0], "meta": FILE}]})
+    again = curl("-d", "@-", f"{app.url}/gradio_api/run/predict")["data"][0]
+    assert again["p_fake"] == answer["p_fake"]
+    info = curl("-d", '{"data": []}', f"{app.url}/gradio_api/run/model_info")["data"][0]
+    assert info["status"] == "ready"
 
 
 def test_many_at_the_same_moment_get_their_own_answers(app: Server, tmp_path: Path) -> None:
@@ -218,9 +220,10 @@ def test_an_address_is_refused_and_never_fetched(app: Server, elsewhere: tuple[s
         {"path": address},
     ):
         for data in ([file], [[file]]):
-            answer = call(app, name, list(data)).decode()
-            assert "p_fake" not in answer
-            assert "event: complete" not in answer
+            answers = call(app, name, list(data)), post(f"{app.url}/gradio_api/run/{name}", {"data": list(data)})
+            for answer in answers:
+                assert b"p_fake" not in answer
+                assert b"event: complete" not in answer
     time.sleep(0.2)
     assert asked == []
 
@@ -325,5 +328,5 @@ def inline_noise() -> dict[str, str]:
 
 def test_the_readme_names_only_endpoints_that_are_there(app: Server) -> None:
     readme = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r'api_name="(/\w+)"', readme)) | {f"/{name}" for name in re.findall(r"/call/(\w+)", readme)}
+    named = set(re.findall(r'api_name="(/\w+)"', readme)) | {f"/{name}" for name in re.findall(r"/run/(\w+)", readme)}
     assert named <= set(json.loads(app.get("/gradio_api/info")[1])["named_endpoints"])

@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: its nodes listen on 127.0.0.1
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's 15 starves its workers on a machine that others use
 
 import pandas as pd
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
@@ -9,13 +10,16 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
 from bonafide.errors import UsageError
 from bonafide.web.archives import ArchiveError, is_zip, unpack
@@ -24,7 +28,7 @@ from bonafide.web.choice import default_model
 from bonafide.web.evidence import FEWEST, KnownScores, remarks
 from bonafide.web.examples import example_pictures
 from bonafide.web.exports import file_name
-from bonafide.web.guards import refuse_addresses
+from bonafide.web.guards import RequestGuard, refuse_addresses
 from bonafide.web.limits import Limits
 from bonafide.web.markup import percent, render, score
 from bonafide.web.schema import Answer, HeatMapAnswer, Prediction
@@ -312,6 +316,30 @@ def test_inline_bytes_are_taken_as_they_are() -> None:
     for damaged in ("data:image/png;base64,%%%", "data:image/png,plain", "nothing"):
         with pytest.raises(gr.Error):
             component.preprocess(component.data_model(url=damaged))
+
+
+def test_more_requests_than_may_wait_are_told_busy_and_large_ones_refused() -> None:
+    gate, inside = asyncio.Event(), []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        inside.append(len((await receive()).get("body", b"")))
+        await gate.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def visit() -> tuple[list[int], Any]:
+        transport = httpx.ASGITransport(RequestGuard(app, largest=100, most=2))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            waiting = [asyncio.create_task(client.post("/", content=b"x")) for _ in range(2)]
+            while len(inside) < 2:
+                await asyncio.sleep(0)
+            busy, large = await client.post("/"), await client.post("/", content=bytes(101))
+            gate.set()
+            done = await asyncio.gather(*waiting)
+            return [answer.status_code for answer in (busy, large, *done, await client.post("/"))], busy
+
+    codes, busy = asyncio.run(visit())
+    assert codes == [503, 413, 200, 200, 200]
+    assert "Try again" in busy.text
 
 
 # --- words and files ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+BUSY = "Too many requests are waiting. Try again in a minute."
 NO_ADDRESSES = "An address is never fetched here. Send the file itself."
 # Gradio's page needs inline scripts and styles, and its HTML component compiles templates. Whatever is shown, the
 # browser loads it from here alone.
@@ -47,15 +48,17 @@ def refuse_addresses(value: Any) -> None:
 
 
 class RequestGuard:
-    """ASGI middleware: bounds the body of a request, and says what a page from here may load.
+    """ASGI middleware: bounds the body and the number of requests, and says what a page from here may load.
 
     Args:
         app: what it stands in front of.
         largest: bytes of a body. Gradio itself bounds each file, not their sum.
+        most: POST requests at the same time; the next one is told that the app is busy.
     """
 
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        self.app, self.largest = app, largest
+    def __init__(self, app: ASGIApp, largest: int, most: int) -> None:
+        self.app, self.largest, self.most = app, largest, most
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -67,6 +70,11 @@ class RequestGuard:
             text = f"Upload at most {self.largest / 1e6:.0f} MB at a time."
             await PlainTextResponse(text, status_code=413)(scope, receive, send)
             return
+        if scope["method"] == "POST":
+            if self._under_way >= self.most:
+                await PlainTextResponse(BUSY, status_code=503, headers={"Retry-After": "10"})(scope, receive, send)
+                return
+            self._under_way += 1
         seen = 0
 
         async def counted() -> Message:
@@ -83,4 +91,7 @@ class RequestGuard:
                 headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
-        await self.app(scope, counted, with_headers)
+        try:
+            await self.app(scope, counted, with_headers)
+        finally:
+            self._under_way -= scope["method"] == "POST"

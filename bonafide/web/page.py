@@ -91,7 +91,9 @@ def launch_options(service: Service) -> dict[str, Any]:
         "show_error": False,
         "app_kwargs": {
             "routes": [Route("/health", health)],
-            "middleware": [Middleware(RequestGuard, largest=limits.upload_bytes + FRAMING)],
+            "middleware": [
+                Middleware(RequestGuard, largest=limits.upload_bytes + FRAMING, most=limits.together + limits.waiting)
+            ],
         },
     }
 
