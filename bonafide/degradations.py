@@ -243,11 +243,10 @@ def random_degradation(image: Image.Image, strength: float, seed: int) -> Image.
     last, as saving does. Each step happens with a fixed probability; its depth grows with the dial.
 
     Args:
-        image: RGB picture of any size; the size stays. strength: 0 (nothing at all happens) to 1 (short
-        side down to a third, blur of 2 px, noise of 15 levels,
-            JPEG quality 30).
-        seed: the sample's own seed. The chain never sees a label or a file format: it is alike for every
-        class.
+        image: RGB picture of any size; the size stays.
+        strength: 0 (nothing at all happens) to 1 (short side down to a third, blur of 2 px, noise of 15 levels, JPEG
+            quality 30).
+        seed: the sample's own seed. The chain never sees a label or a file format: it is alike for every class.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in [0, 1], not {strength}")

@@ -94,18 +94,17 @@ def prepare(
     holds options and summary.
 
     Args:
-        raw: any form of data that :func:`bonafide.listing.list_data` reads; it is only read. out: a new or
-        empty folder, or one that an interrupted call with the same data and options left behind. seed,
-        size_range, quality_range, margin: see :class:`bonafide.alignment.Alignment`. faces: False takes the
-        centre square of every picture, for data that is cropped already. detector: a FaceDetector of your
-        own; default: YuNet where its weights are found, else the Haar cascade. real_label: only needed
-        where no label's name says that it is the real one. workers: processes; default one a CPU core. 1
-        works in this process.
+        raw: any form of data that :func:`bonafide.listing.list_data` reads; it is only read.
+        out: a new or empty folder, or one that an interrupted call with the same data and options left behind.
+        seed, size_range, quality_range, margin: see :class:`bonafide.alignment.Alignment`.
+        faces: False takes the centre square of every picture, for data that is cropped already.
+        detector: a FaceDetector of your own; default: YuNet where its weights are found, else the Haar cascade.
+        real_label: only needed where no label's name says that it is the real one.
+        workers: processes; default one a CPU core. 1 works in this process.
 
     Raises:
-        UsageError: nothing to prepare in ``raw``, a label without any usable file; ``out`` is not empty,
-        not
-            writable, in or around ``raw``, or comes from other data or options.
+        UsageError: nothing to prepare in ``raw``, a label without any usable file; ``out`` is not empty, not writable,
+            in or around ``raw``, or comes from other data or options.
     """
     alignment = Alignment(seed, size_range, quality_range, margin)
     raw, out = Path(raw), Path(out)
