@@ -224,6 +224,7 @@ def test_meaning_counts_the_nearest_known_scores() -> None:
     assert found.base_rate == 0.25
     assert found.low < found.share < found.high
     assert scores.meaning(0.95).share > found.share > scores.meaning(0.1).share
+    assert known(100).meaning(0.7).n == 20  # fewer images, fewer neighbours: they shall still be alike
 
 
 def test_the_same_score_means_less_where_fakes_are_rare() -> None:

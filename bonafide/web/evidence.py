@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bonafide.intervals import clopper_pearson
 
-NEIGHBOURS = 50  # enough for an interval of some 15 points around 90 %, few enough to be alike
+FEWEST_NEIGHBOURS, NEIGHBOURS = 20, 50  # 50 give an interval of some 15 points around 90 %; a fifth of all is alike
 FEWEST = 60  # images below which nothing is said
 SPLITS = ("calibration", "validation", "test")  # the first had no part in training, selection or temperature
 RARE = 0.1  # the base rate of the second sentence
@@ -65,10 +65,11 @@ class KnownScores:
                 return cls(split, rows["p_fake"].to_numpy(dtype=np.float64), fake)
         return None
 
-    def meaning(self, p_fake: float, neighbours: int = NEIGHBOURS) -> Meaning:
+    def meaning(self, p_fake: float) -> Meaning:
         """Of the images scored like ``p_fake``, how many were fake; ties with the last neighbour count too."""
         distance = np.abs(self.p_fake - p_fake)
-        reach = np.sort(distance)[min(neighbours, len(distance)) - 1]
+        neighbours = int(np.clip(len(distance) // 5, FEWEST_NEIGHBOURS, NEIGHBOURS))
+        reach = np.sort(distance)[neighbours - 1]
         near = distance <= reach
         n, n_fake = int(near.sum()), int((near & self.is_fake).sum())
         low, high = clopper_pearson(n_fake, n)
