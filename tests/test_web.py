@@ -227,14 +227,17 @@ def test_meaning_counts_the_nearest_known_scores() -> None:
     assert known(100).meaning(0.7).n == 20  # fewer images, fewer neighbours: they shall still be alike
 
 
-def test_the_same_score_means_less_where_fakes_are_rare() -> None:
-    """Bayes' rule by counting: 1000 pictures at each base rate, with the score's rates among reals and fakes."""
+def test_the_same_score_means_less_where_fakes_are_rare_and_few_images_never_make_it_sure() -> None:
+    """Bayes' rule by counting: 1000 pictures of which 100 are fake, with the rates that the interval's ends imply."""
     found = known().meaning(0.6)
-    n_fake, n_real = 100, 300
-    among_fakes, among_reals = found.n_fake / n_fake, (found.n - found.n_fake) / n_real
-    expected = 100 * among_fakes / (100 * among_fakes + 900 * among_reals)
-    assert found.if_rare == pytest.approx(expected)
-    assert found.if_rare < found.share
+    for share, rare in ((found.low, found.rare_low), (found.high, found.rare_high)):
+        among_fakes, among_reals = share / 0.25, (1 - share) / 0.75  # up to one common factor
+        assert rare == pytest.approx(100 * among_fakes / (100 * among_fakes + 900 * among_reals))
+        assert rare < share
+    scores = KnownScores("calibration", np.linspace(0, 1, 100), np.linspace(0, 1, 100) > 0.5)
+    sure = scores.meaning(0.9)
+    assert sure.share == 1
+    assert sure.rare_low < 0.5
 
 
 def test_known_scores_come_from_the_split_that_chose_nothing(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Meaning:
     """Of ``n`` known images that scored within ``nearest`` to ``farthest``, ``n_fake`` were fake.
 
     ``low`` and ``high`` bound the share with 95 % confidence (Clopper-Pearson); ``base_rate`` is the share of fakes
-    among all images of the ``split``; ``if_rare`` what the same score would mean where only ``RARE`` are fake.
+    among all images of the ``split``; ``rare_low`` and ``rare_high`` bound the share where only ``RARE`` are fake.
     """
 
     split: str
@@ -34,7 +34,8 @@ class Meaning:
     low: float
     high: float
     base_rate: float
-    if_rare: float
+    rare_low: float
+    rare_high: float
 
     @property
     def share(self) -> float:
@@ -75,9 +76,9 @@ class KnownScores:
         low, high = clopper_pearson(n_fake, n)
         scores = self.p_fake[near]
         base = float(self.is_fake.mean())
-        rare = _at_base_rate(n_fake / n, base, RARE)
+        rare = (_at_base_rate(float(share), base, RARE) for share in (low, high))
         return Meaning(
-            self.split, n, n_fake, float(scores.min()), float(scores.max()), float(low), float(high), base, rare
+            self.split, n, n_fake, float(scores.min()), float(scores.max()), float(low), float(high), base, *rare
         )
 
 
@@ -103,7 +104,7 @@ def remarks(meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] =
         f"{score(meaning.farthest)}), {percent(meaning.share)} were fake (95 % interval {percent(meaning.low)} to "
         f"{percent(meaning.high)}), where {percent(meaning.base_rate)} of all were.",
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
-        f"about {percent(meaning.if_rare)}.",
+        f"{percent(meaning.rare_low)} to {percent(meaning.rare_high)}.",
     ]
     if REASON in warnings:
         lines.append("This holds for pictures like those the model was trained on. This one is not.")
