@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, TrainerCallback
 
 from bonafide.errors import UsageError
@@ -85,6 +86,15 @@ def rest(model: nn.Module) -> None:
             own = list(module.parameters(recurse=False))
             if own and not any(parameter.requires_grad for parameter in own):
                 module.eval()
+
+
+def add_dropout(model: PreTrainedModel, share: float) -> RemovableHandle:
+    """Dropout in front of the last layer while the model trains; its weights keep their stock names."""
+
+    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (nn.functional.dropout(inputs[0], share, module.training),)
+
+    return head_of(model).register_forward_pre_hook(drop)
 
 
 def decayed_names(model: nn.Module) -> list[str]:

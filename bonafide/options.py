@@ -82,7 +82,7 @@ class Recipe:
     # These need more room than a flag has: in a recipe's YAML only.
     stages: list[dict[str, Any]] | None = field(default=None, init=False)  # the recipe with some keys changed, in turn
     families: dict[str, list[str]] | None = field(default=None, init=False)  # generators that are of one making
-    search_space: dict[str, list[Any]] | None = field(default=None, init=False)  # what --search tries
+    search_space: dict[str, Any] | None = field(default=None, init=False)  # what --search tries
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def named_data(data: Sequence[str]) -> dict[str, str]:
         UsageError: several sets of which one has no name, or two share one.
     """
     if len(data) == 1:
-        name, _, place = data[0].rpartition("=")
-        return {name: place} if name.isidentifier() else {"": data[0]}
+        name, _, place = data[0].partition("=")
+        return {name: place} if name.isidentifier() and place else {"": data[0]}
     pairs = [item.partition("=")[::2] for item in data]
     names = [name for name, place in pairs if name.isidentifier() and place]
     if len(names) != len(data) or len(set(names)) != len(names):

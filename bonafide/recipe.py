@@ -74,9 +74,13 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
     flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    # Two names of one thing: the one that is said on the command line beats the other one of a recipe too.
+    beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
+    if "lr_scheduler_type" in flags and "schedule" not in flags:
+        recipe.schedule = None
     recipe.families = _check_families(structured.get("families"), source)
     recipe.search_space = structured.get("search_space")
-    recipe.stages = _read_stages(structured.get("stages"), flags, parser, source)
+    recipe.stages = _read_stages(structured.get("stages"), beaten, parser, source)
     check_recipe(recipe, args)
     for number, stage in enumerate(stages_of(recipe, args), start=1):
         if recipe.stages:
@@ -106,7 +110,7 @@ def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
     return stages
 
 
-def _read_stages(stages: Any, flags: set[str], parser: _Parser, source: str) -> list[dict[str, Any]] | None:
+def _read_stages(stages: Any, beaten: set[str], parser: _Parser, source: str) -> list[dict[str, Any]] | None:
     """Stages as YAML gives them, checked; without the keys that a flag of the command line beats."""
     if stages is None:
         return None
@@ -122,7 +126,7 @@ def _read_stages(stages: Any, flags: set[str], parser: _Parser, source: str) -> 
             _refuse_unknown(str(key), STAGE_KEYS, "key", where)
         stage = {key: _mapping_as_list(value) if key == "mix" else value for key, value in stage.items()}
         _check_types(parser, {key: value for key, value in stage.items() if key != "name"}, where)
-        read.append({key: value for key, value in stage.items() if key not in flags})
+        read.append({key: value for key, value in stage.items() if key not in beaten})
     return read
 
 

@@ -19,6 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from bonafide.data import FaceData
 from bonafide.errors import UsageError
 from bonafide.loading import EpochSampler, ImageRows
+from bonafide.optimization import add_dropout, freeze, learnable
 from bonafide.options import STAGE_KEYS, Recipe, weights_of
 from bonafide.recipe import nearest, stages_of
 from bonafide.run import write_text
@@ -72,6 +73,15 @@ class SearchTrainer(FaceTrainer):
         """A value for every key of the space; asked again, a trial gives the same."""
         return {key: _suggest(trial, key, choice) for key, choice in self.space.items()}
 
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """A fresh model for a trial, as a stage would train it."""
+        model = super().call_model_init(trial).to(self.args.device)
+        freeze(model, self.recipe.freeze, learnable(model))
+        if self.recipe.head_dropout and not self.recipe.head_hidden_size:
+            add_dropout(model, self.recipe.head_dropout)
+        self.follow(model)
+        return model
+
     def _hp_search_setup(self, trial: Any) -> None:
         super()._hp_search_setup(trial)
         if trial is None:
@@ -98,7 +108,7 @@ def search(
     folder ``<output_dir>-search`` and returns the first.
 
     Raises:
-        UsageError: optuna is missing, a recipe of several stages, several processes, or a wrong search space.
+        UsageError: no optuna, a recipe of several stages or with LoRA, several processes, or a wrong search space.
     """
     try:
         import optuna
@@ -106,6 +116,8 @@ def search(
         raise UsageError("--search needs the package optuna", "pip install 'bonafide[search]'") from error
     if recipe.stages:
         raise UsageError("--search tunes a training of one stage", "make a recipe of the stage that is to be tuned")
+    if recipe.lora_rank:
+        raise UsageError("--search does not go together with lora_rank", "search without it, then add it")
     if args.world_size > 1:
         raise UsageError("--search runs in one process", "start it without torchrun")
     space = check_space(recipe.search_space or DEFAULT_SPACE)

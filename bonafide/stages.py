@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
@@ -22,8 +21,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from bonafide.assembly import choose_sets
 from bonafide.data import FaceData
 from bonafide.lora import add_lora, merge_lora
-from bonafide.models import head_of
-from bonafide.optimization import freeze, learnable
+from bonafide.optimization import add_dropout, freeze, learnable
 from bonafide.options import Recipe, Stage, weights_of
 from bonafide.recipe import stages_of
 from bonafide.run import on_main_process, write_text
@@ -56,7 +54,9 @@ def train_stages(
     everything = learnable(model)
     for stage in stages:
         freeze(model, stage.recipe.freeze, everything)  # a stage that cannot be is found before any is trained
-    hook = _add_dropout(model, recipe.head_dropout) if recipe.head_dropout and not recipe.head_hidden_size else None
+    if any(stage.recipe.mix for stage in stages) and "dataset" not in data.splits["train"].column_names:
+        say("one data set is given: every stage trains on all of it")
+    hook = add_dropout(model, recipe.head_dropout) if recipe.head_dropout and not recipe.head_hidden_size else None
     history: History = []
     resumed = False
     for number, stage in enumerate(stages):
@@ -119,12 +119,3 @@ def _append(history: History, log: History, stage: str | None) -> History:
     named = {} if stage is None else {"stage": stage}
     moved = [row | {key: row[key] + start[key] for key in start if key in row} | named for row in log]
     return history + moved
-
-
-def _add_dropout(model: PreTrainedModel, share: float) -> Any:
-    """Dropout in front of the last layer while the model trains; its weights keep their stock names."""
-
-    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (nn.functional.dropout(inputs[0], share, module.training),)
-
-    return head_of(model).register_forward_pre_hook(drop)

@@ -62,10 +62,16 @@ class FaceTrainer(Trainer):
         self.sampler, self.recipe, self.n_labels, self.loss_weights = sampler, recipe, n_labels, loss_weights
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
         self.mix = mixing(recipe, n_labels)
-        self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.add_callback(EpochCallback(sampler))
-        if self.average:  # behind the callbacks that change the weights after a step
-            self.add_callback(self.average)
+        self.average: WeightAverage | None = None
+        self.follow(self.model)
+
+    def follow(self, model: nn.Module) -> None:
+        """Average the weights of this model where the recipe says so, in place of another one's."""
+        self.remove_callback(WeightAverage)
+        if self.recipe.ema_decay:
+            self.average = WeightAverage(model, self.recipe.ema_decay)
+            self.add_callback(self.average)  # behind the callbacks that change the weights after a step
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
@@ -112,6 +118,7 @@ class FaceTrainer(Trainer):
             self.args.lr_scheduler_kwargs = {"mode": better, **(self.args.lr_scheduler_kwargs or {})}
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
+            self.remove_callback(PlateauWarmup)
             self.add_callback(PlateauWarmup(warmup))
         return super().create_scheduler(num_training_steps, optimizer)
 

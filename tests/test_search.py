@@ -12,6 +12,7 @@ from conftest import make_faces
 
 import train_hf
 from bonafide.errors import UsageError
+from bonafide.optimization import WeightAverage
 from bonafide.recipe import read_recipe
 from bonafide.search import DEFAULT_SPACE, SearchTrainer, check_space
 
@@ -70,6 +71,27 @@ def test_a_search_goes_on_and_ends_in_a_recipe(
     assert again.augmentation == done.iloc[0]["params_augmentation"]
     train_hf.main([*flags, "--search", "5"])  # nothing left to do
     assert len(pd.read_csv(folder / "trials.csv")) == len(table)
+
+
+def test_a_trial_trains_as_a_stage_would(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen, with dropout, and its own weights averaged: not those of the model before it."""
+    seen: list[tuple[bool, bool, int]] = []
+    evaluate = SearchTrainer.evaluate
+
+    def watch(self: SearchTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        assert self.average is not None
+        frozen = not next(self.model.parameters()).requires_grad
+        hooked = bool(self.model.classifier._forward_pre_hooks)
+        averages = [c for c in self.callback_handler.callbacks if isinstance(c, WeightAverage)]
+        assert averages == [self.average]
+        seen.append((self.average.model is self.model, frozen and hooked, id(self.model)))
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(SearchTrainer, "evaluate", watch)
+    train_hf.main([recipe, *QUICK, "--output_dir", str(tmp_path / "run"), "--search", "2", "--ema_decay", "0.9",
+                   "--freeze", "backbone", "--head_dropout", "0.2"])  # fmt: skip
+    assert len(seen) == 2
+    assert all(own and as_told for own, as_told, _ in seen)
 
 
 def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:

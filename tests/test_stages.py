@@ -71,6 +71,7 @@ STAGES = [
         "mixup": 0.3,
     },
     {"name": "all", "num_train_epochs": 3, "schedule": "one_cycle", "ema_decay": 0.9, "layer_decay": 0.7},
+    {"name": "lora", "num_train_epochs": 2, "schedule": "linear", "lora_rank": 2},
 ]
 
 
@@ -84,9 +85,23 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, folder: Path, tiny_model: s
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def steps() -> list[int]:
+    """How many training steps the whole run took."""
+    return [0]
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: str, tmp_path_factory: pytest.TempPathFactory, steps: list[int]) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    train_hf.main([recipe, *QUICK, "--output_dir", str(out)])
+    step = FaceTrainer.training_step
+
+    def counted(self: FaceTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        steps[0] += 1
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FaceTrainer, "training_step", counted)
+        train_hf.main([recipe, *QUICK, "--output_dir", str(out)])
     return out
 
 
@@ -98,18 +113,27 @@ def test_the_log_counts_on_through_the_stages(whole: Path) -> None:
     assert not (whole / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("step", [5, 16])
+@pytest.mark.parametrize(("step", "begun"), [(5, ["1-head"]), (16, ["1-head", "2-all"]), (-8, None)])
 def test_killed_in_any_stage_and_continued_gives_the_same_bits(
-    recipe: str, whole: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    recipe: str,
+    whole: Path,
+    tmp_path: Path,
+    step: int,
+    begun: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
 ) -> None:
-    """In the first stage (plateau, patience, mixup, frozen), and in the second (averaged weights, layer decay)."""
+    """In the first stage (plateau, patience, mixup, frozen), the second (average, layer decay), the third (LoRA).
+
+    A negative step counts from the end.
+    """
     command = [recipe, *QUICK, "--output_dir", str(tmp_path / "killed")]
     with monkeypatch.context() as patch:
-        kill_at(patch, step)
+        kill_at(patch, step if step > 0 else steps[0] + step)
         with pytest.raises(Killed):
             train_hf.main(command)
     stages = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
-    assert stages == (["1-head"] if step == 5 else ["1-head", "2-all"])
+    assert stages == (begun or ["1-head", "2-all", "3-lora"])
     train_hf.main(command)
     first, second = weights(whole), weights(tmp_path / "killed")
     assert all(np.array_equal(first[key], second[key]) for key in first)
@@ -135,7 +159,7 @@ def test_a_stage_starts_from_the_best_of_the_last_and_freezes_what_it_says(
 
 
 def test_low_rank_updates_are_merged_into_a_stock_model(folder: Path, tiny_model: str, tmp_path: Path) -> None:
-    """The pipeline loads the folder without peft; killed in between or not is covered by Trainer's checkpoints."""
+    """The pipeline loads the folder without peft."""
     path = write(tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, lora_rank=2)
     train_hf.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "2",
                    "--learning_rate", "0.05", "--seed", "5", "--keep_checkpoints"])  # fmt: skip
@@ -170,9 +194,8 @@ def test_a_hidden_head_says_what_it_needs(
 
 def test_two_processes_run_each_kind_of_stage(folder: Path, tiny_model: str, tmp_path: Path) -> None:
     """Frozen with a plateau and mixup; averaged with layer decay and one-cycle; low-rank: on two CPU processes."""
-    stages = [*STAGES, {"name": "lora", "lora_rank": 2, "num_train_epochs": 1, "schedule": "linear"}]
     path = write(
-        tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, stages=stages, head_dropout=0.2,
+        tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, stages=STAGES, head_dropout=0.2,
     )  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train_hf.py"]
     done = subprocess.run(
@@ -189,12 +212,27 @@ def test_two_processes_run_each_kind_of_stage(folder: Path, tiny_model: str, tmp
 def test_the_command_line_beats_a_stage(recipe: str, tmp_path: Path) -> None:
     """And what is stored means the same run again, stages included."""
     read, args, said = read_recipe([recipe, "--num_train_epochs", "1", "--learning_rate", "0.5"])
-    assert [stage.args.num_train_epochs for stage in stages_of(read, args)] == [1, 1]
+    assert [stage.args.num_train_epochs for stage in stages_of(read, args)] == [1, 1, 1]
     assert {stage.args.learning_rate for stage in stages_of(read, args)} == {0.5}
     again = write(tmp_path / "again.yaml", **said)
     read, args, said_again = read_recipe([again])
     assert said_again == said
-    assert [stage.args.num_train_epochs for stage in stages_of(read, args)] == [1, 1]
+    assert [stage.args.num_train_epochs for stage in stages_of(read, args)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "scheduler"),
+    [("lr_scheduler_type", "polynomial", "polynomial"), ("schedule", "constant", "constant_with_warmup")],
+)
+def test_either_name_of_a_schedule_on_the_command_line_beats_the_recipe(
+    recipe: str, tmp_path: Path, flag: str, value: str, scheduler: str
+) -> None:
+    one = write(tmp_path / "one.yaml", schedule="plateau")
+    for path in (recipe, one):
+        read, args, said = read_recipe([path, f"--{flag}", value])
+        assert {stage.args.lr_scheduler_type.value for stage in stages_of(read, args)} == {scheduler}
+        read, args, _ = read_recipe([write(tmp_path / "again.yaml", **said)])
+        assert {stage.args.lr_scheduler_type.value for stage in stages_of(read, args)} == {scheduler}
 
 
 def test_a_recipe_without_stages_is_one() -> None:
