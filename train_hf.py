@@ -32,6 +32,7 @@ from bonafide.evaluation import evaluate
 from bonafide.head import with_hidden_head
 from bonafide.models import load_model
 from bonafide.options import Recipe
+from bonafide.recalibration import read_unseen, recalibrate
 from bonafide.recipe import read_recipe
 from bonafide.run import Run, on_main_process, versions
 from bonafide.search import search
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     audit = assembly.audit
     on_main_process(lambda: run.check_same_data(data.fingerprint()))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
+    unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
     say(data.describe())
     if audit:
         say(f"audit: {audit.verdict}")
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
     facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
+    if unseen is not None:
+        facts |= recalibrate(trained, facts, unseen, data.labels, data.real_index)
     on_main_process(lambda: run.save_model(trained, processor, facts))
 
     # 5. Evaluation and report, last of all: a run that has one is finished.

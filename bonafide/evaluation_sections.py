@@ -5,7 +5,8 @@ Their data, in ``metrics.json`` under ``sections``:
 - ``thresholds``: rows of rule, threshold (null where it is not one number), recall, fpr (called fake by that rule),
   missed (fakes called real), uncertain, each with ``…_low`` and ``…_high`` (Clopper-Pearson), and ``share_fake`` among
   those called fake at the base rate ``prior``
-- ``calibration``: the model's own ``stored`` facts; ``ece_before``, ``ece_after`` of the clean images and
+- ``calibration``: the model's own ``stored`` facts; ``ece_by_chance`` (mean) and ``ece_by_chance_95`` (quantile): what
+  perfectly calibrated scores would show on as many images; ``ece_before``, ``ece_after`` of the clean images and
   ``ece_degraded_before``, ``ece_degraded_after`` of all degraded ones together (null where there is none)
 - ``unfamiliar``: ``threshold``, rows of source, label, seen, n, beyond (share), and ``auroc`` {value, low, high} of
   unseen against seen sources (null without both)
@@ -106,7 +107,7 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
     if band := facts.get("band"):
         blocks.append(
             f"The band: scores up to {cell(band['low'])} are called real, from {cell(band['high'])} on fake, and "
-            f"between them there is no verdict. On the calibration images: {band['note']}. That is meant for images "
+            f"between them there is no verdict. On {judged_on(facts)}: {band['note']}. That is meant for images "
             "drawn like those; the table says what became of it on the images of this report."
         )
         if band.get("sources"):
@@ -123,8 +124,13 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
                 "promise": [row["note"] for row in stored],
             }
         )
-        blocks.append(Table(promises, "Thresholds, by the calibration images"))
+        blocks.append(Table(promises, f"Thresholds, by {judged_on(facts)}"))
     return Section("thresholds", "Decisions", blocks, data=table, brief=True)
+
+
+def judged_on(facts: Mapping[str, Any]) -> str:
+    """What thresholds and band were chosen on."""
+    return str(facts.get("judged_on", "the calibration images"))
 
 
 def _band_sources(band: Mapping[str, Any]) -> pd.DataFrame:
@@ -175,6 +181,12 @@ def calibration_section(
         text.append(f"; of all degraded ones together {cell(values['ece_degraded_after'])}")
         if values["ece_degraded_before"] is not None:
             text.append(f" ({cell(values['ece_degraded_before'])} before)")
+    chance, most = metrics.ece_by_chance(metrics.fake_probability(scores, real_index))
+    values |= {"ece_by_chance": chance, "ece_by_chance_95": most}
+    text.append(
+        f". Perfectly calibrated scores would show {cell(chance)} on these {len(scores):,} images, and more than "
+        f"{cell(most)} one time in twenty"
+    )
     stored = facts.get("calibration")
     blocks: list[Block] = ["".join(text) + ".", *pictures]
     if stored:

@@ -380,6 +380,21 @@ def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> pd.DataFrame:
     return table.groupby("bin").agg({"mean_p_fake": "mean", "share_fake": "mean", "n": "sum"}).reset_index(drop=True)
 
 
+def ece_by_chance(p_fake: ArrayLike, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The calibration error that perfectly calibrated scores show on so few images: its mean and 95 % quantile.
+
+    Labels are drawn from the scores themselves, ``p_fake`` in [0, 1] (n,), and ECE's bins taken as ever: what stays
+    is the estimator's own bias, which falls with the number of images (consistency resampling, Bröcker and Smith 2007,
+    section 3; the bias: Roelofs et al. 2022, figure 1). NaN without images.
+    """
+    p = np.asarray(p_fake, dtype=np.float64)
+    if not len(p):
+        return float("nan"), float("nan")
+    rng, bins = np.random.default_rng(seed), ece_bins(p)
+    found = [np.abs(np.bincount(bins, p - (rng.random(len(p)) < p), ECE_BINS)).sum() / len(p) for _ in range(draws)]
+    return float(np.mean(found)), float(np.quantile(found, 0.95))
+
+
 def threshold_at_fpr(p_real: ArrayLike, fpr: float) -> float:
     """The lowest threshold that calls at most the share ``fpr`` of these real images fake (``p >= threshold``).
 

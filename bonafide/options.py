@@ -71,6 +71,9 @@ class Recipe:
     robustness: str = _option(
         "quick", "degrade the test images after training: none, quick (two strengths each) or full"
     )
+    calibrate_on: str | None = _option(
+        None, "predictions.parquet of a leave-one-source-out crossval: calibrate by sources that were not trained on"
+    )
     early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
     channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
     search: int | None = _option(

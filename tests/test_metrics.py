@@ -83,6 +83,22 @@ def test_calibration_error_is_that_of_the_reliability_curve() -> None:
     assert metrics.binary_figures(fake, p)["ece"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_calibration_error_by_chance_is_that_of_labels_drawn_from_the_scores() -> None:
+    """It shrinks with the number of images, and scores that lie are above it."""
+    rng = np.random.default_rng(0)
+    means = []
+    for n in (200, 2_000, 20_000):
+        p = rng.beta(0.5, 0.5, n)
+        mean, most = metrics.ece_by_chance(p, draws=300)
+        shown = [metrics.binary_figures(rng.random(n) < p, p)["ece"] for _ in range(200)]
+        assert mean == pytest.approx(np.mean(shown), rel=0.1)
+        assert 0.85 < np.mean(np.array(shown) <= most) <= 1.0
+        assert metrics.binary_figures(rng.random(n) < p**3, p)["ece"] > most
+        means.append(mean)
+    assert means[0] > 2.5 * means[1] > 6 * means[2]
+    assert np.isnan(metrics.ece_by_chance([])).all()
+
+
 def test_the_evaluate_metric_takes_batches_and_agrees_with_the_function(tmp_path: Path) -> None:
     truth, scores = softmax_scores(300, 3)
     metric = metrics.FaceMetrics(THREE, "real", cache_dir=str(tmp_path))

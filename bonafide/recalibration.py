@@ -1,0 +1,143 @@
+"""Scores, thresholds and band by sources that were not trained on: calibration on known sources lies about others.
+
+A cross-validation that leaves sources out (``python -m bonafide crossval RECIPE --leave-one-source-out``) scores every
+source by a model that has not seen it. Those predictions calibrate the model that is trained on all: its
+``calibrate_on`` names their file. What the result is worth is told by leaving each fold out once more: its scores are
+calibrated, and its verdicts given, by the other folds alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from bonafide.calibration import Calibration, apply, fit, fold
+from bonafide.certificates import thresholds, uncertain_band, verdicts
+from bonafide.errors import UsageError
+from bonafide.metrics import all_figures, fake_probability
+
+FloatArray = NDArray[np.float64]
+
+
+def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
+    """The predictions of a cross-validation that left sources or families out: a row an image and fold.
+
+    Raises:
+        UsageError: no such file, not such a table, other labels, or folds that share their sources with the training.
+    """
+    hint = "give OUT/report/predictions.parquet of `python -m bonafide crossval RECIPE --leave-one-source-out`"
+    try:
+        rows = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {file}: {error}", hint) from error
+    missing = {"fold", "source", "label", *(f"p_{label}" for label in labels)} - set(rows.columns)
+    if missing:
+        raise UsageError(f"{file} has no column {', '.join(sorted(missing))}", hint)
+    if strange := sorted(set(rows["label"]) - set(labels)):
+        raise UsageError(f"{file} has other labels than the data: {', '.join(strange)}", hint)
+    described = Path(file).with_name("crossval.json")
+    if described.is_file() and json.loads(described.read_text(encoding="utf-8")).get("kind") == "folds":
+        raise UsageError(f"{file} is of folds that know every source", hint)
+    if rows["fold"].nunique() < 2:
+        raise UsageError(f"{file} has one fold only", hint)
+    return rows
+
+
+def recalibrate(
+    model: PreTrainedModel,
+    facts: Mapping[str, Any],
+    unseen: pd.DataFrame,
+    labels: Sequence[str],
+    real_index: int,
+    *,
+    delta: float = 0.05,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Calibrate a calibrated model once more, on predictions of unseen sources, in place where that can be folded.
+
+    Args:
+        model: with what ``facts`` say of its calibration folded in, or not.
+        facts: what :func:`bonafide.calibration.calibrate_run` gave.
+        unseen: see :func:`read_unseen`; the folds' models were calibrated as this one was.
+        labels, real_index: in class order.
+
+    Returns:
+        ``calibration``, ``thresholds`` and ``band`` in place of the old ones; ``judged_on``, a phrase; and ``unseen``:
+        what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
+        verdict, ``wrong`` as the share of wrong ones among those; shares are None where nothing was called).
+    """
+    true = np.array([labels.index(label) for label in unseen["label"]])
+    fake = true != real_index
+    probabilities = unseen[[f"p_{label}" for label in labels]].to_numpy(dtype=np.float64)
+    logits = np.log(np.maximum(probabilities, 1e-300))
+    whole = fit(logits, true)
+    before = facts.get("calibration") or {"temperature": 1.0, "bias": [0.0] * len(labels), "folded": True}
+    temperature, bias = np.array(before["temperature"]), np.array(before["bias"])
+    judged_on = f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds"
+    after = _calibrated(whole, logits)
+    p = fake_probability(after, real_index)
+    worth = _worth(unseen, logits, true, labels, real_index, delta, confidence)
+    return {
+        "calibration": {
+            **before,
+            "method": "temperature+bias",
+            "temperature": float(temperature * whole.temperature),
+            "bias": (bias + temperature * np.array(whole.bias)).tolist(),
+            "folded": bool(before["folded"]) and fold(model, whole),
+            "n": whole.n,
+            "share_fake": float(fake.mean()),
+            **{
+                f"{key}_{when}": all_figures(true, scores, labels=labels, real_index=real_index)[name]
+                for when, scores in (("before", probabilities), ("after", after))
+                for name, key in (("ece", "ece"), ("log_loss", "nll"))
+            },
+        },
+        "thresholds": thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
+        "band": uncertain_band(p, fake, delta=delta, confidence=confidence),
+        "judged_on": judged_on,
+        "unseen": worth,
+    }
+
+
+def _calibrated(calibration: Calibration, logits: FloatArray) -> FloatArray:
+    stored = {"temperature": calibration.temperature, "bias": calibration.bias, "folded": False}
+    return apply(logits, {"calibration": stored})
+
+
+def _worth(
+    unseen: pd.DataFrame,
+    logits: FloatArray,
+    true: NDArray[np.int64],
+    labels: Sequence[str],
+    real_index: int,
+    delta: float,
+    confidence: float,
+) -> dict[str, Any]:
+    """Each fold's scores and verdicts as the other folds would have them."""
+    fake, scores, called = true != real_index, np.empty_like(logits), np.empty(len(true), dtype=object)
+    for name in unseen["fold"].unique():
+        mine = (unseen["fold"] == name).to_numpy()
+        calibration = fit(logits[~mine], true[~mine])
+        others, scores[mine] = _calibrated(calibration, logits[~mine]), _calibrated(calibration, logits[mine])
+        band = uncertain_band(fake_probability(others, real_index), fake[~mine], delta=delta, confidence=confidence)
+        called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
+    decided = called != "uncertain"
+    wrong = decided & ((called == "fake") != fake)
+    figures = {
+        key: all_figures(true, table, labels=labels, real_index=real_index)["ece"]
+        for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
+    }
+    return {
+        "n": len(true),
+        "folds": int(unseen["fold"].nunique()),
+        **figures,
+        "coverage": float(decided.mean()),
+        "wrong": float(wrong.sum() / decided.sum()) if decided.any() else None,
+    }
