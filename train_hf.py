@@ -5,6 +5,7 @@
     python train_hf.py --data DATA --model timm/convnextv2_atto.fcmae --num_train_epochs 5
     torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
     python train_hf.py RECIPE.yaml --search 20                     tries settings, writes the best as a recipe
+    python train_hf.py … --push_to_hub True --hub_model_id USER/NAME   publishes the finished run
 
 Any field of a recipe and any flag of transformers' TrainingArguments can be given; the command line beats the recipe.
 Started again after a kill, the same command goes on from the last complete checkpoint.
@@ -38,12 +39,14 @@ from bonafide.run import Run, on_main_process, versions
 from bonafide.search import search
 from bonafide.stages import train_stages
 from hub.card import write_card
+from hub.push import Push
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as told by `argv` (the process's own arguments when None)."""
     started = time.monotonic()
     recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
+    push = Push.taken_from(args)
     if recipe.search:
         data, _ = read_data(recipe, args.seed)
         search(partial(build_model, recipe, data.labels), data, recipe, args, said)
@@ -52,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     say = print if PartialState().is_main_process else lambda *_: None
 
     on_main_process(lambda: run.check_same(said, args))
+    on_main_process(push.check)
     if run.is_finished:
         say(f"{run.folder} is finished: its report is {run.folder / 'report' / 'report.html'}. Nothing to do.")
+        on_main_process(lambda: push.publish(run.folder))
         return
 
     # 1. Data: listed, checked, split. One process does it for all.
@@ -123,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not recipe.keep_checkpoints:
             run.drop_checkpoints()
         say(run.summary(metrics))
+        push.publish(run.folder)
     PartialState().wait_for_everyone()
 
 

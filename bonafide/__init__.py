@@ -5,10 +5,23 @@ classes, so that ``pipeline("image-classification", model=FOLDER)`` can load it.
 """
 
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from wrapt import when_imported
 
+if TYPE_CHECKING:
+    from bonafide.detector import Detector as Detector
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``from bonafide import Detector``: imported when it is asked for, since it brings torch."""
+    if name == "Detector":
+        from bonafide.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @when_imported("transformers.models.auto.modeling_auto")

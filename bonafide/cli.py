@@ -24,7 +24,10 @@ RealLabel = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFIDE_YUNET, the Hub, or the Haar cascade.")]
 
-Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id of any image classifier.")]
+Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id, with or without @revision.")]
+OwnModel = Annotated[
+    str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
+]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders, globs, or `-` for a list on standard input.")]
 Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
@@ -173,7 +176,7 @@ def crossval(
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Two models or more.")],
+    models: Annotated[list[str], typer.Argument(help="Two models or more: folders or Hub ids.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the comparison.")],
     split: Annotated[
@@ -206,7 +209,7 @@ def compare(
 @app.command()
 def predict(
     paths: Inputs,
-    model: Model,
+    model: OwnModel = None,
     out: Annotated[
         str | None, typer.Option(help="Table: .csv, .jsonl or .parquet; without it, on the terminal.")
     ] = None,
@@ -226,11 +229,12 @@ def predict(
     A killed run continues where it stopped: give the same command again.
     """
     from bonafide.scoring import run_predict_command
+    from bonafide.shipped import named_or_shipped
 
     raise typer.Exit(
         run_predict_command(
             paths,
-            model,
+            named_or_shipped(model),
             out,
             faces=faces,
             engine=engine,
@@ -260,7 +264,7 @@ def provenance(
 @app.command()
 def explain(
     path: Annotated[str, typer.Argument(help="A picture.")],
-    model: Model,
+    model: OwnModel = None,
     out: Annotated[Path, typer.Option(help="The overlay to write.")] = Path("heat.png"),
     method: Annotated[str, typer.Option(help="auto, gradcam or occlusion.")] = "auto",
     test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion against random and centre.")] = True,
@@ -273,11 +277,12 @@ def explain(
 ) -> None:
     """Show which parts of a picture speak for the verdict, and how far to trust that map."""
     from bonafide.explain import run_explain_command
+    from bonafide.shipped import named_or_shipped
 
     raise typer.Exit(
         run_explain_command(
             path,
-            model,
+            named_or_shipped(model),
             out,
             faces=faces,
             method=method,
@@ -293,7 +298,7 @@ def explain(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or Hub id with or without @revision.")],
     format: Annotated[str, typer.Option(help="openvino or onnx.")],
     out: Annotated[Path | None, typer.Option(help="New folder; MODEL-FORMAT if not given.")] = None,
     int8: Annotated[

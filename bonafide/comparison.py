@@ -309,8 +309,9 @@ def run_compare_command(
     loaded = {name: _load(name, real_label, fake_label, engine, device) for name in dict.fromkeys(models)}
     found, caveats = [], []
     for name, (detector, _) in loaded.items():
-        folder = Path(name) if Path(name).is_dir() else None
-        images, notes = evaluation_data(data, split, real_label=real_label, facts=detector.facts, folder=folder)
+        images, notes = evaluation_data(
+            data, split, real_label=real_label, facts=detector.facts, folder=detector.folder
+        )
         found.append(images)
         caveats += [f"{name}: {note}" for note in notes]
     images = _in_all(found)

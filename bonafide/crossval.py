@@ -71,6 +71,8 @@ def run_crossval_command(
     recipe, args, said = _read(argv)
     if recipe.splits:
         raise UsageError("a cross-validation makes its own splits", "leave `splits` out of the recipe")
+    if recipe.calibrate_on:
+        raise UsageError("a cross-validation calibrates each fold by itself", "leave `calibrate_on` out of the recipe")
     k = 5 if folds is None else folds
     if kind == FOLDS and k < 2:
         raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
@@ -134,6 +136,8 @@ def _refuse_own_flags(argv: Sequence[str]) -> None:
     instead = {
         "output_dir": "name the folder of all folds with --out",
         "splits": "leave it out: a cross-validation makes its own splits",
+        "push_to_hub": "a fold's model is not for others: train one on everything, and push that",
+        "calibrate_on": "that is what this cross-validation is for: give its predictions to train_hf.py",
     }
     for word in argv:
         flag = word.removeprefix("--").split("=")[0]

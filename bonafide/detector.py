@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import special
-from transformers.utils import cached_file
 
 from bonafide import calibration, unfamiliar
+from bonafide.download import model_folder
 from bonafide.engines import Engine, Outputs, load_engine
 from bonafide.faces import Box
 from bonafide.listing import find_real_label
@@ -109,6 +109,7 @@ class Detector:
         self.band = (float(band["low"]), float(band["high"])) if band else None
         self.unfamiliar = unfamiliar
         self.reader = PictureReader(processor, self.facts, yunet)
+        self.folder: Path | None = None  # where it was loaded from
         self.lock = threading.Lock()
         self._torch_threads = torch.get_num_threads()
         # Torch keeps a number of threads for every thread: a worker has one core to itself.
@@ -132,7 +133,7 @@ class Detector:
 
         Args:
             name: folder with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors`` (or the network
-                that ``bonafide export`` wrote), or a Hub id.
+                that ``bonafide export`` wrote), or a Hub id with or without ``@revision``.
             device: for torch; the GPU where there is one.
             engine: "auto", "torch", "openvino" or "onnx"; "auto" is torch where the folder holds torch weights.
             dtype: "float32" (default) or "bf16".
@@ -142,12 +143,13 @@ class Detector:
         Raises:
             UsageError: the model, its weights or the engine is missing, or the real label is not known.
         """
-        runner, config, processor = load_engine(name, engine, device=device, dtype=dtype)
-        facts = getattr(config, "bonafide", None)
-        file = cached_file(name, unfamiliar.FILE, _raise_exceptions_for_missing_entries=False) if facts else None
-        known = Unfamiliar.load(Path(file).parent, facts) if file else None
+        folder = model_folder(name)
+        runner, config, processor = load_engine(folder, engine, name=name, device=device, dtype=dtype)
+        known = Unfamiliar.load(folder, getattr(config, "bonafide", None))
         weights = Path(yunet) if yunet else None
-        return cls(runner, config, processor, real_label=real_label, unfamiliar=known, yunet=weights)
+        detector = cls(runner, config, processor, real_label=real_label, unfamiliar=known, yunet=weights)
+        detector.folder = folder
+        return detector
 
     def __call__(self, images: Picture | Iterable[Picture], *, faces: bool | None = None) -> list[Result]:
         """Judge one picture or many; a result for each, in order.

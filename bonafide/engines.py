@@ -168,12 +168,18 @@ def _session_arrays(session: Any, pixels: torch.Tensor) -> Outputs:
 
 
 def load_engine(
-    name: str | os.PathLike[str], engine: str = "auto", *, device: str | None = None, dtype: str | torch.dtype | None
+    folder: Path,
+    engine: str = "auto",
+    *,
+    name: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None,
 ) -> tuple[Engine, PreTrainedConfig, Any]:
     """An engine, the model's configuration and its image processor.
 
     Args:
-        name: model folder or Hub id; exported folders are local.
+        folder: of the model.
+        name: what the user called it, for messages; the folder when None.
         engine: ``"auto"`` takes torch where the folder holds its weights, else the exported network.
         device: of torch; "cuda" where there is one, else "cpu".
         dtype: float32 when None, "bf16" on request.
@@ -184,16 +190,16 @@ def load_engine(
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}", "choose " + ", ".join(ENGINES))
     precision = _precision(dtype)
-    name, folder = os.fspath(name), Path(name)
+    name = os.fspath(name or folder)
     files = {"openvino": folder / OPENVINO_FILE, "onnx": folder / ONNX_FILE}
     if engine == "auto":
         has_weights = any(folder.glob("model*.safetensors*")) or not folder.is_dir()
         engine = "torch" if has_weights else next((e for e, file in files.items() if file.is_file()), "torch")
-    config = _load(AutoConfig, name)
-    processor = _load(AutoImageProcessor, name)
+    config = _load(AutoConfig, name, folder)
+    processor = _load(AutoImageProcessor, name, folder)
     if engine == "torch":
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return TorchEngine(_load_classifier(name, config), chosen, precision), config, processor
+        return TorchEngine(_load_classifier(name, folder, config), chosen, precision), config, processor
     if not files[engine].is_file():
         raise UsageError(
             f"{name} holds no {files[engine].name}", f"write one: python -m bonafide export {name} --format {engine}"
@@ -212,13 +218,14 @@ def _precision(dtype: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
-def _load_classifier(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _load_classifier(name: str, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, info = _load(
             AutoModelForImageClassification,
             name,
+            folder,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -235,9 +242,9 @@ def _load_classifier(name: str, config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _load(auto: Any, name: str, **kwargs: Any) -> Any:
+def _load(auto: Any, name: str, folder: Path, **kwargs: Any) -> Any:
     try:
-        return auto.from_pretrained(name, **kwargs)
+        return auto.from_pretrained(str(folder), **kwargs)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(

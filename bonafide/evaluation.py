@@ -264,9 +264,7 @@ def run_evaluate_command(
     detector, fakes = load_detector(
         model, real_label=real_label, fake_label=fake_label, engine=engine, device=device, dtype=dtype
     )
-    images, caveats = evaluation_data(
-        data, split, real_label=real_label, facts=detector.facts, folder=Path(model) if Path(model).is_dir() else None
-    )
+    images, caveats = evaluation_data(data, split, real_label=real_label, facts=detector.facts, folder=detector.folder)
     limit = max_images or (QUICK_IMAGES if quick else None)
     if limit:
         images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})

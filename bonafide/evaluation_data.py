@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from bonafide.calibration import hold_out_calibration
 from bonafide.data import SPLITS, FaceData, Listing, list_data, split_listing
 from bonafide.detector import Detector
+from bonafide.download import model_folder
 from bonafide.errors import UsageError
 from bonafide.metrics import predictions_frame
 
@@ -36,8 +37,8 @@ def load_detector(
         UsageError: the model cannot be loaded, has no such label, or its real label cannot be told.
     """
     if fake_label is not None and real_label is None:
-        config = AutoConfig.from_pretrained(name) if (Path(name) / "config.json").is_file() else None
-        others = [label for label in (config.id2label.values() if config else []) if label != fake_label]
+        config = AutoConfig.from_pretrained(model_folder(name))
+        others = [label for label in config.id2label.values() if label != fake_label]
         real_label = others[0] if len(others) == 1 else None
     try:
         detector = Detector.from_pretrained(name, real_label=real_label, **options)

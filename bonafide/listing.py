@@ -75,7 +75,7 @@ def list_data(
     """List a data set: a folder, a folder with a metadata file, a folder of Parquet files, or a Hub id.
 
     Args:
-        data: what the user named; see DATA in the README for the forms.
+        data: what the user named; see DATA in the README for the forms. A Hub id may end in ``@revision``.
         real_label: the label that means "a photograph"; found by its name when not given.
         label_order: class order to keep (a checkpoint's own) when it holds the same names; else alphabetical.
         check: ``"full"`` decodes every file once and leaves out the broken ones, ``"none"`` trusts them.
@@ -129,7 +129,7 @@ def _looks_like_hub_id(data: str) -> bool:
     from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(data)
+        validate_repo_id(data.partition("@")[0])
     except HFValidationError:
         return False
     return True
@@ -299,7 +299,8 @@ def _add_row(
 def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFile]]:
     """Columns of a Hub data set, or of a folder of Parquet files, which the same loader reads."""
     try:
-        loaded = datasets.load_dataset(data)
+        repo_id, _, revision = (data, "", "") if Path(data).exists() else data.partition("@")
+        loaded = datasets.load_dataset(repo_id, revision=revision or None)
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UsageError(
             f"cannot load the data set {data}: {str(error).splitlines()[0]}",

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from bonafide.cnn import PlainCNNConfig
+from bonafide.download import model_folder
 from bonafide.errors import UsageError
 from bonafide.head import HiddenHeadForImageClassification
 
@@ -77,7 +78,7 @@ def load_model(
     """A float32 classifier over `labels` (class order) and the image processor that belongs to it.
 
     Args:
-        name: a preset, ``timm/<architecture>``, a folder, or a Hub id.
+        name: a preset, ``timm/<architecture>``, a folder, or a Hub id with or without ``@revision``.
         from_scratch: build from the configuration with fresh weights; presets always are.
         image_size: side of the square input, pixels; the model's own when None.
         resize: shorter side before the centre crop of `image_size`, pixels; None keeps the model's own rule, which
@@ -94,11 +95,12 @@ def load_model(
     if from_scratch and name.startswith("timm/"):
         config = _timm_config(name.removeprefix("timm/"), image_size)
         return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
-    config = _load(AutoConfig, name, trust_remote_code)
+    folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
+    config = _load(AutoConfig, name, folder, trust_remote_code)
     old_labels = class_names(config)
     if image_size is not None:
         _resize_config(config, image_size)
-    processor = _load(AutoImageProcessor, name, trust_remote_code)
+    processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
     if from_scratch:
         model = AutoModelForImageClassification.from_config(
             _with_labels(config, labels), trust_remote_code=trust_remote_code
@@ -107,6 +109,7 @@ def load_model(
         model = _load(
             AutoModelForImageClassification,
             name,
+            folder,
             trust_remote_code,
             config=_with_labels(config, labels),
             ignore_mismatched_sizes=True,
@@ -128,8 +131,14 @@ def class_names(config: PreTrainedConfig) -> list[str] | None:
 
 
 def checkpoint_labels(name: str) -> list[str] | None:
-    """Class order of a local model folder, so that a second fine-tune on the same labels keeps its head."""
-    return class_names(AutoConfig.from_pretrained(name)) if (Path(name) / "config.json").is_file() else None
+    """Class order of a model folder or Hub id, so that a second fine-tune on the same labels keeps its head.
+
+    None for what has no head yet: a preset, a timm architecture. Raises UsageError where there is no such model.
+    """
+    if name in PRESETS or name.startswith("timm/"):
+        return None
+    folder = model_folder(name, weights=False, otherwise=NO_NETWORK_HINT)
+    return class_names(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
 
 
 def last_linear(model: nn.Module, num_labels: int) -> nn.Linear | None:
@@ -204,9 +213,9 @@ def _reset_classifier(model: PreTrainedModel) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _load(auto: Any, name: str, trust_remote_code: bool, **kwargs: Any) -> Any:
+def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
     try:
-        return auto.from_pretrained(name, trust_remote_code=trust_remote_code, **kwargs)
+        return auto.from_pretrained(str(folder), trust_remote_code=trust_remote_code, **kwargs)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"cannot load the model {name}: {reason}", NO_NETWORK_HINT) from error

@@ -1,109 +1,189 @@
-"""The model card of a run, written from the run's own files alone: metrics.json, config.json and report.md."""
+"""The model card of a run, from the run's own files alone: metrics.json, config.json, recipe.yaml, report.md."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
+from bonafide.errors import UsageError
+from bonafide.models import PRESETS
 from bonafide.run import write_text
+from hub import card_text, merge
+from hub.privacy import Redactor
 
-MODEL_INDEX = {"auc": "roc_auc", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "ece": "ece"}
+# Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
+MODEL_INDEX = {
+    "auc": ("roc_auc", "AUC"),
+    "accuracy": ("accuracy", "Accuracy"),
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
+    "average_precision": ("average_precision", "Average precision"),
+    "recall": ("recall", "Fakes found (recall)"),
+    "fpr": ("fpr", "Real images called fake (false positive rate)"),
+    "tpr_at_1pct_fpr": ("tpr_at_1pct_fpr", "Fakes found at 1 % false alarms"),
+    "eer": ("eer", "Equal error rate"),
+    "brier": ("brier_score", "Brier score"),
+    "ece": ("ece", "Expected calibration error"),
+}
+TAGS = ["bonafide", "deepfake-detection", "ai-generated-images", "faces"]
+SAMPLE_LICENSE, UNKNOWN_LICENSE = "apache-2.0", "unknown"
 
 
-def write_card(folder: Path) -> Path:
-    """Write ``folder/README.md``: metadata that the Hub validates, then the report in short and how to use the model.
+@dataclass(frozen=True)
+class Story:
+    """What the run cannot know of itself, and its publisher may.
+
+    Attributes:
+        repo_id: where it will be on the Hub.
+        license: of the weights, as the Hub spells it.
+        data_license: of the images, in words or as the Hub spells it.
+        datasets: Hub ids of the data; those that the run named itself are known.
+        unseen: folder of a cross-validation that left sources out (``python -m bonafide crossval``).
+    """
+
+    repo_id: str | None = None
+    license: str | None = None
+    data_license: str | None = None
+    datasets: tuple[str, ...] = ()
+    unseen: Path | None = None
+
+
+def write_card(folder: Path, story: Story | None = None) -> Path:
+    """Write ``folder/README.md``: metadata that the Hub validates, and what a person should know of the model.
+
+    What a person changed in a card that is there stays (see :mod:`hub.merge`).
 
     Raises:
         FileNotFoundError: the run has no report yet.
+        UsageError: the folder of the cross-validation holds none.
     """
-    metrics = json.loads((folder / "report" / "metrics.json").read_text(encoding="utf-8"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    report = (folder / "report" / "report.md").read_text(encoding="utf-8")
-    card = ModelCard(f"---\n{card_data(folder, metrics).to_yaml()}\n---\n\n{prose(folder, metrics, config, report)}")
-    write_text(folder / "README.md", str(card))
-    return folder / "README.md"
+    file, fresh = folder / "README.md", card_of(folder, story or Story())
+    if file.is_file():
+        fresh = merge.merge(file.read_text(encoding="utf-8"), fresh)[0]
+    write_text(file, fresh)
+    return file
 
 
-def card_data(folder: Path, metrics: dict[str, Any]) -> ModelCardData:
-    """The card's metadata; the figures are those of metrics.json, to the digit."""
+def card_of(folder: Path, story: Story) -> str:
+    """The card as we would write it, in the form that :func:`hub.merge.merge` takes. Raises as :func:`write_card`."""
+    metrics, config = _json(folder / "report" / "metrics.json"), _json(folder / "config.json")
+    run = card_text.RunFiles(
+        name=(story.repo_id or folder.resolve().name).split("/")[-1],
+        where=story.repo_id or folder.resolve().name,
+        metrics=metrics,
+        config=config,
+        processor=_json(folder / "preprocessor_config.json", {}),
+        recipe=_recipe(folder, metrics),
+        report=(folder / "report" / "report.md").read_text(encoding="utf-8"),
+        weights=card_text.weights_of(folder),
+        license=_license(story, metrics),
+        data_license=story.data_license,
+        datasets=_datasets(story, metrics),
+        unseen=_unseen(story.unseen),
+    )
+    data = card_data(run.name, metrics, license=run.license, datasets=run.datasets)
+    clean = Redactor(folder).text  # before the digests are taken
+    return merge.compose(data.to_dict(), {key: clean(text) for key, text in card_text.sections(run).items()})
+
+
+def card_data(
+    name: str, metrics: dict[str, Any], *, license: str = UNKNOWN_LICENSE, datasets: tuple[str, ...] = ()
+) -> ModelCardData:
+    """The card's metadata; the figures are those of metrics.json, to the digit, with their 95 % intervals."""
     facts, figures = metrics["facts"], metrics["figures"]
-    data_name = str(facts.get("data", "image folder"))
+    hub_data = datasets[0] if len(datasets) == 1 else None
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Real against AI-generated faces",
-            dataset_type="imagefolder",
-            dataset_name=Path(data_name).name,
+            dataset_type=hub_data or "imagefolder",
+            dataset_name=hub_data or _plain_name(facts.get("data", "image folder")),
             dataset_split=metrics["split"],
             metric_type=kind,
-            metric_name=kind,
-            metric_value=figures[name]["value"],
+            metric_name=title,
+            metric_value=figures[key]["value"],
+            metric_args=_interval(figures[key]),
         )
-        for name, kind in MODEL_INDEX.items()
-        if figures[name]["value"] is not None
+        for key, (kind, title) in MODEL_INDEX.items()
+        if key in figures and figures[key]["value"] is not None
     ]
-    base = str(facts.get("model", ""))
     return ModelCardData(
-        model_name=folder.name,
+        model_name=name,
         eval_results=results,
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=["bonafide", "deepfake-detection", "ai-generated-images", "faces"],
-        base_model=base if "/" in base and not Path(base).exists() else None,
+        license=license,
+        tags=list(TAGS),
+        datasets=list(datasets) or None,
+        base_model=_base_model(facts),
     )
 
 
-def prose(folder: Path, metrics: dict[str, Any], config: dict[str, Any], report: str) -> str:
-    """The card's text, Markdown."""
-    facts = metrics["facts"]
-    labels = ", ".join(f"`{label}`" for label in metrics["labels"])
-    counts = "\n".join(
-        f"| {row['split']} | {_cell(row['label'])} | {_cell(row['source'])} | {row['n']:,} |" for row in facts["counts"]
-    )
-    needs = (
-        "" if not config["model_type"].startswith("bonafide_") else "import bonafide  # registers the architecture\n"
-    )
-    audit = (facts.get("audit") or {}).get("verdict", "not done")
-    return f"""# {folder.name}
-
-A classifier of face images with the labels {labels}; `{metrics["real_label"]}` means a photograph.
-Trained with bonafide.
-
-## What it is for
-
-It ranks pictures of faces by how much they look like the generated ones it was trained on. It supports a person's
-judgement and proves nothing: not that a picture is real, not that one is fake, and nothing about a person shown. It is
-not meant for decisions about people.
-
-## How good it is
-
-{report.strip()}
-
-## How to use it
-
-```python
-{needs}from transformers import pipeline
-
-pipeline("image-classification", model="{folder.name}")("photo.jpg")
-```
-
-## Training data
-
-Audit of the raw files: {audit}.
-
-| split | label | source | images |
-|---|---|---|---:|
-{counts}
-
-Fingerprint of the data: `{config["bonafide"]["data_fingerprint"]}`. The recipe is in `recipe.yaml`; the versions
-that it ran with are in `config.json` under `bonafide`.
-"""
+def _interval(figure: dict[str, Any]) -> dict[str, float] | None:
+    if figure.get("low") is None:
+        return None
+    return {"confidence": 0.95, "low": figure["low"], "high": figure["high"]}
 
 
-def _cell(text: str) -> str:
-    """Names are untrusted: nothing in them may end a table cell or start markup."""
-    kept = "".join(character if character.isprintable() else " " for character in text)
-    return kept.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+def _base_model(facts: dict[str, Any]) -> str | None:
+    """The Hub id that the weights came from; None for a folder, and for weights that were drawn."""
+    name = str(facts.get("model", "")).partition("@")[0]
+    drawn = (facts.get("recipe") or {}).get("from_scratch") or name in PRESETS
+    return None if drawn or "/" not in name or Path(name).exists() or not _is_repo_id(name) else name
+
+
+def _datasets(story: Story, metrics: dict[str, Any]) -> tuple[str, ...]:
+    said = (metrics["facts"].get("recipe") or {}).get("data", metrics["facts"].get("data"))
+    named = [str(item).rpartition("=")[2].partition("@")[0] for item in (said if isinstance(said, list) else [said])]
+    return story.datasets or tuple(n for n in named if "/" in n and _is_repo_id(n) and not Path(n).exists())
+
+
+def _license(story: Story, metrics: dict[str, Any]) -> str:
+    """The publisher's word; the embedded sample is ours, and so is what came of it alone."""
+    recipe = metrics["facts"].get("recipe") or {}
+    ours = recipe.get("data") in ("sample", ["sample"]) and _base_model(metrics["facts"]) is None
+    return story.license or (SAMPLE_LICENSE if ours else UNKNOWN_LICENSE)
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _plain_name(data: object) -> str:
+    return ", ".join(Path(word.rpartition("=")[2]).name for word in str(data).split()) or "image folder"
+
+
+def _recipe(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    file = folder / "recipe.yaml"
+    stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return dict(stored or metrics["facts"].get("recipe") or {})
+
+
+def _unseen(folder: Path | None) -> tuple[str, str] | None:
+    """Kind and text of a cross-validation by sources."""
+    if folder is None:
+        return None
+    report = folder / "report" if (folder / "report").is_dir() else folder
+    try:
+        found, text = _json(report / "crossval.json"), (report / "crossval.md").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no cross-validation", "python -m bonafide crossval writes one") from error
+    if not str(found.get("kind", "")).startswith("leave-one-"):
+        raise UsageError(f"{folder} left no source out", "crossval with --leave-one-source-out does")
+    return found["kind"], text
+
+
+def _json(path: Path, otherwise: Any = None) -> Any:
+    if otherwise is not None and not path.is_file():
+        return otherwise
+    return json.loads(path.read_text(encoding="utf-8"))

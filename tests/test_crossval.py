@@ -177,6 +177,8 @@ def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_pa
         (["--learning_rat", "1"], {}, "unknown flag `learning_rat`", "learning_rate"),
         (["--fold", "5"], {}, "unknown flag `fold`", "--folds"),
         (["--output_dir", "x"], {}, "--output_dir is not for", "--out"),
+        (["--push_to_hub", "True"], {}, "--push_to_hub is not for", "train one on everything"),
+        (["--calibrate_on", "x.parquet"], {}, "--calibrate_on is not for", "train_hf.py"),
         (["--splits=x.csv"], {}, "--splits is not for", "makes its own"),
         (["--data", "/nowhere/at/all"], {}, "no data folder", "folder"),
     ],

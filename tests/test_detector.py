@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -343,3 +345,11 @@ def test_a_folder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(UsageError, match="lacks weights"):
         Detector.from_pretrained(tmp_path)
+
+
+def test_it_can_be_had_from_the_package_itself_and_only_then_brings_torch() -> None:
+    code = (
+        "import sys, bonafide; assert 'torch' not in sys.modules; from bonafide import Detector; "
+        "assert Detector.__module__ == 'bonafide.detector'; assert not hasattr(bonafide, 'Detektor')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -17,6 +17,7 @@ from bonafide.cnn import PlainCNNConfig, PlainCNNForImageClassification
 from bonafide.detector import UNFAMILIAR, Detector
 from bonafide.errors import UsageError
 from bonafide.export import export_model, run_export_command
+from bonafide.models import load_model, project_high_pass, stem
 from bonafide.unfamiliar import Unfamiliar
 
 LABELS = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}
@@ -32,6 +33,10 @@ def pictures(n: int = 12) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
     return [Image.fromarray(pixels).resize((40 + i % 2, 40)) for i, pixels in enumerate(small)]
+
+
+def low_noise(n: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 3, (n, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", params=["cnn", "vit"])
@@ -110,6 +115,43 @@ def test_bf16_is_checked_where_the_processor_has_it(model: Path, tmp_path: Path)
     assert ("bf16" in checks) == export._has_bf16()
     if "bf16" in checks:
         assert 0 < checks["bf16"].difference <= 2e-2
+
+
+def test_bf16_spares_the_first_layer_of_a_high_pass_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its small differences of large values would be rounded away; OpenVINO reads the mark for bf16 too."""
+    torch.manual_seed(0)
+    network, processor = load_model("resnet", ["fake", "real"], image_size=32)
+    project_high_pass(stem(network))
+    noisy = [Image.fromarray(np.full((32, 32, 3), 250, np.uint8) + p) for p in low_noise(24)]
+    pixels = processor(noisy, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        for _ in range(60):  # the batch norms learn how small those differences are
+            network.train()(pixel_values=pixels)
+    network.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    original = Detector.from_pretrained(tmp_path / "model").scores(noisy)
+    worst = {}
+    monkeypatch.setattr(export, "PRECISIONS", {"float32": 1e-4})  # whatever bf16 does, it is written
+    for spared in (True, False):
+        if not spared:
+            monkeypatch.setattr(export, "_keep_first_layer_precise", lambda _: None)
+        out = tmp_path / f"out-{spared}"
+        export_model(tmp_path / "model", out, "openvino", n_check=6)
+        assert ('name="precise"' in (out / "openvino_model.xml").read_text()) is spared
+        if export._has_bf16():
+            exported = Detector.from_pretrained(out, engine="openvino", dtype="bf16")
+            worst[spared] = np.abs(exported.scores(noisy) - original).max()
+    if export._has_bf16():
+        assert worst[True] < worst[False] / 2
+
+
+def test_a_difference_counts_as_it_would_at_the_boundary() -> None:
+    """Where the sigmoid is flat a difference of logits hides."""
+    sure, surer = {"fake": 0.9990, "real": 0.0010}, {"fake": 0.9993, "real": 0.0007}
+    assert export._difference(sure, surer, anywhere=False) == pytest.approx(0.0003)
+    gap = np.log(0.9993 / 0.0007) - np.log(0.9990 / 0.0010)
+    assert export._difference(sure, surer, anywhere=True) == pytest.approx(2 / (1 + np.exp(-gap / 2)) - 1)
+    assert export._difference(sure, sure, anywhere=True) == 0
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import gradio as gr
 
+from bonafide import __version__
 from bonafide.images import ImageError
 from bonafide.web.batcher import Busy
 from bonafide.web.guards import BUSY
@@ -64,7 +64,7 @@ def build_api(service: Service) -> None:
         if situation.status == "ready":
             return _judge(service).answer().model_dump()
         empty = ModelAnswer(
-            status=situation.status, message=situation.message, name="", version=version("bonafide"), weights="",
+            status=situation.status, message=situation.message, name="", version=__version__, weights="",
             data_fingerprint="", labels=[], real_label="", band=None, figures={}, conclusion="",
         )  # fmt: skip
         return empty.model_dump()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = Path("models/bonafide-small")
+from bonafide.shipped import shipped_model
+
 HOW_TO_MAKE_ONE = "make demo"
 
 
@@ -20,4 +21,4 @@ def default_model(root: Path) -> str | None:
     ]
     if finished:
         return str(max(finished, key=lambda figures: figures.stat().st_mtime).parent.parent)
-    return str(root / SHIPPED) if (root / SHIPPED / "config.json").is_file() else None
+    return shipped_model(root)

@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from bonafide import __version__
 from bonafide.detector import Detector, Result
 from bonafide.explain import Explanation, explain
 from bonafide.faces import Box
@@ -52,11 +52,11 @@ class Judge:
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self.folder = Path(name)
         self.detector = Detector.from_pretrained(name)
+        self.folder = self.detector.folder or Path(name)
         self.metrics = _read_json(self.folder / "report" / "metrics.json")
         self.known = KnownScores.of_run(self.folder, self.detector.real_label)
-        self.title = self.folder.resolve().name if self.folder.is_dir() else name
+        self.title = self.folder.resolve().name if Path(name).is_dir() else name
         self.weights = _weights_fingerprint(self.folder)
         # The first run of a network costs several times the others, and what finds faces is loaded by the first picture
         # that is large enough: not in the first visitor's time.
@@ -135,7 +135,7 @@ class Judge:
             status="ready",
             message=f"The model {self.title} is ready.",
             name=self.title,
-            version=version("bonafide"),
+            version=__version__,
             weights=self.weights,
             data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
             labels=self.detector.labels,
@@ -166,7 +166,7 @@ def _without_path(result: Result, source: Path | bytes) -> Result:
 
 
 def _weights_fingerprint(folder: Path) -> str:
-    """The first 16 digits of the SHA-256 of the weights; empty for a model of the Hub, whose revision is its own."""
+    """The first 16 digits of the SHA-256 of the weights; empty where there are none."""
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.onnx")) + sorted(folder.glob("*.bin"))
     if not files:
         return ""
