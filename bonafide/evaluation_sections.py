@@ -33,6 +33,7 @@ from .data import BrokenFile
 from .findings import amount, span
 from .intervals import Interval, auc_interval, clopper_pearson
 from .pages import Block, Picture, Section, Table, cell
+from .recalibration import worth_in_words
 from .unfamiliar import unfamiliar_auroc
 
 FloatArray = NDArray[np.float64]
@@ -110,6 +111,8 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
             f"between them there is no verdict. On {judged_on(facts)}: {band['note']}. That is meant for images "
             "drawn like those; the table says what became of it on the images of this report."
         )
+        if worth := worth_in_words(facts):
+            blocks.append(worth)
         if band.get("sources"):
             blocks.append(Table(_band_sources(band), "The band on each source of the calibration images", folded=True))
     else:

@@ -4,12 +4,16 @@ A cross-validation that leaves sources out (``python -m bonafide crossval RECIPE
 source by a model that has not seen it. Those predictions calibrate the model that is trained on all: its
 ``calibrate_on`` names their file. What the result is worth is told by leaving each fold out once more: its scores are
 calibrated, and its verdicts given, by the other folds alone.
+
+The scores suppose that half of all pictures are fake, whatever share of the predictions is: which kind the folds happen
+to hold more of says nothing about a stranger's picture.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +81,8 @@ def recalibrate(
     fake = true != real_index
     probabilities = unseen[[f"p_{label}" for label in labels]].to_numpy(dtype=np.float64)
     logits = np.log(np.maximum(probabilities, 1e-300))
-    whole = fit(logits, true)
+    even = _even(true)
+    whole = replace(fit(logits[even], true[even]), n=len(true))
     before = facts.get("calibration") or {"temperature": 1.0, "bias": [0.0] * len(labels), "folded": True}
     temperature, bias = np.array(before["temperature"]), np.array(before["bias"])
     judged_on = f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds"
@@ -92,9 +97,9 @@ def recalibrate(
             "bias": (bias + temperature * np.array(whole.bias)).tolist(),
             "folded": bool(before["folded"]) and fold(model, whole),
             "n": whole.n,
-            "share_fake": float(fake.mean()),
+            "share_fake": float(fake[even].mean()),
             **{
-                f"{key}_{when}": all_figures(true, scores, labels=labels, real_index=real_index)[name]
+                f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
                 for when, scores in (("before", probabilities), ("after", after))
                 for name, key in (("ece", "ece"), ("log_loss", "nll"))
             },
@@ -104,6 +109,29 @@ def recalibrate(
         "judged_on": judged_on,
         "unseen": worth,
     }
+
+
+def worth_in_words(facts: Mapping[str, Any]) -> str:
+    """What :func:`recalibrate` found out by leaving each fold out once more, as a sentence; "" without it."""
+    worth = facts.get("unseen")
+    if not worth:
+        return ""
+    called = (
+        f"it gave a verdict on {worth['coverage']:.1%} of the images, and {worth['wrong']:.1%} of those were wrong"
+        if worth["wrong"] is not None
+        else "it gave no verdict at all"
+    )
+    return (
+        f"Each of the {worth['folds']} folds calibrated and judged by the others, whose sources are not its own: {called}; "
+        f"calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
+    )
+
+
+def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows in which every class is as frequent as the largest, its own in turn."""
+    classes = [np.flatnonzero(true == number) for number in np.unique(true)]
+    most = max(len(rows) for rows in classes)
+    return np.concatenate([np.resize(rows, most) for rows in classes])
 
 
 def _calibrated(calibration: Calibration, logits: FloatArray) -> FloatArray:
@@ -124,14 +152,15 @@ def _worth(
     fake, scores, called = true != real_index, np.empty_like(logits), np.empty(len(true), dtype=object)
     for name in unseen["fold"].unique():
         mine = (unseen["fold"] == name).to_numpy()
-        calibration = fit(logits[~mine], true[~mine])
+        others_even = np.flatnonzero(~mine)[_even(true[~mine])]
+        calibration = fit(logits[others_even], true[others_even])
         others, scores[mine] = _calibrated(calibration, logits[~mine]), _calibrated(calibration, logits[mine])
         band = uncertain_band(fake_probability(others, real_index), fake[~mine], delta=delta, confidence=confidence)
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
-    decided = called != "uncertain"
+    decided, even = called != "uncertain", _even(true)
     wrong = decided & ((called == "fake") != fake)
     figures = {
-        key: all_figures(true, table, labels=labels, real_index=real_index)["ece"]
+        key: all_figures(true[even], table[even], labels=labels, real_index=real_index)["ece"]
         for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
     }
     return {

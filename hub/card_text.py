@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from bonafide.cnn import PlainCNNConfig
+from bonafide.evaluation_sections import judged_on
 from bonafide.head import HiddenHeadConfig
+from bonafide.recalibration import worth_in_words
 
 OUR_TYPES = {PlainCNNConfig.model_type, HiddenHeadConfig.model_type}
 # What tells little about a run and fills lines; the file itself has all.
@@ -163,8 +165,10 @@ def _calibration(run: RunFiles) -> str:
     if band := facts.get("band"):
         parts.append(
             f"**Its verdict**: up to {band['low']:.3f} *real*, from {band['high']:.3f} on *fake*, in between "
-            f"*uncertain*. On the calibration images: {band['note']}."
+            f"*uncertain*. On {judged_on(facts)}: {band['note']}."
         )
+    if worth := worth_in_words(facts):
+        parts.append(f"**What that is worth on sources that are new to it**: {worth}")
     rows = [
         f"| {_share(row['fpr'])} | {_number(row['threshold'])} | {_share(row['tpr'])} | {cell(row['note'])} |"
         for row in facts.get("thresholds") or []

@@ -17,7 +17,7 @@ from bonafide.calibration import apply
 from bonafide.errors import UsageError
 from bonafide.metrics import all_figures
 from bonafide.models import load_model
-from bonafide.recalibration import read_unseen, recalibrate
+from bonafide.recalibration import read_unseen, recalibrate, worth_in_words
 
 LABELS = ["fake", "real"]
 
@@ -92,11 +92,29 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     assert worth["folds"] == 4
     true = (unseen["label"] == "real").astype(int).to_numpy()
     raw = all_figures(true, unseen[["p_fake", "p_real"]].to_numpy(), labels=LABELS, real_index=1)
-    assert worth["ece_before"] == pytest.approx(raw["ece"])
+    assert worth["ece_before"] == pytest.approx(raw["ece"], abs=0.01)  # the kinds are nearly even here
     assert worth["ece"] < 0.06
     assert worth["coverage"] == pytest.approx(0.35, abs=0.15)
     assert 0 < worth["wrong"] < 0.15
     assert "4 folds" in facts["judged_on"]
+    words = worth_in_words(facts)
+    assert f"{worth['coverage']:.1%}" in words
+    assert f"{worth['wrong']:.1%} of those were wrong" in words
+    assert "no verdict at all" in worth_in_words({"unseen": worth | {"wrong": None}})
+    assert worth_in_words({}) == ""
+
+
+def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
+    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's picture."""
+    unseen, logits = overconfident(n=2000), np.linspace(-8, 8, 9)[:, None] * np.array([0.5, -0.5])
+    kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
+    scores = []
+    for rows in (unseen, unseen[kept]):
+        facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)
+        assert facts["calibration"]["share_fake"] == 0.5
+        assert facts["calibration"]["n"] == len(rows)
+        scores.append(apply(logits, {"calibration": facts["calibration"] | {"folded": False}}))
+    assert scores[0] == pytest.approx(scores[1], abs=0.04)
 
 
 def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
