@@ -122,8 +122,8 @@ def worth_in_words(facts: Mapping[str, Any]) -> str:
         else "it gave no verdict at all"
     )
     return (
-        f"Each of the {worth['folds']} folds calibrated and judged by the others, whose sources are not its own: {called}; "
-        f"calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
+        f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
+        f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
     )
 
 
@@ -148,14 +148,15 @@ def _worth(
     delta: float,
     confidence: float,
 ) -> dict[str, Any]:
-    """Each fold's scores and verdicts as the other folds would have them."""
+    """Each fold's scores and verdicts as the other folds would have them, less the sources that both have."""
     fake, scores, called = true != real_index, np.empty_like(logits), np.empty(len(true), dtype=object)
     for name in unseen["fold"].unique():
         mine = (unseen["fold"] == name).to_numpy()
-        others_even = np.flatnonzero(~mine)[_even(true[~mine])]
+        others = np.flatnonzero(~mine & ~unseen["source"].isin(set(unseen["source"][mine])).to_numpy())
+        others_even = others[_even(true[others])]
         calibration = fit(logits[others_even], true[others_even])
-        others, scores[mine] = _calibrated(calibration, logits[~mine]), _calibrated(calibration, logits[mine])
-        band = uncertain_band(fake_probability(others, real_index), fake[~mine], delta=delta, confidence=confidence)
+        p, scores[mine] = _calibrated(calibration, logits[others]), _calibrated(calibration, logits[mine])
+        band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
     decided, even = called != "uncertain", _even(true)
     wrong = decided & ((called == "fake") != fake)
