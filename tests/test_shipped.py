@@ -75,7 +75,7 @@ def test_its_card_says_what_it_must_not_be_used_for() -> None:
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.pipeline_tag == "image-classification"
     assert "unseen" in card.text.lower()
-    assert "non-commercial" in card.text.lower()
+    assert "research only" in card.text
 
 
 def test_predict_uses_it_where_no_model_is_named(tmp_path: Path) -> None:
