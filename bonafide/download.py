@@ -1,7 +1,8 @@
 """A model's name -> a local folder: a folder as it is, a Hub id from the cache or the Hub, checked byte by byte.
 
 Everything that takes a model takes ``user/name`` and ``user/name@revision`` (a branch, tag or commit). The Hub is asked
-for news where it answers; else the last version that was downloaded serves. Only what a model needs comes along, and
+for news where it answers; else the last version serves that was downloaded whole, unless the download of a newer one
+was begun: that must be finished first, or an older one named by its commit. Only what a model needs comes along, and
 never a pickle.
 """
 
@@ -121,7 +122,7 @@ def _forget(files: list[Path]) -> None:
 def _fetch(name: str, repo_id: str, revision: str | None, patterns: list[str], otherwise: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, httpx.TransportError) as error:
+    except (OSError, HfHubHTTPError, httpx.TransportError, RuntimeError) as error:  # Xet knows RuntimeError alone
         _explain(error, name, repo_id, revision, otherwise)
 
 
@@ -149,7 +150,7 @@ def _explain(error: Exception, name: str, repo_id: str, revision: str | None, ot
             f"{lead}: there is no such folder, all of it is not in the cache, and {why}",
             f"go online once; or {otherwise}",
         ) from error
-    if status is not None or isinstance(error, httpx.TransportError):
+    if status is not None or isinstance(error, httpx.TransportError | RuntimeError):
         why = f"the Hub answers {status}" if status else "the line to the Hub broke"
         raise UsageError(f"{lead}: {why}", "try again: what has arrived is kept") from error
     raise UsageError(

@@ -258,8 +258,21 @@ def _write_network(detector: Detector, folder: Path, format: str, calibration: S
             external_data=False,
             verbose=False,
         )
+    graph = onnx.load(file)
     if calibration:
-        onnx.save(_quantised(onnx.load(file), detector, calibration, "pixel_values"), file)
+        graph = _quantised(graph, detector, calibration, "pixel_values")
+    _forget_origin(graph)
+    onnx.save(graph, file)
+
+
+def _forget_origin(message: Any) -> None:
+    """Take the exporter's notes out of an ONNX model: they name the files of this machine, a stack for every node."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if isinstance(value, Sequence) or hasattr(value, "add") else [value]:
+                _forget_origin(part)
 
 
 def _keep_first_layer_precise(file: Path) -> None:

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from bonafide.calibration import Calibration, apply, fit, fold
 from bonafide.certificates import thresholds, uncertain_band, verdicts
 from bonafide.errors import UsageError
+from bonafide.folds import FOLDS
 from bonafide.metrics import all_figures, fake_probability
 
 FloatArray = NDArray[np.float64]
@@ -44,10 +45,17 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
     missing = {"fold", "source", "label", *(f"p_{label}" for label in labels)} - set(rows.columns)
     if missing:
         raise UsageError(f"{file} has no column {', '.join(sorted(missing))}", hint)
-    if strange := sorted(set(rows["label"]) - set(labels)):
+    p = rows[[f"p_{label}" for label in labels]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():  # NaN is neither
+        raise UsageError(f"{file} has scores that are no probabilities", hint)
+    if strange := sorted({str(label) for label in rows["label"]} - set(labels)):
         raise UsageError(f"{file} has other labels than the data: {', '.join(strange)}", hint)
     described = Path(file).with_name("crossval.json")
-    if described.is_file() and json.loads(described.read_text(encoding="utf-8")).get("kind") == "folds":
+    try:
+        kind = json.loads(described.read_text(encoding="utf-8"))["kind"] if described.is_file() else ""
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{described} is damaged", hint) from error
+    if kind == FOLDS:
         raise UsageError(f"{file} is of folds that know every source", hint)
     if rows["fold"].nunique() < 2:
         raise UsageError(f"{file} has one fold only", hint)

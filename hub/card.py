@@ -19,6 +19,7 @@ from hub import card_text, merge
 from hub.privacy import Redactor
 
 # Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
+STORY = "hub.json"  # in a run's folder: what its publisher said of it
 MODEL_INDEX = {
     "auc": ("roc_auc", "AUC"),
     "accuracy": ("accuracy", "Accuracy"),
@@ -63,11 +64,35 @@ def write_card(folder: Path, story: Story | None = None) -> Path:
         FileNotFoundError: the run has no report yet.
         UsageError: the folder of the cross-validation holds none.
     """
-    file, fresh = folder / "README.md", card_of(folder, story or Story())
+    story = remembered(folder, story or Story())
+    file, fresh = folder / "README.md", card_of(folder, story)
     if file.is_file():
-        fresh = merge.merge(file.read_text(encoding="utf-8"), fresh)[0]
+        fresh = merge.merge(merge.read_card(file), fresh)[0]
     write_text(file, fresh)
+    remember(folder, story)
     return file
+
+
+def remembered(folder: Path, story: Story) -> Story:
+    """The story, and what it leaves out from the last one of this folder: a push says no less than the one before.
+
+    ``FOLDER/hub.json`` keeps it (:func:`remember`), and is never published.
+    """
+    last = _json(folder / STORY, {})
+    license, data_license = story.license or last.get("license"), story.data_license or last.get("data_license")
+    datasets = story.datasets or tuple(last.get("datasets") or ())
+    unseen = story.unseen or (Path(last["unseen"]) if last.get("unseen") else None)
+    if story.unseen is None and unseen is not None and not unseen.is_dir():
+        unseen = None  # it was deleted since
+    return Story(story.repo_id, license, data_license, datasets, unseen)
+
+
+def remember(folder: Path, story: Story) -> None:
+    """Keep what a publisher said of a run, once it has been published or written into its card."""
+    told = {"license": story.license, "data_license": story.data_license, "datasets": list(story.datasets)}
+    told["unseen"] = str(story.unseen.resolve()) if story.unseen else None
+    if any(told.values()):
+        write_text(folder / STORY, json.dumps(told, indent=1))
 
 
 def card_of(folder: Path, story: Story) -> str:

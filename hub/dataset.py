@@ -24,7 +24,7 @@ from bonafide.faces import FaceDetector
 from bonafide.listing import SPLITS, Listing, image_bytes, list_data
 from bonafide.pages import Table, markdown_table, markdown_text
 from hub import merge
-from hub.publish import Published, check_repo_id, publish
+from hub.publish import Published, check_login, publish
 
 SHARD_BYTES = 400_000_000
 GROUP_ROWS = 100  # the Hub's viewer reads a row group at a time
@@ -54,7 +54,7 @@ def push_dataset(
     Raises:
         UsageError: as :func:`bonafide.listing.list_data` and :func:`hub.publish.publish`.
     """
-    check_repo_id(repo_id)
+    check_login(repo_id, token)
     listing = list_data(data, real_label=real_label)
     audit = audit_dataset(listing, fast=fast, detector=detector)
     with tempfile.TemporaryDirectory(prefix="bonafide-data-") as folder:
@@ -68,7 +68,7 @@ def push_dataset(
             message=f"{len(listing.rows):,} images, their labels, sources and audit",
             private=private,
             revision=revision,
-            owned=("data/",),
+            owned=("data/*.parquet",),
             token=token,
         )
 

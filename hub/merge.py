@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -63,6 +64,14 @@ class _Card:
         ledger = json.dumps({"metadata": self.digests, "sections": self.known}, sort_keys=True)
         body = "\n\n".join(str(part) for part in self.parts if str(part).strip())
         return f"---\n{self.front}\n---\n\n<!-- bonafide:card {ledger} -->\n\n{body}\n"
+
+
+def read_card(file: Path) -> str:
+    """A card's text. Raises UsageError where it is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8", "save it anew as UTF-8") from error
 
 
 def digest(value: Any) -> str:
@@ -141,7 +150,7 @@ def _merge_metadata(theirs: _Card, ours: _Card) -> tuple[dict[str, Any], dict[st
 
 
 def _parse(text: str) -> _Card:
-    text = text.replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     card = _Card()
     if found := _FRONT.match(text):
         card.front, text = found[1], text[found.end() :]
@@ -149,6 +158,8 @@ def _parse(text: str) -> _Card:
             card.metadata = yaml.safe_load(card.front) or {}
         except yaml.YAMLError as error:
             raise UsageError("the card's metadata is not YAML", "mend what stands between its --- lines") from error
+        if not isinstance(card.metadata, dict):
+            raise UsageError("the card's metadata is no list of `key: value`", "mend what stands between its --- lines")
     if ledger := _LEDGER.search(text):
         try:
             noted = json.loads(ledger[1])

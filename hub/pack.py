@@ -6,9 +6,20 @@ import shutil
 from pathlib import Path
 
 from bonafide.errors import UsageError
-from hub.privacy import Redactor
+from hub.merge import read_card
+from hub.privacy import Redactor, refuse_secrets
 from hub.publish import CARD
 from hub.push import model_files
+
+
+def packed_files(folder: Path, *, pictures: bool = False) -> dict[str, bytes | Path]:
+    """:func:`hub.push.model_files` and the folder's own card, freed of this machine's paths. Raises UsageError."""
+    files = model_files(folder, pictures=pictures)
+    if (folder / CARD).is_file():
+        card = Redactor(folder).text(read_card(folder / CARD)).encode()
+        refuse_secrets([(CARD, card)])
+        files[CARD] = card
+    return files
 
 
 def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
@@ -19,10 +30,7 @@ def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "delete it, or name a new folder")
-    files = model_files(folder, pictures=pictures)
-    card = folder / CARD
-    if card.is_file():
-        files[CARD] = Redactor(folder).text(card.read_text(encoding="utf-8")).encode()
+    files = packed_files(folder, pictures=pictures)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, content in files.items():

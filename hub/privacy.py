@@ -37,13 +37,16 @@ class Redactor:
         here = [Path.home(), Path.cwd(), folder.resolve().parent, Path(tempfile.gettempdir()).resolve()]
         roots = "|".join(re.escape(str(root)) for root in sorted(here, reverse=True) if len(root.parts) > 1)
         # Not in the middle of a word, as in pictures that are written as base64.
-        self._roots = re.compile(rf"(?<![\w+/.-])(?:{roots})/") if roots else None
+        self._roots = re.compile(rf"(?:(?<![\w+/.-])|(?<=file://))(?:{roots})/") if roots else None
 
     def text(self, text: str) -> str:
         """The text without them, also where HTML, Markdown or JSON escaped them."""
         for path in sorted(self._names, key=len, reverse=True):
             for escaped in (str, html.escape, markdown_text, _as_json):
-                text = text.replace(escaped(path), escaped(self._names[path]))
+                name = escaped(self._names[path])
+                # Whole paths alone: /data is no part of an address, nor of /database.
+                found = rf"(?:(?<![\w.:/\\-])|(?<=file://)){re.escape(escaped(path))}(?![\w-])"
+                text = re.sub(found, name.replace("\\", r"\\"), text)
         return self._roots.sub("", text) if self._roots else text
 
 

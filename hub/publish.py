@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from bonafide.errors import UsageError
+from hub.privacy import refuse_secrets
 
 CARD = "README.md"
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before another attempt, where the Hub does not say how long
@@ -80,7 +82,8 @@ def publish(
         kind: "model", "dataset" or "space".
         private: nobody else may see it; refused where the repository is there and is not private.
         revision: a branch, made from ``main`` where it is missing.
-        owned: folders (``report/``) and files of ours; what lies there and is not among ``files`` is deleted.
+        owned: patterns of names that are ours (``report/*``); what they match and is not among ``files`` is deleted,
+            and named on stderr.
         sdk: of a Space, "gradio" or "docker".
 
     Raises:
@@ -167,24 +170,28 @@ def _attempt(
     if not (api.token or get_token()):
         raise UsageError("you are not logged in to the Hub", LOG_IN)
     api.create_repo(**where, private=True if private else None, exist_ok=True, space_sdk=sdk)
+    if private and not api.repo_info(**where).private:
+        raise UsageError(f"{place.repo_id} is there already, and public", "make it private in its settings first")
     if place.revision:
         api.create_branch(**where, branch=place.revision, exist_ok=True)
     info = api.repo_info(**where, revision=place.branch)
-    if private and not info.private:
-        raise UsageError(f"{place.repo_id} is there already, and public", "make it private in its settings first")
     assert info.sha is not None
     there = {
         item.path: item.lfs.sha256 if item.lfs else item.blob_id
         for item in api.list_repo_tree(**where, recursive=True, revision=info.sha)
         if isinstance(item, RepoFile)
     }
-    wanted = {**files, CARD: merge_card(_read_card(place, info.sha) if CARD in there else None).encode()}
+    card = merge_card(_read_card(place, info.sha) if CARD in there else None).encode()
+    refuse_secrets([(CARD, card)])  # a person may have written one into it
+    wanted = {**files, CARD: card}
     operations: list[CommitOperation] = [
         CommitOperationAdd(name, content)
         for name, content in wanted.items()
         if there.get(name) not in content_ids(content)
     ]
-    gone = [name for name in there if name not in wanted and any(name == o or _below(name, o) for o in owned)]
+    gone = [name for name in there if name not in wanted and any(fnmatch(name, pattern) for pattern in owned)]
+    if gone:
+        print(f"deleted, for they are no longer part of it: {', '.join(sorted(gone))}", file=sys.stderr)
     operations += [CommitOperationDelete(name) for name in gone]
     if not operations:
         return Published(place.url, info.sha, ())
@@ -194,10 +201,6 @@ def _attempt(
             **where, operations=operations, commit_message=message, revision=place.branch, parent_commit=info.sha
         )
     return Published(place.url, done.oid, tuple(operation.path_in_repo for operation in operations))
-
-
-def _below(name: str, owned: str) -> bool:
-    return owned.endswith("/") and name.startswith(owned)
 
 
 def _read_card(place: _Place, commit: str) -> str:

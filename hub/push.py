@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from bonafide.errors import UsageError
 from bonafide.run import write_text
 from hub import merge
-from hub.card import Story, card_of
+from hub.card import Story, card_of, remember, remembered
 from hub.privacy import Redactor, refuse_secrets, without_pictures
 from hub.publish import CARD, Published, check_login, check_repo_id, publish
 
@@ -24,7 +24,8 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.onnx", "openv
 MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "unfamiliar.safetensors")
 REPORT_FILES = ("recipe.yaml", "report/*.json", "report/*.md", "report/*.html", "report/*.png", "report/*.parquet")
 TEXTS = (".json", ".yaml", ".md", ".html", ".xml")
-OWNED = ("report/", "recipe.yaml", "unfamiliar.safetensors", "model.safetensors.index.json")
+OWNED = (*WEIGHTS, *REPORT_FILES, "unfamiliar.safetensors", "model.safetensors.index.json")
+MINE = "README.mine.md"  # a folder's own edits of its card, where those on the Hub are kept
 
 
 def push_model(
@@ -53,13 +54,15 @@ def push_model(
     """
     story = Story(**{**vars(story or Story()), "repo_id": repo_id})
     files = model_files(folder, pictures=pictures, force=force)
+    story = remembered(folder, story)
     fresh = _fresh_card(folder, story)
-    own = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
-    written = fresh
+    own = merge.read_card(folder / CARD) if (folder / CARD).is_file() else None
+    written, clean = fresh, Redactor(folder).text
 
     def merged(there: str | None) -> str:
         nonlocal written
         written, kept = merge_cards(there, own, fresh)
+        written = clean(written)
         if kept:
             print(f"the card keeps what was edited by hand: {', '.join(kept)}", file=sys.stderr)
         return written
@@ -68,7 +71,11 @@ def push_model(
         repo_id, files, merged, message="Model, report and card", private=private, revision=revision, owned=OWNED,
         token=token,
     )  # fmt: skip
+    remember(folder, story)
     if written != own:
+        if own is not None and not merge.personal(clean(own)) <= merge.personal(written):
+            write_text(folder / MINE, own)
+            print(f"what was edited in this folder's {CARD} alone is in {folder / MINE}", file=sys.stderr)
         write_text(folder / CARD, written)
     return done
 
@@ -153,6 +160,13 @@ def check_folder(folder: Path, *, force: bool = False) -> None:
         raise UsageError(
             f"{folder} is no model folder", "give what train_hf.py wrote: config.json, model.safetensors, report/"
         )
+    for name in ("config.json", "report/metrics.json"):
+        try:
+            whole = not (folder / name).is_file() or isinstance(json.loads((folder / name).read_bytes()), dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            raise UsageError(f"{folder / name} is damaged", "run the training or the evaluation again")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     labels = [str(label) for label in (config.get("id2label") or {}).values()]
     nameless = not labels or all(label == f"LABEL_{i}" for i, label in enumerate(labels))
@@ -161,10 +175,11 @@ def check_folder(folder: Path, *, force: bool = False) -> None:
             f"the labels of {folder} have no names ({', '.join(labels) or 'none'})",
             "name them in config.json (id2label), or publish with --force",
         )
-    if not (folder / "report" / "metrics.json").is_file() and not force:
+    missing = [name for name in ("report/metrics.json", "report/report.md") if not (folder / name).is_file()]
+    if missing and not force:
         raise UsageError(
-            f"{folder} has no figures (report/metrics.json)",
-            "let the run finish, or publish with --force and a card of your own",
+            f"{folder} has no figures ({missing[0]})",
+            "let the run finish, or `python -m hub push --force` it with a card of your own",
         )
 
 
@@ -185,7 +200,10 @@ def _listed(folder: Path) -> Iterator[Path]:
 
 def _clean_table(path: Path, redactor: Redactor) -> bytes | Path:
     """The table itself where it names no path of this machine, else its bytes without them."""
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged", "run the evaluation again, or delete it") from error
     clean = table.copy()
     for column in table.select_dtypes(["object", "string"]):
         clean[column] = [redactor.text(value) if isinstance(value, str) else value for value in table[column]]

@@ -20,8 +20,8 @@ from huggingface_hub import HfApi
 from bonafide.download import FACTS, WEIGHTS, model_folder
 from bonafide.errors import UsageError
 from hub import merge
+from hub.pack import packed_files
 from hub.publish import CARD, Published, check_repo_id, hub_errors, publish
-from hub.push import model_files
 
 ROOT = Path(__file__).resolve().parent.parent
 APP_FILES = ("app.py", "requirements.txt", "LICENSE")
@@ -83,9 +83,9 @@ def make_space(
         files,
         lambda there: merge.merge(there, card)[0] if there else card,
         kind="space",
-        message=f"The app, serving {model if '/' in model else Path(model).name}",
+        message=f"The app, serving {Path(model).resolve().name if Path(model).is_dir() else model}",
         private=private,
-        owned=("bonafide/", "model/", *APP_FILES, "start.py", "Dockerfile"),
+        owned=("bonafide/*", "model/*", *APP_FILES, "start.py", "Dockerfile"),
         sdk="docker" if docker else "gradio",
         token=token,
     )
@@ -98,7 +98,7 @@ def space_files(
     found = _find(model, token)
     files: dict[str, bytes | Path] = dict(_app_files())
     if found.folder is not None:
-        files |= {f"model/{name}": content for name, content in model_files(found.folder).items()}
+        files |= {f"model/{name}": content for name, content in packed_files(found.folder).items()}
         place = 'str(Path(__file__).parent / "model")'
     else:
         place = json.dumps(f"{found.repo_id}@{found.commit}")

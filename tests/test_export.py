@@ -154,6 +154,15 @@ def test_a_difference_counts_as_it_would_at_the_boundary() -> None:
     assert export._difference(sure, sure, anywhere=True) == 0
 
 
+def test_an_exported_network_names_no_file_of_this_machine(model: Path, tmp_path: Path) -> None:
+    """The exporters note where each node comes from, with the stack of the process."""
+    for format, name in (("onnx", "model.onnx"), ("openvino", "openvino_model.xml")):
+        export_model(model, tmp_path / format, format, n_check=2)
+        data = (tmp_path / format / name).read_bytes()
+        for place in (str(Path(torch.__file__).parent), str(Path(export.__file__).parent), ".py"):
+            assert place.encode() not in data, (format, place)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_int8_is_judged_by_auc_and_verdicts(learned: tuple[Path, Path], format: str, tmp_path: Path) -> None:
     folder, data = learned

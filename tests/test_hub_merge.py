@@ -125,6 +125,19 @@ def test_paths_go_however_they_are_escaped(tmp_path: Path) -> None:
         assert "somebody" not in clean(f"<p>{text}</p>")
 
 
+def test_a_short_path_is_no_part_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("data: /data\n")
+    clean = Redactor(tmp_path).text
+    address = "https://huggingface.co/datasets/user/data and /database"
+    assert clean(address) == address
+    assert clean("trained on /data, see `/data/x.jpg`") == "trained on data, see `data/x.jpg`"
+
+
+def test_metadata_that_is_a_list_is_named() -> None:
+    with pytest.raises(UsageError, match="no list of"):
+        merge("---\n- a\n- b\n---\ntext\n", NEW)
+
+
 def test_a_token_is_told_from_other_words() -> None:
     refuse_secrets([("a", b"half_" + b"a" * 40), ("b", b"hf_short"), ("c", b"sk-learn")])
     with pytest.raises(UsageError, match="d holds an access token"):

@@ -20,7 +20,7 @@ from bonafide.errors import UsageError
 from hub import publish
 from hub.__main__ import main
 from hub.card import Story
-from hub.push import model_files, push_model
+from hub.push import MINE, model_files, push_model
 
 
 @pytest.fixture
@@ -174,6 +174,60 @@ def test_a_card_that_was_edited_before_the_first_push_is_published_as_it_is(hub:
     assert "license: mit" in card
     assert "## Training data" in card
     assert (run / "README.md").read_text() == card
+
+
+def test_edits_on_both_sides_are_both_there_afterwards(hub: HubServer, run: Path) -> None:
+    push_model(run, "user/faces")
+    repo = hub.repo("user/faces")
+    repo.edit(README_md=repo.files()["README.md"].decode() + "\n\nwritten on the Hub\n")
+    own = (run / "README.md").read_text() + "\n\nwritten at home\n"
+    (run / "README.md").write_text(own)
+    push_model(run, "user/faces")
+    assert "written on the Hub" in repo.files()["README.md"].decode()
+    assert "written on the Hub" in (run / "README.md").read_text()
+    assert (run / MINE).read_text() == own
+
+
+def test_a_card_written_by_hand_holds_no_token_and_no_path_either(hub: HubServer, run: Path) -> None:
+    push_model(run, "user/faces")
+    card = (run / "README.md").read_text()
+    (run / "README.md").write_text(f"{card}\n\nfrom {SECRET_PLACE}/x, file://{SECRET_PLACE}/y\n")
+    hub.repo("user/faces").edit(README_md=card)
+    push_model(run, "user/faces")
+    assert b"somebody" not in hub.repo("user/faces").files()["README.md"]
+    (run / "README.md").write_text(f"{card}\n\nmy token is hf_{'a' * 34}\n")
+    with pytest.raises(UsageError, match=r"README.md holds an access token"):
+        push_model(run, "user/others")
+    assert len(hub.repo("user/others").commits) == 1  # the Hub's own
+
+
+def test_weights_of_another_form_go_when_the_run_has_them_no_more(
+    hub: HubServer, run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (run / "model.onnx").write_bytes(b"an older network")
+    push_model(run, "user/faces")
+    assert "model.onnx" in hub.repo("user/faces").files()
+    (run / "model.onnx").unlink()
+    push_model(run, "user/faces")
+    assert "model.onnx" not in hub.repo("user/faces").files()
+    assert "deleted" in (said := capsys.readouterr().err)
+    assert "model.onnx" in said
+
+
+def test_what_was_said_once_need_not_be_said_again(hub: HubServer, run: Path) -> None:
+    push_model(run, "user/faces", story=Story(license="mit", data_license="free to use"))
+    first = hub.repo("user/faces").files()
+    push_model(run, "user/faces")
+    assert hub.repo("user/faces").files() == first
+    assert b"license: mit" in first["README.md"]
+    assert not [name for name in first if name == "hub.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "report/metrics.json", "report/predictions.parquet", "README.md"])
+def test_a_damaged_file_is_named(hub: HubServer, run: Path, name: str) -> None:
+    (run / name).write_bytes(b"\xff\xfe[")
+    with pytest.raises(UsageError, match=name):
+        push_model(run, "user/faces")
 
 
 def test_a_private_repository_is_private_and_a_public_one_is_not_taken_for_one(hub: HubServer, run: Path) -> None:
@@ -332,18 +386,19 @@ def test_a_commit_of_somebody_else_in_between_is_built_upon(
 ) -> None:
     push_model(run, "user/faces")
     (run / "recipe.yaml").write_text("model: vit\n")
+    card = hub.repo("user/faces").files()["README.md"].decode()
     real, meddled = publish.content_ids, []
 
     def meddling(content: bytes | Path) -> set[str]:
         if not meddled:
             meddled.append(True)
-            hub.repo("user/faces").edit(OTHER_md="from elsewhere")
+            hub.repo("user/faces").edit(README_md=card + "\n\nfrom elsewhere\n")
         return real(content)
 
     monkeypatch.setattr(publish, "content_ids", meddling)
     push_model(run, "user/faces")
     files = hub.repo("user/faces").files()
-    assert files["OTHER.md"] == b"from elsewhere"
+    assert b"from elsewhere" in files["README.md"]  # lost, had our commit not been refused and made anew
     assert b"vit" in files["recipe.yaml"]
 
 

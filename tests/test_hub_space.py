@@ -96,6 +96,14 @@ def test_a_folder_of_the_model_comes_along_without_secrets_and_pickles(run: Path
     assert {"model/config.json", "model/model.safetensors", "model/report/metrics.json"} <= inside
     assert not [name for name in inside if name.endswith((".pt", ".bin", ".pth"))]
     assert SECRET_PLACE.encode() not in bytes(files["model/report/metrics.json"])
+    (run / "README.md").write_text(f"# mine\n\nfrom {SECRET_PLACE}\n")
+    files, _ = space_files(str(run), "user/app")
+    assert bytes(files["model/README.md"]) == b"# mine\n\nfrom faces\n"  # the page shows it
+
+
+def test_a_folder_of_this_machine_is_not_in_the_commits_message(hub: HubServer, run: Path) -> None:
+    make_space(str(run), "user/app")
+    assert hub.repos["space", "user/app"].messages[-1] == f"The app, serving {run.name}"
 
 
 def test_mistakes(hub: HubServer, run: Path, tmp_path: Path) -> None:
