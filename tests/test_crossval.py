@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import make_faces
+from transformers import ResNetConfig
 from typer.testing import CliRunner
 
 from bonafide.cli import app
@@ -158,14 +159,24 @@ def test_left_out_sources_are_unseen_and_small_ones_never_the_worst(recipe: Path
 
 
 def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_path: Path) -> None:
-    flags = ["--dataloader_num_workers", "0", "--model", str(tmp_path / "no-model-here")]
+    model = tmp_path / "without-weights"
+    ResNetConfig(id2label={0: "fake", 1: "real"}).save_pretrained(model)
+    flags = ["--dataloader_num_workers", "0", "--model", str(model)]
     with pytest.raises(
-        UsageError, match=r"(?s)the fold fold1 failed \(exit code 2\); its log.*no-model-here"
+        UsageError, match=r"(?s)the fold fold1 failed \(exit code 2\); its log.*without-weights"
     ) as caught:
         run_crossval_command([str(recipe), *flags], folds=2, out=tmp_path / "cv", jobs=1)
     assert caught.value.exit_code == 2
     assert "log.txt" in caught.value.hint
     assert not (tmp_path / "cv" / "folds" / "fold2" / "log.txt").exists()
+
+
+def test_a_model_that_is_not_there_is_named_before_any_fold(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no-model-here: there is no such folder"):
+        run_crossval_command(
+            [str(recipe), "--model", str(tmp_path / "no-model-here")], folds=2, out=tmp_path / "cv", jobs=1
+        )
+    assert not (tmp_path / "cv" / "folds").exists()
 
 
 @pytest.mark.parametrize(
