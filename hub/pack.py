@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from bonafide.errors import UsageError
@@ -28,9 +29,19 @@ def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
     Raises:
         UsageError: not a finished run's folder, or ``out`` is there already.
     """
+    refuse_existing(out)
+    write_folder(out, packed_files(folder, pictures=pictures))
+    return out
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UsageError for what is neither a new folder nor an empty one."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "delete it, or name a new folder")
-    files = packed_files(folder, pictures=pictures)
+
+
+def write_folder(out: Path, files: Mapping[str, bytes | Path]) -> None:
+    """All of the files by their names, under a temporary name, then renamed to ``out``, which is new or empty."""
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, content in files.items():
@@ -43,4 +54,3 @@ def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
     if out.is_dir():
         out.rmdir()
     partial.replace(out)
-    return out

@@ -8,7 +8,6 @@ commit, so that the Space serves what it was made for; a model folder comes alon
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from huggingface_hub import HfApi
 from bonafide.download import FACTS, WEIGHTS, model_folder
 from bonafide.errors import UsageError
 from hub import merge
-from hub.pack import packed_files
+from hub.pack import packed_files, refuse_existing, write_folder
 from hub.publish import CARD, Published, check_repo_id, hub_errors, publish
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,11 +71,11 @@ def make_space(
         UsageError: no such model, ``out`` holds something, or as :func:`hub.publish.publish`.
     """
     check_repo_id(repo_id)
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already", "name a new folder with --out")
+    if out is not None:
+        refuse_existing(out)
     files, card = space_files(model, repo_id, docker=docker, token=token)
     if out is not None:
-        _write(out, {**files, CARD: card.encode()})
+        write_folder(out, {**files, CARD: card.encode()})
         return out
     return publish(
         repo_id,
@@ -166,16 +165,3 @@ Pictures are deleted when the page is closed, after 15 minutes at the latest. No
 The same here, without the Hub: `pip install -r requirements.txt`, then `python start.py --host 127.0.0.1`. A private
 model needs a secret `HF_TOKEN` in the Space's settings."""
     return merge.compose(metadata, {"space": text})
-
-
-def _write(out: Path, files: dict[str, bytes | Path]) -> None:
-    """All of it under a temporary name, then renamed."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name, content in files.items():
-        target = partial / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content) if isinstance(content, bytes) else shutil.copyfile(content, target)
-    if out.is_dir():
-        out.rmdir()
-    partial.replace(out)

@@ -261,6 +261,9 @@ def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> 
     assert "95 % interval" in lines[0]
     assert "where 25\N{NO-BREAK SPACE}% of all were" in lines[0]
     assert "not the chance" in remarks(None, False)[0]
+    honest = remarks(known().meaning(0.7), True, unseen={"wrong": 0.257})[-1]
+    assert "that the model knows. On others, 26\N{NO-BREAK SPACE}% of its verdicts were wrong." in honest
+    assert "On others" not in " ".join(remarks(known().meaning(0.7), True, unseen={"wrong": None}))
     assert "This one is not." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,8 +89,10 @@ def _at_base_rate(share: float, base: float, other: float) -> float:
     return fakes / (fakes + reals) if fakes + reals else share
 
 
-def remarks(meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = ()) -> list[str]:
-    """What a score means, in sentences."""
+def remarks(
+    meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = (), unseen: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What a score means, in sentences; ``unseen`` as :func:`bonafide.recalibration.recalibrate` gives it."""
     from bonafide.unfamiliar import REASON
     from bonafide.web.markup import percent, score
 
@@ -106,6 +109,11 @@ def remarks(meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] =
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
         f"{percent(meaning.rare_low)} to {percent(meaning.rare_high)}.",
     ]
+    if unseen and unseen["wrong"] is not None:
+        lines.append(
+            "Those images are of cameras and generators that the model knows. On others, "
+            f"{percent(unseen['wrong'])} of its verdicts were wrong."
+        )
     if REASON in warnings:
         lines.append("This holds for pictures like those the model was trained on. This one is not.")
     return lines

@@ -99,7 +99,11 @@ class Judge:
     def remarks(self, result: Result) -> list[str]:
         """The same in sentences."""
         calibrated = bool(self.detector.facts.get("calibration"))
-        return [] if result.error else remarks(self.meaning(result), calibrated, result.warnings)
+        return (
+            []
+            if result.error
+            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.get("unseen"))
+        )
 
     def prediction(self, name: str, result: Result) -> Prediction:
         """A result as the API gives it."""

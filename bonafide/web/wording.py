@@ -38,7 +38,7 @@ def why(result: Result, facts: Mapping[str, Any]) -> str:
         return "This is the model's largest label."
     low, high = result.band
     band = facts.get("band") or {}
-    delta = percent(band["delta"]) if band.get("certified") and "delta" in band else None
+    delta = percent(band["delta"]) if band.get("certified") and "delta" in band and "unseen" not in facts else None
     sure = f", with {percent(band['confidence'])} confidence" if "confidence" in band else ""
     if result.verdict == "fake":
         promise = f" At most {delta} of real pictures like those it was tested on score so high{sure}." if delta else ""
