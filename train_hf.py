@@ -13,6 +13,10 @@ Started again after a kill, the same command goes on from the last complete chec
 
 from __future__ import annotations
 
+import bonafide.openmp  # noqa: F401  # before anything that loads torch
+
+# isort: split
+
 import sys
 import time
 from collections.abc import Sequence
@@ -77,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if recipe.head_hidden_size:
         say("the head has a hidden layer: the model will need `import bonafide` wherever it is loaded")
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    precision = "bf16" if args.bf16 else "float16" if args.fp16 else "float32"
-    say(f"model: {recipe.model}, {size:.1f} M parameters; {precision} on {args.device}, {args.world_size} process(es)")
+    say(f"model: {recipe.model}, {size:.1f} M parameters")
 
     # 3. Training, stage by stage, or going on with it.
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)

@@ -22,13 +22,15 @@ from bonafide.faces import Box, FaceDetector, MainFace, crop_face, find_main_fac
 from bonafide.images import ImageError, decode_image, inspect_image
 from bonafide.listing import image_bytes
 
+SIZE_RANGE = (128, 160)
+
 
 @dataclass(frozen=True)
 class Alignment:
     """What decides the bytes of an aligned file, besides the raw file and the face detector."""
 
     seed: int = 0
-    size_range: tuple[int, int] = (128, 160)  # side of the crops in pixels, both ends included
+    size_range: tuple[int, int] = SIZE_RANGE  # side of the crops in pixels, both ends included
     quality_range: tuple[int, int] = (75, 95)  # JPEG quality, both ends included
     margin: float = 0.15  # around the face box, on each side, as a share of the box
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import DatasetDict, concatenate_datasets
 
+from bonafide.alignment import SIZE_RANGE
 from bonafide.audit import Audit, audit_dataset
 from bonafide.calibration import hold_out_calibration
 from bonafide.data import FaceData, balanced_subset, split_listing
@@ -62,7 +63,7 @@ def assemble(recipe: Recipe) -> Assembly:
     groups = audit.groups if audit else None
     raw = [name for name, folder in folders.items() if recipe.prepare and not is_prepared(folder)]
     for name in raw:
-        folders[name] = str(_aligned(listings[name]))
+        folders[name] = str(_aligned(listings[name], recipe.prepare_size))
     if raw:
         listing = _join(_list_all(folders, recipe.real_label, order))
         groups = None  # the copies that prepare found share a group in its metadata
@@ -160,8 +161,9 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
     return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin)
 
 
-def _aligned(listing: Listing) -> Path:
-    folder = prepared_folder(listing)
-    made = prepare(listing.origin, folder, real_label=listing.real_label)
+def _aligned(listing: Listing, sides: Sequence[int] | None) -> Path:
+    low, high = sides or SIZE_RANGE
+    folder = prepared_folder(listing, (low, high))
+    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label)
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
     return folder

@@ -19,7 +19,10 @@ Key = tuple[int, int, int]  # epoch, row, how many times the row was drawn befor
 
 
 class ImageRows(torch.utils.data.Dataset):
-    """Rows decoded and transformed when asked for: ``{"pixel_values": float32 (3, H, W), "labels": int}``."""
+    """Rows decoded and transformed when asked for: ``{"pixel_values": (3, H, W), "labels": int}``.
+
+    Pixels are float32 in the model's units, or uint8 levels where the transform gives those.
+    """
 
     def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seed: int = 0) -> None:
         self.origin, self.rows = rows, rows.select_columns(["image", "label"])
@@ -75,12 +78,26 @@ class EpochSampler(Sampler[Key]):
 
 
 class Collator:
-    """Items -> a batch, in the memory format that the model runs in."""
+    """Items -> a batch, in the memory format that the model runs in.
 
-    def __init__(self, channels_last: bool) -> None:
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    With ``regions`` levels may differ in size: each picture lies in the corner of a canvas that holds the largest, and
+    ``sizes``, int64 (n, 2), has their heights and widths.
+    """
+
+    def __init__(self, channels_last: bool, *, regions: bool = False) -> None:
+        self.channels_last, self.regions = channels_last, regions
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        pixels = torch.stack([item["pixel_values"] for item in items])
-        labels = torch.tensor([item["labels"] for item in items])
-        return {"pixel_values": pixels.contiguous(memory_format=self.memory_format), "labels": labels}
+        pixels = [item["pixel_values"] for item in items]
+        batch = {"labels": torch.tensor([item["labels"] for item in items])}
+        if self.regions and pixels[0].dtype == torch.uint8:  # evaluation's are float32, of one size
+            batch["sizes"] = torch.tensor([each.shape[1:] for each in pixels])
+            canvas = torch.zeros(len(pixels), 3, *batch["sizes"].amax(dim=0).tolist(), dtype=torch.uint8)
+            for i, each in enumerate(pixels):
+                canvas[i, :, : each.shape[1], : each.shape[2]] = each
+            batch["pixel_values"] = canvas
+        elif self.channels_last:  # stacked as the pictures lie in memory, so that nothing is moved twice
+            batch["pixel_values"] = torch.stack([each.permute(1, 2, 0) for each in pixels]).permute(0, 3, 1, 2)
+        else:
+            batch["pixel_values"] = torch.stack(pixels)
+        return batch

@@ -76,6 +76,10 @@ class Recipe:
     )
     early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
     channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
+    compile: bool | None = _option(None, "torch.compile; by default where the run is long enough to gain by it")
+    prepare_size: list[int] | None = field(
+        default=None, metadata={"help": "range of the aligned crops' sides, pixels; 128 160 when not given"}
+    )
     search: int | None = _option(
         None, "try so many settings of the recipe's search_space, and write the best as a recipe"
     )
@@ -116,7 +120,6 @@ DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0.05,  # below 1: a share of all steps
     "num_train_epochs": 10,
     "per_device_train_batch_size": 32,
-    "per_device_eval_batch_size": 64,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "logging_strategy": "epoch",
@@ -132,7 +135,7 @@ DEFAULTS: dict[str, Any] = {
 HARMLESS = {
     "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
     "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_prefetch_factor", "strict_audit", "robustness",
+    "dataloader_prefetch_factor", "strict_audit", "robustness", "logging_nan_inf_filter",
     "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "search",
     "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",

@@ -47,7 +47,7 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from bonafide.alignment import Alignment, prepare_file, write_file
+from bonafide.alignment import SIZE_RANGE, Alignment, prepare_file, write_file
 from bonafide.duplicates import SIDE, Thumbnails, near_duplicate_groups
 from bonafide.errors import UsageError
 from bonafide.faces import FaceDetector
@@ -78,7 +78,7 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    size_range: tuple[int, int] = (128, 160),
+    size_range: tuple[int, int] = SIZE_RANGE,
     quality_range: tuple[int, int] = (75, 95),
     margin: float = 0.15,
     faces: bool = True,
@@ -392,9 +392,10 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     return text.getvalue().encode(errors="backslashreplace")
 
 
-def prepared_folder(listing: Listing, root: str | os.PathLike[str] = "prepared") -> Path:
-    """Where the aligned copy of a data set is kept: a folder named after it and its fingerprint."""
-    return Path(root) / f"{Path(listing.origin).name}-{_fingerprint(listing)}"
+def prepared_folder(listing: Listing, size_range: tuple[int, int] = SIZE_RANGE) -> Path:
+    """Where the aligned copy of a data set is kept: named after it, its fingerprint and an unusual size."""
+    size = "" if size_range == SIZE_RANGE else f"-{size_range[0]}-{size_range[1]}"
+    return Path("prepared") / f"{Path(listing.origin).name}-{_fingerprint(listing)}{size}"
 
 
 def face_margin(folder: str | os.PathLike[str]) -> float | None:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
+from bonafide.alignment import SIZE_RANGE, Alignment
 from bonafide.errors import UsageError
+from bonafide.machine import has_compiler, machine_defaults
 from bonafide.options import (
     BALANCES,
     DEFAULTS,
@@ -58,7 +58,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     values = _read_yaml(path, {*known, *YAML_ONLY}) if path else {}
     source = f"{path}: " if path else ""
     structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
-    defaults = {**DEFAULTS, **_machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
+    defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
     defaults.update(values)
     _check_types(parser, values, source)
     try:
@@ -74,6 +74,12 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
     flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    if "accelerator_config" not in {*values, *flags}:
+        args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
+    if recipe.prepare_size == list(SIZE_RANGE):
+        recipe.prepare_size = None
+    if "per_device_eval_batch_size" not in {*values, *flags}:
+        args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
     # Two names of one thing: the one that is said on the command line beats the other one of a recipe too.
     beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
     if "lr_scheduler_type" in flags and "schedule" not in flags:
@@ -200,6 +206,17 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
             raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
     if args.seed < 0:
         raise UsageError(f"seed is {args.seed}", "give 0 or more")
+    if recipe.prepare_size is not None:
+        if len(recipe.prepare_size) != 2:
+            raise UsageError(f"prepare_size takes two numbers, not {len(recipe.prepare_size)}", "as in 256 320")
+        Alignment(size_range=(recipe.prepare_size[0], recipe.prepare_size[1]))
+        if not recipe.prepare:
+            raise UsageError("prepare_size does nothing with `prepare: false`", "leave one of the two out")
+    if recipe.compile and not has_compiler(args.use_cpu):
+        raise UsageError(
+            f"compile: torch.compile needs {'a C++ compiler' if args.use_cpu else 'triton and a C compiler'}",
+            "install one, as in `apt-get install g++`, or leave compile out",
+        )
     sizes = (recipe.validation_size, recipe.test_size)
     if min(sizes) <= 0 or sum(sizes) >= 1:
         raise UsageError(
@@ -233,21 +250,6 @@ def changed_keys(stored: dict[str, Any], now: dict[str, Any], args: TrainingArgu
         if _plain(old) != _plain(new):
             differences.append(f"{key}: {old} -> {new}")
     return differences
-
-
-def _machine_defaults() -> dict[str, Any]:
-    """bf16 where the device has it; decoding workers by the number of cores, one of which a CPU keeps for the model."""
-    gpu = torch.cuda.is_available()
-    bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    cpu = not gpu and not torch.backends.mps.is_available()
-    cores = os.cpu_count() or 1
-    workers = max(1, cores // 2) if cpu else cores
-    return {
-        "bf16": bool(bf16),
-        "use_cpu": cpu,
-        "dataloader_num_workers": min(8, workers),
-        "disable_tqdm": not sys.stderr.isatty(),  # else it would follow transformers' log level
-    }
 
 
 def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
@@ -290,5 +292,5 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """Enumerations and tuples as YAML can hold them."""
-    value = getattr(value, "value", value)
+    value = value.to_dict() if isinstance(value, AcceleratorConfig) else getattr(value, "value", value)
     return list(value) if isinstance(value, tuple) else value

@@ -91,12 +91,15 @@ def _train(
     stage = replace(stage, args=replace(stage.args, output_dir=str(folder)))
     set_seed(stage.args.seed)  # a stage is the same whether the one before it ran in this process or an earlier one
     learner = add_lora(model, stage.recipe.lora_rank) if stage.recipe.lora_rank else model
-    trainer = build_trainer(learner, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number)
+    trainer = build_trainer(
+        learner, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number, say=say
+    )
     on_main_process(lambda: drop_partial_checkpoints(folder))
     resume = last_complete_checkpoint(folder)
     if resume:
         say(f"going on from {resume}")
     trainer.train(resume_from_checkpoint=resume)
+    learner._compiled_call_impl = None  # what comes after the training runs once
     if trainer.average and not stage.args.load_best_model_at_end:
         trainer.average.keep()
     return merge_lora(learner) if stage.recipe.lora_rank else model, trainer.state.log_history

@@ -6,7 +6,6 @@ alone, so that a run that was killed and continued ends with the same bits as on
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,18 +26,18 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from bonafide.callbacks import EpochCallback, EpochLines, HighPassCallback, Patience, QuietEpochLines
 from bonafide.data import FaceData, balanced_subset, class_weights, sampling_weights
 from bonafide.loading import Collator, EpochSampler, ImageRows
+from bonafide.machine import be_polite, compile_pays, speed_line
 from bonafide.metrics import FaceMetrics, scalars
 from bonafide.models import is_convolutional
 from bonafide.optimization import PlateauWarmup, WeightAverage, decayed_names, layer_decay_groups, one_cycle, rest
 from bonafide.options import Recipe, Stage, weights_of
-from bonafide.transforms import EvalTransform, TrainTransform, sample_seed
+from bonafide.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
 
 COMPLETE = "complete"  # an empty file, written into a checkpoint after everything else
 
@@ -55,11 +54,19 @@ class FaceTrainer(Trainer):
         sampler: EpochSampler,
         recipe: Recipe,
         n_labels: int,
+        preprocessing: Preprocessing,
+        channels_last: bool = False,
         loss_weights: torch.Tensor | None = None,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.sampler, self.recipe, self.n_labels, self.loss_weights = sampler, recipe, n_labels, loss_weights
+        self.sampler, self.recipe, self.n_labels = sampler, recipe, n_labels
+        self.loss_weights = None if loss_weights is None else loss_weights.to(self.args.device)
+        self.preprocessing, self.compiled = preprocessing, compiled
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if compiled:
+            self.model.compile(dynamic=False)
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
         self.mix = mixing(recipe, n_labels)
         self.add_callback(EpochCallback(sampler))
@@ -76,14 +83,26 @@ class FaceTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.use_cpu:  # samples carry seeds of their own: Trainer's function seeds what nobody draws from
+            loader.worker_init_fn = be_polite
+        return loader
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         """Cross-entropy in float32; class weights, smoothing and mixing count in training only."""
         pixels, labels = inputs["pixel_values"], inputs["labels"]
+        if "sizes" in inputs:
+            pixels = self.preprocessing.resize(pixels, inputs["sizes"])
+            pixels = self.preprocessing.normalize(pixels.contiguous(memory_format=self.memory_format))
+        elif pixels.dtype == torch.uint8:
+            pixels = self.preprocessing.normalize(pixels)
         if model.training:
             rest(model)
             if self.mix is not None:
                 pixels, labels = self.mix(pixels, labels)
-        outputs = model(pixel_values=pixels)
+        with self._as_compiled(model, len(pixels)):
+            outputs = model(pixel_values=pixels)
         logits = outputs.logits.float()
         if model.training:
             weight = None if self.loss_weights is None else self.loss_weights.to(logits)
@@ -91,6 +110,12 @@ class FaceTrainer(Trainer):
         else:
             loss = F.cross_entropy(logits, labels)
         return (loss, outputs) if return_outputs else loss
+
+    def _as_compiled(self, model: nn.Module, size: int) -> Any:
+        """Compiled code for full training batches alone: each other shape or mode would be compiled for itself."""
+        if not self.compiled or (model.training and size == self.args.train_batch_size):
+            return nullcontext()
+        return torch.compiler.set_stance("force_eager")
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Kernels and matrices, see :func:`bonafide.optimization.decayed_names`."""
@@ -191,16 +216,6 @@ def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPr
     return compute
 
 
-def share_cores(args: TrainingArguments) -> None:
-    """On a CPU, leave the decoding workers cores of their own.
-
-    OpenMP threads that share a core with a worker wait for each other at every barrier: on two busy cores a training
-    step was 15 times slower with two threads than with one. ``OMP_NUM_THREADS`` overrules.
-    """
-    if args.use_cpu and args.dataloader_num_workers and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - args.dataloader_num_workers))
-
-
 def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.ndarray | None:
     """How often each row is drawn: `balance` inside each data set, `mix` between them; None for each row once."""
     inner = balance if balance in ("label", "source") else "none"
@@ -223,16 +238,23 @@ def build_trainer(
     *,
     number: int = 0,
     kind: type[FaceTrainer] = FaceTrainer,
+    say: Callable[[str], Any] = lambda _: None,
 ) -> FaceTrainer:
     """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for."""
     recipe, args = stage.recipe, stage.args
-    share_cores(args)
+    torch.backends.cudnn.benchmark = True  # all batches but the last have one shape
     train = data.splits["train"]
     if recipe.max_train_samples:
         train = balanced_subset(train, recipe.max_train_samples, args.seed)
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if channels_last:
         model.to(memory_format=torch.channels_last)
+    step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    images = len(train) * args.num_train_epochs if args.max_steps < 0 else args.max_steps * step
+    transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")
+    shape = (transform.output.height, transform.output.width)
+    compiled = compile_pays(model, args, int(images), shape) if recipe.compile is None else recipe.compile
+    say(speed_line(args, channels_last=channels_last, compiled=compiled))
     seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws anew
     callbacks: list[TrainerCallback] = []
     if recipe.early_stopping_patience:
@@ -242,9 +264,9 @@ def build_trainer(
     trainer = kind(
         model=model,
         args=args,
-        train_dataset=ImageRows(train, TrainTransform(processor, recipe.augmentation), seed),
+        train_dataset=ImageRows(train, transform, seed),
         eval_dataset=ImageRows(data.splits["validation"], EvalTransform(processor)),
-        data_collator=Collator(channels_last),
+        data_collator=Collator(channels_last, regions=transform.gives_regions),
         compute_metrics=metrics_function(data.labels, data.real_label),
         callbacks=callbacks,
         sampler=EpochSampler(
@@ -255,6 +277,9 @@ def build_trainer(
         ),
         recipe=recipe,
         n_labels=len(data.labels),
+        preprocessing=transform.output,
+        channels_last=channels_last,
+        compiled=compiled,
         loss_weights=torch.from_numpy(class_weights(train, len(data.labels)))
         if recipe.balance == "class_weights"
         else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from bonafide.degradations import (
     resize_short_side,
 )
 from bonafide.errors import UsageError
+from bonafide.resampling import CAN_RESIZE, resize_batch
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -67,11 +69,23 @@ class Preprocessing:
         scale = (white[1] - low) / 255
         return cls(height, width, tuple(scale.tolist()), tuple(low.tolist()), _kernel(processor))
 
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture of any size -> float32 (3, its height, its width), in the model's units."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-        scale, offset = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.scale, self.offset))
-        return (pixels * scale + offset).contiguous()
+    def normalize(self, levels: torch.Tensor) -> torch.Tensor:
+        """Levels (..., 3, H, W) -> float32 of the same shape, device and memory format, in the model's units."""
+        return levels.float() * _by_channel(self.scale, levels.device) + _by_channel(self.offset, levels.device)
+
+    def resize(self, levels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """Pictures of the given sizes, each in the corner of a canvas -> levels in the output's size."""
+        return resize_batch(levels, sizes, (self.height, self.width), self.kernel)
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Kept on the device: to send them anew with each batch, a GPU would have to finish its step first."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
+
+
+def _levels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _centre_pixel(processor: Any, level: int, size: tuple[int, int]) -> tuple[tuple[int, int], torch.Tensor]:
@@ -136,7 +150,11 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
 
 
 class TrainTransform:
-    """RGB picture and seed -> float32 (3, H, W) in the processor's output size and units.
+    """RGB picture and seed -> a tensor (3, H, W) of the processor's output size.
+
+    uint8 levels, a quarter of the bytes for workers to hand over and a GPU to be sent, which
+    :meth:`Preprocessing.normalize` brings to the model's units on the device. Presets that leave the region to the
+    processor give what it gives: float32 in the model's units.
 
     ``none``: the processor alone. ``flip``: mirrored half of the time, then the processor. ``colour``: the same
     with other brightness, contrast and saturation. ``standard``: the usual random resized crop and flip. ``crop``: the
@@ -148,11 +166,14 @@ class TrainTransform:
     The chain comes before the resize to the model's size (the file was bad) or after it (the picture was
     made small, then saved), each half of the time.
 
+    With ``regions`` the resize is left to the device (:func:`bonafide.resampling.resize_batch`) where nothing comes
+    after it: such samples are (3, h, w) of any size up to twice the output's.
+
     Raises:
         UsageError: no such preset, or the processor has no fixed output size.
     """
 
-    def __init__(self, processor: Any, preset: str = "standard") -> None:
+    def __init__(self, processor: Any, preset: str = "standard", *, regions: bool = False) -> None:
         if preset not in TRAIN_PRESETS:
             raise UsageError(
                 f"there is no training preset {preset!r}", hint="choose one of " + ", ".join(TRAIN_PRESETS)
@@ -160,6 +181,8 @@ class TrainTransform:
         self.preset = TRAIN_PRESETS[preset]
         self.evaluate = EvalTransform(processor)
         self.output = Preprocessing.of(processor)
+        plain = not (self.preset.history or self.preset.degrade or self.preset.erase or self.preset.random_kernels)
+        self.gives_regions = regions and plain and self.preset.region != "eval" and self.output.kernel in CAN_RESIZE
 
     def __call__(self, image: Image.Image, seed: int) -> torch.Tensor:
         preset, rng = self.preset, np.random.default_rng(seed)
@@ -171,6 +194,8 @@ class TrainTransform:
             return self.evaluate(image)
         image = random_crop(image, *self._region_size(image.width, image.height, rng), rng)
         image = self._at_most_twice_the_output(image)
+        if self.gives_regions and max(image.width / self.output.width, image.height / self.output.height) <= 2:
+            return _levels(image)
         if preset.history:
             image = common_history(image, int(rng.integers(2**63)))
         late = rng.random() < 0.5
@@ -183,7 +208,7 @@ class TrainTransform:
             image = random_degradation(image, preset.degrade, chain_seed)
         if rng.random() < preset.erase:
             image = erase(image, rng.uniform(0.02, 0.2), rng)
-        return self.output.tensor(image)
+        return _levels(image)
 
     def _at_most_twice_the_output(self, image: Image.Image) -> Image.Image:
         """The chain on a 12-megapixel region would cost a hundred times the model's step and leave the same traces."""

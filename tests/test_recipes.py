@@ -30,7 +30,7 @@ def test_a_recipe_runs_in_miniature(path: Path, folder: Path, tmp_path: Path, ti
     train_hf.main([
         str(path), "--data", *data, "--model", network, "--from_scratch", "--image_size", "32", "--resize", "40",
         "--prepare", "False", "--audit", "False", "--num_train_epochs", "1", "--per_device_train_batch_size", "8",
-        "--weight_decay", "0.01", "--robustness", "none", "--torch_compile", "False", "--use_cpu", "True",
+        "--weight_decay", "0.01", "--robustness", "none", "--compile", "False", "--use_cpu", "True",
         "--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True",
         "--output_dir", str(tmp_path / "run"),
     ])  # fmt: skip

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_faces
@@ -16,6 +20,7 @@ from transformers import TrainingArguments
 
 from bonafide.data import load_data
 from bonafide.loading import Collator, EpochSampler, ImageRows
+from bonafide.machine import be_polite, has_compiler
 from bonafide.models import load_model, project_high_pass, stem
 from bonafide.options import Recipe, Stage
 from bonafide.recipe import read_recipe
@@ -176,3 +181,64 @@ def test_training_stops_early_and_keeps_the_best(folder: Path, tmp_path: Path, t
     trainer.train()
     assert trainer.state.epoch == 2  # the second evaluation was no better
     assert trainer.state.best_global_step == trainer.state.global_step // 2
+
+
+def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_path: Path, tiny_model: str) -> None:
+    """Whether a worker resized them or the device does, the model sees what the processor would give it."""
+    data = load_data(folder)
+    recipe, args = arguments(tmp_path, "--augmentation", "standard")
+    model, processor = load_model(tiny_model, data.labels, from_scratch=True)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
+    assert "sizes" not in next(iter(trainer.get_train_dataloader()))  # on a CPU the workers resize
+    assert trainer.get_train_dataloader().worker_init_fn is be_polite
+    losses = {}
+    for regions in (False, True):
+        trainer.train_dataset.transform = TrainTransform(processor, "standard", regions=regions)
+        trainer.data_collator.regions = regions
+        batch = trainer.data_collator([trainer.train_dataset[0, i, 0] for i in range(8)])
+        assert batch["pixel_values"].dtype == torch.uint8
+        assert ("sizes" in batch) == regions
+        seen: list[torch.Tensor] = []
+        hook = model.register_forward_pre_hook(
+            lambda _, __, kwargs, seen=seen: seen.append(kwargs["pixel_values"]), with_kwargs=True
+        )
+        model.train()
+        losses[regions] = trainer.compute_loss(model, batch).item()
+        hook.remove()
+        assert seen[0].dtype == torch.float32
+        assert seen[0].shape == (8, 3, trainer.preprocessing.height, trainer.preprocessing.width)
+        assert seen[0].abs().max() <= 3
+    assert losses[True] == pytest.approx(losses[False], abs=0.02)
+
+
+@pytest.mark.skipif(not has_compiler(cpu=True), reason="no C++ compiler on this machine; .ci/run installs one")
+def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Path, tmp_path: Path) -> None:
+    """In processes of their own, as users run them: full batches are compiled, the last one and evaluation are not."""
+    tables = {}
+    for compiled in ("False", "True"):
+        out, cache = tmp_path / compiled, tmp_path / f"cache-{compiled}"
+        flags = ["--data", str(folder), "--output_dir", str(out), "--model", "vit", "--image_size", "32"]
+        flags += [
+            "--compile",
+            compiled,
+            "--bf16",
+            "False",
+            "--use_cpu",
+            "True",
+            "--max_steps",
+            "6",
+            "--prepare",
+            "False",
+        ]
+        flags += ["--prepare", "False", "--robustness", "none", "--dataloader_num_workers", "0"]
+        done = subprocess.run(
+            [sys.executable, "train_hf.py", *flags, "--disable_tqdm", "True", "--per_device_train_batch_size", "8"],
+            cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (", compiled, " in done.stdout) == (compiled == "True")
+        assert any(cache.rglob("*.so")) == (compiled == "True")
+        tables[compiled] = pd.read_parquet(out / "report" / "predictions.parquet")
+    for column in [name for name in tables["True"].columns if name.startswith("p_")]:
+        np.testing.assert_allclose(tables["True"][column], tables["False"][column], atol=0.01)

@@ -20,7 +20,7 @@ from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImagePro
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from bonafide.errors import UsageError
-from bonafide.transforms import TRAIN_PRESETS, EvalTransform, Preprocessing, TrainTransform, sample_seed
+from bonafide.transforms import TRAIN_PRESETS, EvalTransform, Preprocessing, TrainTransform, _by_channel, sample_seed
 
 PROCESSORS: dict[str, Any] = {
     "vit": ViTImageProcessor(size={"height": 64, "width": 64}),
@@ -42,6 +42,10 @@ def picture(width: int = 150, height: int = 110, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
+def levels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_eval_is_the_processor(name: str) -> None:
     for size in ((150, 110), (64, 64), (50, 90)):
@@ -60,7 +64,7 @@ def test_size_and_units_are_the_processors(name: str) -> None:
     flat = Image.new("RGB", (80, 80), (10, 130, 250))
     middle = facts.height // 2, facts.width // 2
     expected = EvalTransform(PROCESSORS[name])(flat)[:, middle[0], middle[1]]
-    got = facts.tensor(flat.resize((facts.width, facts.height)))
+    got = facts.normalize(levels(flat.resize((facts.width, facts.height))))
     assert got.shape == (3, facts.height, facts.width)
     torch.testing.assert_close(got[:, 0, 0], expected, atol=1e-5, rtol=0)
 
@@ -68,8 +72,16 @@ def test_size_and_units_are_the_processors(name: str) -> None:
 def test_the_whole_region_without_randomness_equals_evaluation() -> None:
     """A picture of the output's size: no region to choose, so training sees what evaluation sees."""
     image = picture(64, 64)
-    torch.testing.assert_close(Preprocessing.of(VIT).tensor(image), EvalTransform(VIT)(image), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        Preprocessing.of(VIT).normalize(levels(image)), EvalTransform(VIT)(image), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(TrainTransform(VIT, "none")(image, 3), EvalTransform(VIT)(image), atol=0, rtol=0)
+
+
+def test_units_are_sent_to_a_device_once() -> None:
+    """A GPU would have to finish its step before it could take them again."""
+    first, second = (_by_channel(Preprocessing.of(VIT).scale, torch.device("cpu")) for _ in range(2))
+    assert first is second
 
 
 def test_processors_without_a_fixed_size_are_refused() -> None:
@@ -86,14 +98,17 @@ def test_unknown_preset_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("preset", TRAIN_PRESETS)
 @pytest.mark.parametrize("name", ["vit-wide", "convnext", "timm"])
-def test_presets_give_finite_tensors_of_the_processors_size_and_range(name: str, preset: str) -> None:
+def test_presets_give_the_processors_size_and_range(name: str, preset: str) -> None:
+    """Levels that become the model's units on the device, or, where the processor has the region, those units."""
     transform = TrainTransform(PROCESSORS[name], preset)
     lowest, highest = (EvalTransform(PROCESSORS[name])(Image.new("RGB", (64, 64), c)) for c in ("black", "white"))
     for seed in range(8):
         tensor = transform(picture(seed=seed), seed)
+        assert tensor.dtype == (torch.float32 if TRAIN_PRESETS[preset].region == "eval" else torch.uint8)
+        if tensor.dtype == torch.uint8:
+            tensor = transform.output.normalize(tensor)
         assert tensor.dtype == torch.float32
         assert tensor.shape == lowest.shape
-        assert tensor.is_contiguous()
         assert (tensor >= lowest.amin() - 1e-4).all()
         assert (tensor <= highest.amax() + 1e-4).all()
 
@@ -144,7 +159,7 @@ def test_crop_preset_cuts_native_pixels() -> None:
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (64, 64, 3))[:, :, 0]
     found = 0
     for seed in range(60):
-        pixels = (transform(image, seed) * 0.5 + 0.5).mul(255).round().byte().permute(1, 2, 0).numpy()
+        pixels = transform(image, seed).permute(1, 2, 0).numpy()
         found += any((windows == v).all(axis=(2, 3, 4)).any() for v in (pixels, pixels[:, ::-1]))
     assert 15 <= found <= 45
 

@@ -1,0 +1,101 @@
+"""Whether speed costs accuracy: the stock recipe and ours, as many epochs, the same data, seeds and first weights.
+
+    python benchmarks/train_accuracy.py --data PREPARED --model resnet18 --epochs 5 --seeds 0 1 2
+
+Learning rate, schedule, weight decay, batch and augmentation are alike (the stock defaults would lose from scratch), so
+that what differs is what is for speed: precision, memory format, who resizes, who compiles, what decays, the order of
+the images. Both are tested by the same code. The interval of the mean difference is Student's over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from train_sides import ARCHITECTURES, ROOT, our_trainer, stock_trainer
+from train_throughput import machine
+from transformers import set_seed
+
+from bonafide.data import FaceData, load_data
+from bonafide.inference import run_rows
+from bonafide.loading import ImageRows
+from bonafide.models import load_model
+from bonafide.transforms import EvalTransform
+
+ALIKE = {"learning_rate": 1e-3, "weight_decay": 0.05, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
+
+
+def link_splits(data: FaceData, folder: Path) -> Path:
+    """The files of the splits as `folder`/SPLIT/LABEL/NAME, which `imagefolder` reads as we do."""
+    for split, rows in data.splits.items():
+        if split == "calibration":
+            continue
+        for i, row in enumerate(rows):
+            link = folder / split / data.labels[row["label"]] / f"{i:06d}{Path(row['image']['path']).suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(row["image"]["path"], link)
+    return folder
+
+
+def auc_on_test(model: Any, processor: Any, data: FaceData) -> float:
+    """AUC of the fake class on the test split, in float32."""
+    rows = data.splits["test"]
+    outputs = run_rows(model.float(), ImageRows(rows, EvalTransform(processor)), workers=2)
+    scores = torch.softmax(torch.from_numpy(outputs.logits), dim=1)[:, 1 - data.real_index].numpy()
+    return float(roc_auc_score(np.array(rows["label"]) != data.real_index, scores))
+
+
+def main() -> None:
+    """Train both with each seed; print AUCs and the mean difference, and leave JSON in benchmarks/results/."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a folder that `prepare` made")
+    parser.add_argument("--model", choices=list(ARCHITECTURES), default="resnet18")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "train_accuracy.json")
+    options = parser.parse_args()
+    found: dict[str, list[float]] = {"stock": [], "ours": []}
+    source, out = Path(options.data).resolve(), options.out.resolve()
+    with tempfile.TemporaryDirectory(dir=source.parent) as work, chdir(work):  # Trainer makes a folder where it is
+        folder = link_splits(load_data(source), Path(work, "data"))
+        for seed in options.seeds:
+            set_seed(seed)
+            model, processor = load_model(f"timm/{ARCHITECTURES[options.model]}", ["fake", "real"], from_scratch=True)
+            alike = {**ALIKE, "num_train_epochs": options.epochs}
+            begun = time.perf_counter()
+            trainer = stock_trainer(model, processor, str(folder), options.batch, seed, **alike)
+            trainer.train()
+            flags = [word for key, value in {**alike, "seed": seed}.items() for word in (f"--{key}", str(value))]
+            middle = time.perf_counter()
+            ours, data, _ = our_trainer(options.model, str(folder), options.batch, [*flags, "--prepare", "False"])
+            ours.train()
+            done = time.perf_counter()
+            found["stock"].append(auc_on_test(trainer.model, processor, data))
+            found["ours"].append(auc_on_test(ours.model, processor, data))
+            print(
+                f"seed {seed}: stock {found['stock'][-1]:.4f} in {middle - begun:.0f} s, "
+                f"ours {found['ours'][-1]:.4f} in {done - middle:.0f} s",
+                flush=True,
+            )
+    differences = np.subtract(found["ours"], found["stock"])
+    mean, error = differences.mean(), stats.sem(differences) if len(differences) > 1 else np.nan
+    low, high = stats.t.interval(0.95, len(differences) - 1, mean, error)
+    print(f"{options.model}, {options.epochs} epochs: ours - stock {mean:+.4f} ({low:+.4f} to {high:+.4f})")
+    story = {"machine": machine(), "model": options.model, "epochs": options.epochs, "batch": options.batch}
+    story |= {"auc": found, "difference": mean, "interval_95": [low, high]}
+    out.write_text(json.dumps(story, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
