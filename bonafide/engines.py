@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bonafide.errors import UsageError
+from bonafide.inference import with_fast_products
 from bonafide.models import is_convolutional, last_linear
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
@@ -60,7 +61,7 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         self.format = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-        self.model = model.to(device=device, dtype=dtype, memory_format=self.format).eval()
+        self.model = with_fast_products(model.to(device=device, dtype=dtype, memory_format=self.format).eval())
         on_cpu = device.type == "cpu"
         self.batch_size, self.workers = (CPU_BATCH, torch.get_num_threads()) if on_cpu else (GPU_BATCH, 0)
         self._seen = threading.local()

@@ -24,8 +24,12 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "t
 
 
 def on_main_process(work: Callable[[], T]) -> T:
-    """Do `work` in one process and give its result, or its exception, to all of them."""
+    """Do `work` in one process and give its result, or its exception, to all of them.
+
+    It begins when every process has come here, since it may remove what another one was still reading.
+    """
     state = PartialState()
+    state.wait_for_everyone()
     outcome: list[Any] = [None, None]
     if state.is_main_process:
         try:

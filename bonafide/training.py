@@ -152,6 +152,11 @@ class FaceTrainer(Trainer):
         with self.average.applied() if self.average else nullcontext():
             return super().evaluate(*args, **kwargs)
 
+    @torch.inference_mode()
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own, which alone would still count versions of tensors for gradients."""
+        return super().prediction_step(*args, **kwargs)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write, mark as complete, and only then let go of older ones."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -170,6 +175,7 @@ class FaceTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=False,
             )
+        self.accelerator.wait_for_everyone()  # a last checkpoint may be the best, which every process loads next
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

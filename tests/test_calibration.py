@@ -27,8 +27,7 @@ from bonafide.calibration import (
     hold_out_calibration,
     uncalibrated,
 )
-from bonafide.inference import _interleave, forward
-from bonafide.models import last_linear, load_model
+from bonafide.models import load_model
 from bonafide.unfamiliar import FILE, Unfamiliar
 
 
@@ -138,33 +137,6 @@ def test_a_head_that_cannot_carry_it_is_left_alone() -> None:
     assert not fold(without_bias, Calibration(2.0, (0.1, -0.1)))
     assert torch.equal(without_bias.layers.weight, weight)
     assert not fold(Head(nn.Conv2d(3, 2, 1)), Calibration(2.0, (0.1, -0.1)))
-
-
-def test_a_last_layer_that_is_not_the_head_has_no_features() -> None:
-    """The last linear layer counts only where its output is the logits: folding would be wrong elsewhere."""
-    torch.manual_seed(0)
-    model, _ = load_model("resnet", ["fake", "real"], image_size=32)
-    pixels = torch.randn(2, 3, 32, 32)
-    logits, features = forward(model.eval(), pixels)
-    with torch.inference_mode():
-        assert torch.allclose(last_linear(model, 2)(features), logits)
-    model.classifier = nn.Sequential(model.classifier, nn.LayerNorm(2))
-    assert forward(model.eval(), pixels)[1] is None
-
-
-@pytest.mark.parametrize(("n", "processes"), [(7, 2), (4, 3), (1, 3)])
-def test_rows_of_several_processes_come_back_in_order(n: int, processes: int) -> None:
-    """Also where a process had no rows at all, and so no features."""
-    logits, features = np.arange(2.0 * n).reshape(n, 2), np.arange(3.0 * n).reshape(n, 3)
-    pieces = [
-        (i, logits[i::processes], features[i::processes] if len(logits[i::processes]) else None)
-        for i in reversed(range(processes))
-    ]
-    outputs = _interleave(pieces, n, processes)
-    assert (outputs.logits == logits).all()
-    assert (outputs.features == features).all()
-    pieces[-1] = (*pieces[-1][:2], None)
-    assert _interleave(pieces, n, processes).features is None
 
 
 @settings(max_examples=40, deadline=None)

@@ -183,6 +183,18 @@ def test_training_stops_early_and_keeps_the_best(folder: Path, tmp_path: Path, t
     assert trainer.state.best_global_step == trainer.state.global_step // 2
 
 
+def test_validation_runs_in_inference_mode_and_training_goes_on(folder: Path, tmp_path: Path, tiny_model: str) -> None:
+    data = load_data(folder)
+    recipe, args = arguments(tmp_path, "--num_train_epochs", "2")
+    model, processor = load_model(tiny_model, data.labels, from_scratch=True)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
+    modes: list[tuple[bool, bool]] = []
+    model.register_forward_hook(lambda *_: modes.append((model.training, torch.is_inference_mode_enabled())))
+    trainer.train()
+    assert set(modes) == {(True, False), (False, True)}
+    assert modes.index((False, True)) < len(modes) - 1 - modes[::-1].index((True, False))  # a second epoch came after
+
+
 def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     """Whether a worker resized them or the device does, the model sees what the processor would give it."""
     data = load_data(folder)
