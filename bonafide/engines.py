@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,18 +88,32 @@ class TorchEngine:
             calls.append((inputs[0], output))
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's one core of this process, which is never let go.
+
+    Its CPU plugin gives the thread that compiles first a stack for signal handlers, and frees it with the core. Where
+    another thread drops the core, the first is left with a stack that is gone: the next signal that has a handler, a
+    child's end for one, kills the process without a word.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError("OpenVINO is not installed", "pip install openvino") from error
+    return openvino.Core()
+
+
 class OpenVINOEngine:
     """An exported network on OpenVINO's CPU plugin: compiled for latency, and once more for throughput when asked."""
 
     name, batch_size = "openvino", CPU_BATCH
 
     def __init__(self, file: Path, dtype: torch.dtype) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise UsageError("OpenVINO is not installed", "pip install openvino") from error
         self.workers = torch.get_num_threads()
-        self._core, self._file = openvino.Core(), file
+        self._core, self._file = openvino_core(), file
         self._precision = "bf16" if dtype == torch.bfloat16 else "f32"
         self._alone = self._compiled({"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
         self._shared: Any = None

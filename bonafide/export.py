@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from bonafide import unfamiliar
 from bonafide.data import balanced_subset, image_bytes, list_data
 from bonafide.detector import Detector, Result
-from bonafide.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine
+from bonafide.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
 from bonafide.errors import UsageError
 from bonafide.images import decode_image
 from bonafide.inference import forward
@@ -373,6 +373,4 @@ def _score(detector: Detector, pictures: Sequence[bytes], title: str) -> list[Re
 
 
 def _has_bf16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +18,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remember how the tests ended."""
-    session.config.stash[ENDED] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End at once, with the tests' own exit status.
-
-    One process of tests holds the native threads of Ray, OpenVINO, ONNX Runtime, torch and a browser's driver; taken
-    down together at the interpreter's end, after everything has passed and all servers are stopped, they can crash.
-    """
-    if ENDED in config.stash:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash[ENDED])
-
-
-ENDED = pytest.StashKey[int]()
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
