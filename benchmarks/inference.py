@@ -1,6 +1,6 @@
 """The Detector beside the stock pipeline, in one run: throughput, latency, agreement, and runs that are killed.
 
-    python benchmarks/inference.py throughput --files 64 --rounds 3
+    python benchmarks/inference.py throughput --files 64 --rounds 5 --out benchmarks/results/inference_cpu.json
     python benchmarks/inference.py agreement --data DATA --files 500
     python benchmarks/inference.py killed --files 5000
 
@@ -11,6 +11,7 @@ slows them alike. The networks have the size that is named and random weights; `
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from train_throughput import machine
 from transformers import (
     ConvNextV2Config,
     ConvNextV2ForImageClassification,
@@ -85,8 +87,10 @@ def make_files(folder: Path, n: int, side: int = 256) -> list[str]:
 def throughput(args: argparse.Namespace, root: Path) -> None:
     """Images a second on a folder, milliseconds for a single file, and where the time goes."""
     files = make_files(root / "files", args.files)
+    found: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rounds": args.rounds}
     for name in [args.model] if args.model else args.networks:
         folder = Path(name) if args.model else make_model(root / name, name)
+        rows = found[Path(name).name] = {}
         exported = root / f"{Path(name).name}-openvino"
         print(f"\n{name}: {export_model(folder, exported, 'openvino', n_check=8)[-1]}")
         stock = pipeline("image-classification", model=str(folder), device="cpu")
@@ -107,11 +111,15 @@ def throughput(args: argparse.Namespace, root: Path) -> None:
                 each = 1000 * np.median(times[:, 0]) / n
                 ratios = f"the pipeline takes {wall:.2f} x the time, {cpu:.2f} x the CPU"
                 print(f"  {title} {way:<17}{each:8.1f} ms an image; {ratios}")
+                rows[f"{title}, {way}"] = {"ms": round(each, 2), "faster": round(wall, 3), "less_cpu": round(cpu, 3)}
         for way, detector in ways.items():
             spent = [result.timing for result in detector.stream(files, faces=False)]
             parts = {part: sum(timing[part] for timing in spent) for part in ("decode", "pixels", "model")}
             share = (parts["decode"] + parts["pixels"]) / sum(parts.values())
             print(f"  {way}: decoding and preprocessing {share:.1%} of the work")
+            rows[f"folder, {way}"]["reading_share"] = round(share, 4)
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measured(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -196,6 +204,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=["convnextv2-tiny", "vit-small"])
     parser.add_argument("--model", help="a trained model folder instead")
     parser.add_argument("--data", help="labelled folder of pictures for the agreement; drawn ones when not given")
+    parser.add_argument("--out", type=Path, help="JSON file for the throughput")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,10 +1,10 @@
 """Whether speed costs accuracy: the stock recipe and ours, as many epochs, the same data, seeds and first weights.
 
-    python benchmarks/train_accuracy.py --data PREPARED --model resnet18 --epochs 5 --seeds 0 1 2
+    python benchmarks/train_accuracy.py --data PREPARED --model resnet18 --side 112 --epochs 5 --seeds 0 1 2 3 4
 
 Learning rate, schedule, weight decay, batch and augmentation are alike (the stock defaults would lose from scratch), so
-that what differs is what is for speed: precision, memory format, who resizes, who compiles, what decays, the order of
-the images. Both are tested by the same code. The interval of the mean difference is Student's over the seeds.
+that what differs is what is for speed: precision, memory format, who resizes, who compiles; and what decays, and the
+order of the images. Both are tested by the same code. The interval of the mean difference is Student's over the seeds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bonafide.data import FaceData, load_data
 from bonafide.inference import run_rows
 from bonafide.loading import ImageRows
 from bonafide.models import load_model
-from bonafide.transforms import EvalTransform
+from bonafide.transforms import TRAIN_PRESETS, EvalTransform
 
 ALIKE = {"learning_rate": 1e-3, "weight_decay": 0.05, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
 
@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a folder that `prepare` made")
     parser.add_argument("--model", choices=list(ARCHITECTURES), default="resnet18")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--side", type=int, help="height and width that the network reads; its own when not given")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "train_accuracy.json")
     options = parser.parse_args()
@@ -71,14 +72,18 @@ def main() -> None:
         folder = link_splits(load_data(source), Path(work, "data"))
         for seed in options.seeds:
             set_seed(seed)
-            model, processor = load_model(f"timm/{ARCHITECTURES[options.model]}", ["fake", "real"], from_scratch=True)
+            name = f"timm/{ARCHITECTURES[options.model]}"
+            model, processor = load_model(name, ["fake", "real"], image_size=options.side, from_scratch=True)
             alike = {**ALIKE, "num_train_epochs": options.epochs}
             begun = time.perf_counter()
-            trainer = stock_trainer(model, processor, str(folder), options.batch, seed, **alike)
+            trainer = stock_trainer(
+                model, processor, str(folder), options.batch, seed, TRAIN_PRESETS["standard"].area, **alike
+            )
             trainer.train()
             flags = [word for key, value in {**alike, "seed": seed}.items() for word in (f"--{key}", str(value))]
             middle = time.perf_counter()
-            ours, data, _ = our_trainer(options.model, str(folder), options.batch, [*flags, "--prepare", "False"])
+            flags += ["--prepare", "False", *(["--image_size", str(options.side)] if options.side else [])]
+            ours, data, _ = our_trainer(options.model, str(folder), options.batch, flags)
             ours.train()
             done = time.perf_counter()
             found["stock"].append(auc_on_test(trainer.model, processor, data))
@@ -93,6 +98,7 @@ def main() -> None:
     low, high = stats.t.interval(0.95, len(differences) - 1, mean, error)
     print(f"{options.model}, {options.epochs} epochs: ours - stock {mean:+.4f} ({low:+.4f} to {high:+.4f})")
     story = {"machine": machine(), "model": options.model, "epochs": options.epochs, "batch": options.batch}
+    story |= {"side": processor.data_config["input_size"][-1]}
     story |= {"auc": found, "difference": mean, "interval_95": [low, high]}
     out.write_text(json.dumps(story, indent=1) + "\n")
 

@@ -55,8 +55,19 @@ def turns(steps: int, idle: int) -> Any:
     return Turns()
 
 
-def stock_trainer(model: Any, processor: Any, data: str, batch: int, seed: int = 42, **arguments: Any) -> Any:
-    """The image-classification recipe as people run it: torchvision transforms in `set_transform`, defaults."""
+def stock_trainer(
+    model: Any,
+    processor: Any,
+    data: str,
+    batch: int,
+    seed: int = 42,
+    area: tuple[float, float] = (0.08, 1.0),
+    **arguments: Any,
+) -> Any:
+    """The image-classification recipe as people run it: torchvision transforms in `set_transform`, defaults.
+
+    ``area`` is the share of the picture that a random crop takes, torchvision's default.
+    """
     import torch
     from datasets import load_dataset
     from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
@@ -65,7 +76,7 @@ def stock_trainer(model: Any, processor: Any, data: str, batch: int, seed: int =
     config = processor.data_config
     transform = Compose(
         [
-            RandomResizedCrop(config["input_size"][-1]),
+            RandomResizedCrop(config["input_size"][-1], scale=area),
             RandomHorizontalFlip(),
             ToTensor(),
             Normalize(config["mean"], config["std"]),

@@ -74,11 +74,12 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
     flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
-    if "accelerator_config" not in {*values, *flags}:
+    given = {*values, *flags}
+    if "accelerator_config" not in given:
         args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
     if recipe.prepare_size == list(SIZE_RANGE):
         recipe.prepare_size = None
-    if "per_device_eval_batch_size" not in {*values, *flags}:
+    if "per_device_eval_batch_size" not in given:
         args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
     # Two names of one thing: the one that is said on the command line beats the other one of a recipe too.
     beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
@@ -92,6 +93,8 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         if recipe.stages:
             _blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
     said = ({*defaults, *flags} & known) - HARMLESS
+    if "use_cpu" not in given:
+        said -= {"use_cpu"}  # this machine has no GPU; the next one, which is given this recipe, may have one
     effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
     return recipe, args, {key: value for key, value in effective.items() if value is not None and key not in HARMLESS}
 

@@ -48,6 +48,12 @@ def test_what_is_stored_means_the_same_run(tmp_path: Path) -> None:
     assert changed_keys(said, again, args) == []
 
 
+def test_a_stored_recipe_binds_nobody_to_a_machine_without_a_gpu() -> None:
+    """Only who said ``use_cpu`` meant it."""
+    assert "use_cpu" not in read_recipe([])[2]
+    assert read_recipe(["--use_cpu", "True"])[2]["use_cpu"] is True
+
+
 def test_changed_keys_name_what_would_change_the_result_only() -> None:
     _, args, first = read_recipe(["--seed", "1"])
     _, _, second = read_recipe(["--output_dir", "elsewhere", "--dataloader_num_workers", "0", "--learning_rate", "0.5"])
