@@ -37,7 +37,7 @@ from bonafide.evaluation import evaluate
 from bonafide.head import with_hidden_head
 from bonafide.models import load_model
 from bonafide.options import Recipe
-from bonafide.recalibration import read_unseen, recalibrate
+from bonafide.recalibration import read_unseen, recalibrate, write_known
 from bonafide.recipe import read_recipe
 from bonafide.run import Run, on_main_process, versions
 from bonafide.search import search
@@ -98,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     trained, processor = load_model(str(run.folder), data.labels)
     facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
     if unseen is not None:
-        facts |= recalibrate(trained, facts, unseen, data.labels, data.real_index)
+        changed, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
+        facts |= changed
+        on_main_process(partial(write_known, run.folder, known))
     on_main_process(lambda: run.save_model(trained, processor, facts))
 
     # 5. Evaluation and report, last of all: a run that has one is finished.

@@ -27,8 +27,10 @@ from bonafide.certificates import thresholds, uncertain_band, verdicts
 from bonafide.errors import UsageError
 from bonafide.folds import FOLDS
 from bonafide.metrics import all_figures, fake_probability
+from bonafide.report import write_predictions
 
 FloatArray = NDArray[np.float64]
+KNOWN = Path("report") / "unseen.parquet"  # in a run: what it would have said of sources left out, with the truth
 
 
 def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def recalibrate(
     *,
     delta: float = 0.05,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Calibrate a calibrated model once more, on predictions of unseen sources, in place where that can be folded.
 
     Args:
@@ -83,7 +85,8 @@ def recalibrate(
     Returns:
         ``calibration``, ``thresholds`` and ``band`` in place of the old ones; ``judged_on``, a phrase; and ``unseen``:
         what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
-        verdict, ``wrong`` as the share of wrong ones among those; shares are None where nothing was called).
+        verdict, ``wrong`` as the share of wrong ones among those; shares are None where nothing was called). And the
+        predictions as the calibrated model would give them: ``fold``, ``source``, ``label``, ``p_fake``.
     """
     true = np.array([labels.index(label) for label in unseen["label"]])
     fake = true != real_index
@@ -97,7 +100,8 @@ def recalibrate(
     after = _calibrated(whole, logits)
     p = fake_probability(after, real_index)
     worth = _worth(unseen, logits, true, labels, real_index, delta, confidence)
-    return {
+    known = unseen[["fold", "source", "label"]].assign(p_fake=p).reset_index(drop=True)
+    facts_after = {
         "calibration": {
             **before,
             "method": "temperature+bias",
@@ -117,6 +121,13 @@ def recalibrate(
         "judged_on": judged_on,
         "unseen": worth,
     }
+    return facts_after, known
+
+
+def write_known(folder: Path, known: pd.DataFrame) -> None:
+    """Keep the second result of :func:`recalibrate` in a run: the app shows by it what a score meant."""
+    (folder / KNOWN).parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / KNOWN, known)
 
 
 def worth_in_words(facts: Mapping[str, Any]) -> str:

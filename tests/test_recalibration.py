@@ -60,7 +60,7 @@ def test_what_other_sources_teach_is_in_the_weights() -> None:
     with torch.inference_mode():
         raw = model(pixel_values=pixels).logits.double().numpy()
     before = {"temperature": 1.0, "bias": [0.0, 0.0], "folded": True, "method": "temperature+bias", "n": 10}
-    facts = recalibrate(model, {"calibration": before}, overconfident(), LABELS, 1)
+    facts = recalibrate(model, {"calibration": before}, overconfident(), LABELS, 1)[0]
     stored = facts["calibration"]
     assert stored["folded"]
     assert stored["temperature"] == pytest.approx(4, rel=0.15)
@@ -77,8 +77,8 @@ def test_two_calibrations_are_one() -> None:
     first = {"temperature": 2.0, "bias": [0.3, -0.3], "folded": False, "n": 10}
     second = recalibrate(
         headless(), {"calibration": first | {"temperature": 1.0, "bias": [0.0, 0.0]}}, unseen, LABELS, 1
-    )
-    both = recalibrate(headless(), {"calibration": first}, unseen, LABELS, 1)
+    )[0]
+    both = recalibrate(headless(), {"calibration": first}, unseen, LABELS, 1)[0]
     assert not both["calibration"]["folded"]
     halfway = np.log(apply(logits, {"calibration": first}))
     assert apply(logits, both) == pytest.approx(apply(halfway, second), abs=1e-12)
@@ -86,7 +86,7 @@ def test_two_calibrations_are_one() -> None:
 
 def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     unseen = overconfident()
-    facts = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)
+    facts = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]
     worth = facts["unseen"]
     assert worth["n"] == len(unseen)
     assert worth["folds"] == 4
@@ -110,7 +110,7 @@ def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
     kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
     scores = []
     for rows in (unseen, unseen[kept]):
-        facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)
+        facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)[0]
         assert facts["calibration"]["share_fake"] == 0.5
         assert facts["calibration"]["n"] == len(rows)
         scores.append(apply(logits, {"calibration": facts["calibration"] | {"folded": False}}))
@@ -122,7 +122,7 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     unseen = overconfident()
     odd = unseen["fold"] == "fold0"
     unseen.loc[odd, ["p_fake", "p_real"]] = unseen.loc[odd, ["p_real", "p_fake"]].to_numpy()
-    worth = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)["unseen"]
+    worth = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]["unseen"]
     assert worth["wrong"] > 0.2
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
 from bonafide.errors import UsageError
+from bonafide.recalibration import write_known
 from bonafide.web.archives import ArchiveError, is_zip, unpack
 from bonafide.web.batcher import Batcher, Busy
 from bonafide.web.choice import default_model
@@ -58,6 +59,16 @@ def test_an_archives_files_are_numbered_and_its_clutter_left_out(tmp_path: Path)
     assert [entry.path.read_bytes() for entry in entries if entry.path] == [b"A", b"B"]
 
 
+def test_a_file_without_a_name_is_one_like_others(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"Q": b"A", "b.jpg": b"B"}, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"Q", b"\0"))
+    entries = list(unpack(path, tmp_path, LIMITS))
+    assert [(entry.name, entry.path.name if entry.path else "") for entry in entries] == [
+        ("", "000000"),
+        ("b.jpg", "000001.jpg"),
+    ]
+
+
 @settings(max_examples=40, deadline=None)
 @given(name=st.text(min_size=1, max_size=60).filter(lambda text: not text.endswith("/")))
 def test_no_name_inside_an_archive_leads_out_of_the_folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -69,8 +80,8 @@ def test_no_name_inside_an_archive_leads_out_of_the_folder(name: str, tmp_path_f
         path = make_zip(
             root / "a.zip", {name: b"data", "../../out.jpg": b"1", "/etc/out.jpg": b"2", "..\\out.jpg": b"3"}
         )
-    except (UnicodeEncodeError, ValueError):
-        return  # no zip can hold such a name
+    except (UnicodeEncodeError, ValueError, IndexError):
+        return  # zipfile writes no such name
     before = {file for file in root.rglob("*") if file.is_file()}
     entries = list(unpack(path, folder, LIMITS))
     new = {file for file in root.rglob("*") if file.is_file()} - before
@@ -253,6 +264,22 @@ def test_known_scores_come_from_the_split_that_chose_nothing(tmp_path: Path) -> 
     assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]
     table.head(FEWEST).to_parquet(file)  # reals alone
     assert KnownScores.of_run(tmp_path, "real") is None
+
+
+def test_images_of_sources_left_out_speak_before_those_of_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    of_known = pd.DataFrame({"split": "test", "label": ["real", "fake"] * FEWEST, "p_fake": 0.5})
+    of_known.to_parquet(tmp_path / "report" / "predictions.parquet")
+    left_out = pd.DataFrame({"fold": "a", "source": "s", "label": ["real", "real", "fake"] * FEWEST, "p_fake": 0.7})
+    write_known(tmp_path, left_out)
+    found = KnownScores.of_run(tmp_path, "real")
+    assert found is not None
+    assert (found.split, len(found.p_fake), found.is_fake.mean()) == ("unseen", 3 * FEWEST, pytest.approx(1 / 3))
+    lines = remarks(found.meaning(0.7), True, unseen={"wrong": 0.257})
+    assert "images of cameras and generators unknown to the model that scored like this" in lines[0]
+    assert lines[-1] == "Of all its verdicts on such images, 26\N{NO-BREAK SPACE}% were wrong."
+    write_known(tmp_path, left_out.head(1))  # too few
+    assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]
 
 
 def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> None:

@@ -64,7 +64,7 @@ def unpack(path: Path, folder: Path, limits: Limits, name: str = "") -> Iterator
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise ArchiveError(f"{name or 'The archive'} is damaged.") from error
     with archive:
-        members = [member for member in archive.infolist() if not (member.is_dir() or _is_hidden(member.filename))]
+        members = [member for member in archive.infolist() if not _is_clutter(member.filename)]
         if len(members) > limits.files:
             raise ArchiveError(
                 f"{name or 'The archive'} holds {len(members):,} files; at most {limits.files:,} go at once."
@@ -94,9 +94,11 @@ def _check_directory(path: Path, limits: Limits) -> None:
         raise ArchiveError(f"The archive holds too many files; at most {limits.files:,} go at once.")
 
 
-def _is_hidden(name: str) -> bool:
+def _is_clutter(name: str) -> bool:
+    """A folder, or what operating systems add. An empty name (zipfile cuts at a zero byte) is a file."""
     parts = name.replace("\\", "/").split("/")
-    return "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1] in ("Thumbs.db", "desktop.ini")
+    folder = name.endswith("/")
+    return folder or "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1] in ("Thumbs.db", "desktop.ini")
 
 
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> Entry:

@@ -12,9 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bonafide.intervals import clopper_pearson
+from bonafide.recalibration import KNOWN
 
 FEWEST_NEIGHBOURS, NEIGHBOURS = 20, 50  # 50 give an interval of some 15 points around 90 %; a fifth of all is alike
 FEWEST = 60  # images below which nothing is said
+UNSEEN = "unseen"
 SPLITS = ("calibration", "validation", "test")  # the first had no part in training, selection or temperature
 RARE = 0.1  # the base rate of the second sentence
 
@@ -23,6 +25,7 @@ RARE = 0.1  # the base rate of the second sentence
 class Meaning:
     """Of ``n`` known images that scored within ``nearest`` to ``farthest``, ``n_fake`` were fake.
 
+    ``split`` is theirs, or UNSEEN for images of sources left out of training.
     ``low`` and ``high`` bound the share with 95 % confidence (Clopper-Pearson); ``base_rate`` is the share of fakes
     among all images of the ``split``; ``rare_low`` and ``rare_high`` bound the share where only ``RARE`` are fake.
     """
@@ -54,7 +57,16 @@ class KnownScores:
 
     @classmethod
     def of_run(cls, folder: Path, real_label: str) -> KnownScores | None:
-        """From a run's ``report/predictions.parquet``; None where no split has enough real and fake images."""
+        """From a run's files; None where none has enough real and fake images.
+
+        Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
+        ``report/predictions.parquet``: a stranger's picture is of a camera and a generator that nobody trained on.
+        """
+        if (folder / KNOWN).is_file():
+            table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
+            fake = (table["label"] != real_label).to_numpy()
+            if len(table) >= FEWEST and 0 < fake.sum() < len(table):
+                return cls(UNSEEN, table["p_fake"].to_numpy(dtype=np.float64), fake)
         file = folder / "report" / "predictions.parquet"
         if not file.is_file():
             return None
@@ -102,14 +114,18 @@ def remarks(
                 "This model is calibrated, but came without the images that would show what a score like this meant."
             ]
         return ["This model is not calibrated: the number ranks pictures and is not the chance that one is fake."]
+    known = meaning.split != UNSEEN
+    images = f"{meaning.split} images" if known else "images of cameras and generators unknown to the model"
     lines = [
-        f"Of the {meaning.n} {meaning.split} images that scored like this ({score(meaning.nearest)} to "
+        f"Of the {meaning.n} {images} that scored like this ({score(meaning.nearest)} to "
         f"{score(meaning.farthest)}), {percent(meaning.share)} were fake (95 % interval {percent(meaning.low)} to "
         f"{percent(meaning.high)}), where {percent(meaning.base_rate)} of all were.",
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
         f"{percent(meaning.rare_low)} to {percent(meaning.rare_high)}.",
     ]
-    if unseen and unseen["wrong"] is not None:
+    if unseen and unseen["wrong"] is not None and not known:
+        lines.append(f"Of all its verdicts on such images, {percent(unseen['wrong'])} were wrong.")
+    elif unseen and unseen["wrong"] is not None:
         lines.append(
             "Those images are of cameras and generators that the model knows. On others, "
             f"{percent(unseen['wrong'])} of its verdicts were wrong."
