@@ -44,13 +44,20 @@ def assemble(recipe: Recipe) -> Assembly:
     """List the recipe's data, audit it, and align it where the recipe says so.
 
     Raises:
-        UsageError: no such data, sets whose labels differ, or a leak where ``strict_audit`` forbids it (exit code 3).
+        UsageError: no such data, sets whose labels differ, a size for what is prepared already, or a leak where
+            ``strict_audit`` forbids it (exit code 3).
     """
     order = checkpoint_labels(recipe.model)
     folders = {
         name: str(write_sample(Path("data/sample"))) if data == "sample" else data
         for name, data in named_data(recipe.data).items()
     }
+    raw = [name for name, folder in folders.items() if recipe.prepare and not is_prepared(folder)]
+    if recipe.prepare_size and not raw:
+        raise UsageError(
+            f"prepare_size does nothing: {', '.join(folders.values())} is prepared already",
+            "leave it out, or give the folder that it was prepared from",
+        )
     listings = _list_all(folders, recipe.real_label, order)
     listing = _join(listings)
     audit = audit_dataset(listing, fast=True) if recipe.audit else None
@@ -61,7 +68,6 @@ def assemble(recipe: Recipe) -> Assembly:
             exit_code=3,
         )
     groups = audit.groups if audit else None
-    raw = [name for name, folder in folders.items() if recipe.prepare and not is_prepared(folder)]
     for name in raw:
         folders[name] = str(_aligned(listings[name], recipe.prepare_size))
     if raw:

@@ -14,6 +14,7 @@ import train_hf
 from bonafide.assembly import assemble, choose_sets, split_assembly
 from bonafide.errors import UsageError
 from bonafide.options import named_data, weights_of
+from bonafide.prepare import FINISHED
 from bonafide.recipe import read_recipe
 from bonafide.training import drawing_weights
 
@@ -48,6 +49,14 @@ def test_several_sets_become_one_and_keep_their_names(old: Path, new: Path) -> N
     assert sum(c["old"] for c in counts.values()) == 40
     assert all(path.startswith(("old/", "new/")) for rows in data.splits.values() for path in rows["path"])
     assert data.load_image(data.splits["test"]["path"][0]).size == (40, 40)
+
+
+def test_a_size_for_what_is_aligned_already_is_refused(tmp_path: Path) -> None:
+    folder = make_faces(tmp_path / "aligned", {"real/cam": 4, "fake/gan": 4})
+    (folder / FINISHED).touch()
+    recipe, _, _ = read_recipe(["--data", str(folder), "--prepare_size", "224", "288"])
+    with pytest.raises(UsageError, match="prepare_size does nothing"):
+        assemble(recipe)
 
 
 def test_a_stage_chooses_among_the_sets_and_weighs_them(old: Path, new: Path) -> None:
