@@ -130,6 +130,8 @@ def uncertain_band(
         f"at most {100 * delta:g} % of real images are called fake, and at most {100 * delta:g} % of fakes real, "
         f"with {100 * confidence:g} % confidence each"
     )
+    if sources is not None and not missing:
+        note += f"; so too of each source with at least {images_needed(delta, confidence)} images"
     rows: list[Facts] = []
     if sources is not None:
         for is_real, source in sorted(set(zip((~fake).tolist(), names.tolist(), strict=True))):

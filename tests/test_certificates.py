@@ -105,6 +105,8 @@ def test_a_hard_source_widens_the_band_only_where_it_is_large_enough() -> None:
     fake = np.repeat([False, True], [580, 500])
     names = ["easy"] * 500 + ["hard"] * 80 + ["gen"] * 500
     alone, both = uncertain_band(p, fake), uncertain_band(p, fake, sources=names)
+    assert "each source with at least 59 images" in both["note"]
+    assert "each source" not in alone["note"]
     assert both["high"] > alone["high"]
     few = np.r_[0:520, 580:1080]
     small = uncertain_band(p[few], fake[few], sources=[names[i] for i in few])
