@@ -118,39 +118,54 @@ def uncertain_band(
     if low >= high:  # every cut between the two keeps both promises
         high = min(max(0.5, high), low)
         low = float(np.nextafter(high, -np.inf))
-    counts = {"real": int((~fake).sum()), "fake": int(fake.sum())}
-    missing = [
-        too_few(counts[kind], delta, confidence, f"{kind} images")
-        for kind, fine in (("real", high_ok), ("fake", low_ok))
-        if not fine
-    ]
-    if missing:
-        missing.append("the band only says where these images lie")
-    note = "; ".join(missing) or (
-        f"at most {100 * delta:g} % of real images are called fake, and at most {100 * delta:g} % of fakes real, "
-        f"with {100 * confidence:g} % confidence each"
-    )
-    if sources is not None and not missing:
-        note += f"; so too of each source with at least {images_needed(delta, confidence)} images"
-    rows: list[Facts] = []
-    if sources is not None:
-        for is_real, source in sorted(set(zip((~fake).tolist(), names.tolist(), strict=True))):
-            mine = (names == source) & (fake != is_real)
-            errors = int((scores[mine] >= high).sum() if is_real else (scores[mine] <= low).sum())
-            n = int(mine.sum())
-            fine = allowed_errors(n, delta, confidence) >= 0
-            rows.append({"source": source, "is_real": is_real, "n": n, "errors": errors, "certified": fine})
     return {
         "low": low,
         "high": high,
         "delta": delta,
         "confidence": confidence,
         "certified": high_ok and low_ok,
-        "n_real": counts["real"],
-        "n_fake": counts["fake"],
-        "note": note,
-        "sources": rows,
+        "n_real": int((~fake).sum()),
+        "n_fake": int(fake.sum()),
+        "note": _band_note(fake, (high_ok, low_ok), delta, confidence, by_source=sources is not None),
+        "sources": [] if sources is None else _errors_by_source(scores, fake, names, (low, high), delta, confidence),
     }
+
+
+def _band_note(
+    fake: NDArray[np.bool_], kept: tuple[bool, bool], delta: float, confidence: float, *, by_source: bool
+) -> str:
+    """The promises to real and to fake images as a sentence, or why one of them cannot be given."""
+    counts = {"real images": int((~fake).sum()), "fake images": int(fake.sum())}
+    missing = [
+        too_few(n, delta, confidence, what) for (what, n), fine in zip(counts.items(), kept, strict=True) if not fine
+    ]
+    if missing:
+        return "; ".join([*missing, "the band only says where these images lie"])
+    note = (
+        f"at most {100 * delta:g} % of real images are called fake, and at most {100 * delta:g} % of fakes real, "
+        f"with {100 * confidence:g} % confidence each"
+    )
+    enough = images_needed(delta, confidence)
+    return f"{note}; so too of each source with at least {enough} images" if by_source else note
+
+
+def _errors_by_source(
+    scores: NDArray[np.float64],
+    fake: NDArray[np.bool_],
+    names: NDArray[Any],
+    band: tuple[float, float],
+    delta: float,
+    confidence: float,
+) -> list[Facts]:
+    """A row for each source and kind: images, those outside the band on the wrong side, whether a promise holds."""
+    rows: list[Facts] = []
+    for is_real, source in sorted(set(zip((~fake).tolist(), names.tolist(), strict=True))):
+        mine = (names == source) & (fake != is_real)
+        errors = int((scores[mine] >= band[1]).sum() if is_real else (scores[mine] <= band[0]).sum())
+        n = int(mine.sum())
+        fine = allowed_errors(n, delta, confidence) >= 0
+        rows.append({"source": source, "is_real": is_real, "n": n, "errors": errors, "certified": fine})
+    return rows
 
 
 def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confidence: float) -> tuple[float, bool]:
