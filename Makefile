@@ -33,7 +33,7 @@ app: $(RUNTIME) ## serve the newest run, or MODEL=…, on http://127.0.0.1:7860
 	$(BIN)/python app.py $(if $(MODEL),--model $(MODEL))
 
 # The sources that each training leaves out calibrate the one that knows all: see docs/detector.md.
-detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some two hours of one core
+detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 minutes of one core
 	$(BIN)/python -m bonafide crossval recipes/faces.yaml --data $(DATA) --leave-one-source-out --out runs/bonafide-small-unseen
 	$(BIN)/python train_hf.py recipes/faces.yaml --data $(DATA) --output_dir runs/bonafide-small \
 		--calibrate_on runs/bonafide-small-unseen/report/predictions.parquet

@@ -6,8 +6,7 @@ source by a model that has not seen it. Those predictions calibrate the model th
 calibrated, and its verdicts given, by the other folds alone.
 
 The scores suppose that half of all pictures are fake, whatever share of the predictions is: which kind the folds happen
-to hold more of says nothing about a stranger's picture. For the same reason the band keeps its promise to each source:
-a camera with many photographs must not pay for one whose photographs all look like fakes.
+to hold more of says nothing about a stranger's picture.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ def recalibrate(
             },
         },
         "thresholds": thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
-        "band": uncertain_band(p, fake, delta=delta, confidence=confidence, sources=unseen["source"].tolist()),
+        "band": uncertain_band(p, fake, delta=delta, confidence=confidence),
         "judged_on": judged_on,
         "unseen": worth,
     }
@@ -176,13 +175,7 @@ def _worth(
         others_even = others[_even(true[others])]
         calibration = fit(logits[others_even], true[others_even])
         p, scores[mine] = _calibrated(calibration, logits[others]), _calibrated(calibration, logits[mine])
-        band = uncertain_band(
-            fake_probability(p, real_index),
-            fake[others],
-            delta=delta,
-            confidence=confidence,
-            sources=unseen["source"].to_numpy()[others].tolist(),
-        )
+        band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
     decided, even = called != "uncertain", _even(true)
     wrong = decided & ((called == "fake") != fake)

@@ -126,22 +126,6 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     assert worth["wrong"] > 0.2
 
 
-def test_no_camera_pays_for_another() -> None:
-    """The band's promise holds for each source alone, however few images of all it has."""
-    unseen = overconfident(n=2000)
-    few = (unseen["source"] == "camera0") & (np.arange(len(unseen)) % 5 == 0)
-    unseen = unseen[(unseen["source"] != "camera0") | few].reset_index(drop=True)
-    sharp = unseen["source"] == "camera0"
-    unseen.loc[sharp, "p_fake"] = special.expit(special.logit(unseen.loc[sharp, "p_fake"]) + 6)
-    unseen["p_real"] = 1 - unseen["p_fake"]
-    facts, known = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)
-    called_fake = known["p_fake"] >= facts["band"]["high"]
-    for source, rows in known.groupby("source"):
-        if source.startswith("camera"):
-            assert called_fake[rows.index].mean() <= 0.05, source
-    assert {row["source"] for row in facts["band"]["sources"]} == set(unseen["source"])
-
-
 def test_other_tables_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "predictions.parquet"
     with pytest.raises(UsageError, match="cannot read"):
