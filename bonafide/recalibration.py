@@ -26,7 +26,7 @@ from bonafide.calibration import Calibration, apply, fit, fold
 from bonafide.certificates import thresholds, uncertain_band, verdicts
 from bonafide.errors import UsageError
 from bonafide.folds import FOLDS
-from bonafide.metrics import all_figures, fake_probability
+from bonafide.metrics import WORST_MIN_IMAGES, all_figures, fake_probability
 from bonafide.report import write_predictions
 
 FloatArray = NDArray[np.float64]
@@ -85,8 +85,10 @@ def recalibrate(
     Returns:
         ``calibration``, ``thresholds`` and ``band`` in place of the old ones; ``judged_on``, a phrase; and ``unseen``:
         what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
-        verdict, ``wrong`` as the share of wrong ones among those; shares are None where nothing was called). And the
-        predictions as the calibrated model would give them: ``fold``, ``source``, ``label``, ``p_fake``.
+        verdict, ``wrong`` as the share of wrong ones among those, None where nothing was called; ``hardest``, the
+        source most of whose images got a wrong verdict, with ``source``, ``label``, ``n`` and that share as ``wrong``,
+        None where every source is small). And the predictions as the calibrated model would give them: ``fold``,
+        ``source``, ``label``, ``p_fake``.
     """
     true = np.array([labels.index(label) for label in unseen["label"]])
     fake = true != real_index
@@ -136,14 +138,26 @@ def worth_in_words(facts: Mapping[str, Any]) -> str:
     if not worth:
         return ""
     called = (
-        f"it gave a verdict on {worth['coverage']:.1%} of the images, and {worth['wrong']:.1%} of those were wrong"
+        f"it gave a verdict on {_percent(worth['coverage'])} of the images, and {_percent(worth['wrong'])} of those "
+        "were wrong"
         if worth["wrong"] is not None
         else "it gave no verdict at all"
     )
-    return (
+    words = (
         f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
         f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
     )
+    hardest = worth.get("hardest")
+    if not hardest or not hardest["wrong"]:
+        return words
+    return (
+        f"{words} Most often about {hardest['source']} ({hardest['label']}): {_percent(hardest['wrong'])} of its "
+        "images got a wrong verdict."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -189,4 +203,13 @@ def _worth(
         **figures,
         "coverage": float(decided.mean()),
         "wrong": float(wrong.sum() / decided.sum()) if decided.any() else None,
+        "hardest": _hardest(unseen, wrong),
     }
+
+
+def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """The source with the largest share of wrong verdicts among those with enough images to be named."""
+    shares = unseen[["source", "label"]].assign(wrong=wrong).groupby(["source", "label"], as_index=False)["wrong"]
+    rows = shares.agg(n="size", wrong="mean")
+    rows = rows[rows["n"] >= WORST_MIN_IMAGES]
+    return None if rows.empty else rows.nlargest(1, "wrong").to_dict("records")[0]

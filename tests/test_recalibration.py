@@ -98,8 +98,8 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     assert 0 < worth["wrong"] < 0.15
     assert "4 folds" in facts["judged_on"]
     words = worth_in_words(facts)
-    assert f"{worth['coverage']:.1%}" in words
-    assert f"{worth['wrong']:.1%} of those were wrong" in words
+    assert f"{100 * worth['coverage']:.1f} % of the images" in words
+    assert f"{100 * worth['wrong']:.1f} % of those were wrong" in words
     assert "no verdict at all" in worth_in_words({"unseen": worth | {"wrong": None}})
     assert worth_in_words({}) == ""
 
@@ -124,6 +124,12 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     unseen.loc[odd, ["p_fake", "p_real"]] = unseen.loc[odd, ["p_real", "p_fake"]].to_numpy()
     worth = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]["unseen"]
     assert worth["wrong"] > 0.2
+    hardest = worth["hardest"]
+    assert hardest["source"] in {"camera0", "generator0"}
+    assert hardest["n"] == (unseen["source"] == hardest["source"]).sum()
+    assert f"about {hardest['source']} ({hardest['label']}): {100 * hardest['wrong']:.1f} %" in worth_in_words(
+        {"unseen": worth}
+    )
 
 
 def test_other_tables_are_refused(tmp_path: Path) -> None:
