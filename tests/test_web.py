@@ -276,7 +276,7 @@ def test_images_of_sources_left_out_speak_before_those_of_known_ones(tmp_path: P
     assert found is not None
     assert (found.split, len(found.p_fake), found.is_fake.mean()) == ("unseen", 3 * FEWEST, pytest.approx(1 / 3))
     lines = remarks(found.meaning(0.7), True, unseen={"wrong": 0.257})
-    assert "images of cameras and generators unknown to the model that scored like this" in lines[0]
+    assert "images of cameras and generators unknown to the model that scored like this (0.70)," in lines[0]
     assert lines[-1] == "Of all its verdicts on such images, 26\N{NO-BREAK SPACE}% were wrong."
     write_known(tmp_path, left_out.head(1))  # too few
     assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]

@@ -116,10 +116,11 @@ def remarks(
         return ["This model is not calibrated: the number ranks pictures and is not the chance that one is fake."]
     known = meaning.split != UNSEEN
     images = f"{meaning.split} images" if known else "images of cameras and generators unknown to the model"
+    ends = dict.fromkeys((score(meaning.nearest), score(meaning.farthest)))  # one, where rounding leaves no span
     lines = [
-        f"Of the {meaning.n} {images} that scored like this ({score(meaning.nearest)} to "
-        f"{score(meaning.farthest)}), {percent(meaning.share)} were fake (95 % interval {percent(meaning.low)} to "
-        f"{percent(meaning.high)}), where {percent(meaning.base_rate)} of all were.",
+        f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share)} were fake "
+        f"(95 % interval {percent(meaning.low)} to {percent(meaning.high)}), where {percent(meaning.base_rate)} of all "
+        "were.",
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
         f"{percent(meaning.rare_low)} to {percent(meaning.rare_high)}.",
     ]
