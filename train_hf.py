@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     on_main_process(lambda: run.save_model(trained, processor, facts))
 
     # 5. Evaluation and report, last of all: a run that has one is finished.
-    if PartialState().is_main_process:
+    def report() -> None:
         story = {
             "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
             "model": recipe.model,
@@ -134,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.drop_checkpoints()
         say(run.summary(metrics))
         push.publish(run.folder)
-    PartialState().wait_for_everyone()
+
+    on_main_process(report)
 
 
 def build_model(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, BaseImageProcessor]:

@@ -99,7 +99,7 @@ def main() -> None:
     print(f"{options.model}, {options.epochs} epochs: ours - stock {mean:+.4f} ({low:+.4f} to {high:+.4f})")
     story = {"machine": machine(), "model": options.model, "epochs": options.epochs, "batch": options.batch}
     story |= {"side": processor.data_config["input_size"][-1]}
-    story |= {"auc": found, "difference": mean, "interval_95": [low, high]}
+    story |= {"auc": found, "difference": mean, "interval_95": [low, high] if len(differences) > 1 else None}
     out.write_text(json.dumps(story, indent=1) + "\n")
 
 

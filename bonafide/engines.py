@@ -30,6 +30,7 @@ from bonafide.models import is_convolutional, last_linear
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")
 CPU_BATCH, GPU_BATCH = 4, 64
+_CORE_LOCK = threading.Lock()
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16}
 
 Outputs = tuple[np.ndarray, np.ndarray | None]
@@ -73,11 +74,13 @@ class TorchEngine:
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> Outputs:
         seen = self._seen.calls = []
-        logits = self.model(pixel_values=pixels.to(self.device, self.dtype, memory_format=self.format)).logits
+        try:
+            logits = self.model(pixel_values=pixels.to(self.device, self.dtype, memory_format=self.format)).logits
+        finally:
+            del self._seen.calls
         # As in bonafide.inference.forward: the last linear layer counts where its output is the logits.
         is_last = len(seen) == 1 and seen[0][0].ndim == 2 and torch.equal(seen[0][1], logits)
         features = seen[0][0].float().cpu().numpy() if is_last else None
-        del self._seen.calls
         return logits.float().cpu().numpy(), features
 
     in_worker = __call__
@@ -88,7 +91,6 @@ class TorchEngine:
             calls.append((inputs[0], output))
 
 
-@cache
 def openvino_core() -> Any:
     """OpenVINO's one core of this process, which is never let go.
 
@@ -99,6 +101,12 @@ def openvino_core() -> Any:
     Raises:
         UsageError: OpenVINO is not installed.
     """
+    with _CORE_LOCK:  # the cache alone would let threads that come at once make one each
+        return _core()
+
+
+@cache
+def _core() -> Any:
     try:
         import openvino
     except ImportError as error:
@@ -214,7 +222,7 @@ def load_engine(
     config = _load(AutoConfig, name, folder)
     processor = _load(AutoImageProcessor, name, folder)
     if engine == "torch":
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = _device(device)
         return TorchEngine(_load_classifier(name, folder, config), chosen, precision), config, processor
     if not files[engine].is_file():
         raise UsageError(
@@ -225,6 +233,15 @@ def load_engine(
     if engine == "openvino":
         return OpenVINOEngine(files[engine], precision), config, processor
     return OnnxEngine(files[engine], precision), config, processor
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown; or torch was built without it, or finds no driver
+        raise UsageError(f"there is no device {name!r} here", "choose cpu, or cuda where there is a GPU") from error
+    return device
 
 
 def _precision(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -7,6 +7,7 @@ of its own: ``--bf16``, ``--dataloader_num_workers``, ``--channels_last``, ``--c
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -29,7 +30,7 @@ def machine_defaults() -> dict[str, Any]:
     after each step, for which a GPU would have to finish first.
     """
     gpu = torch.cuda.is_available()
-    bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    bf16 = torch.cuda.is_bf16_supported() if gpu else has_native_bf16()
     cpu = not gpu and not torch.backends.mps.is_available()
     return {
         "bf16": bool(bf16),
@@ -38,6 +39,17 @@ def machine_defaults() -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "disable_tqdm": not sys.stderr.isatty(),  # else it would follow transformers' log level
     }
+
+
+def has_native_bf16() -> bool:
+    """Whether this CPU multiplies in bf16 itself, and torch has oneDNN to tell it to.
+
+    oneDNN also takes bf16 where there is plain AVX-512, and emulates it: slower than float32 by half and more.
+    """
+    if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):  # as on Apple's
+        return False
+    native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # ARM's last
+    return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _cores() -> int:
@@ -88,8 +100,9 @@ def training_flops(model: PreTrainedModel, shape: tuple[int, int]) -> float:
 
 def has_compiler(cpu: bool) -> bool:
     """Inductor compiles C++ for a CPU; for a GPU, Triton does, whose launchers are C."""
-    compiler = os.environ.get("CXX" if cpu else "CC") or shutil.which("g++" if cpu else "gcc")
-    return bool(compiler or shutil.which("clang")) and (cpu or torch.utils._triton.has_triton())
+    told = os.environ.get("CXX" if cpu else "CC")
+    names = [shlex.split(told)[0]] if told else ["g++" if cpu else "gcc", "clang"]
+    return any(map(shutil.which, names)) and (cpu or torch.utils._triton.has_triton())
 
 
 def speed_line(args: TrainingArguments, *, channels_last: bool, compiled: bool) -> str:
@@ -98,9 +111,11 @@ def speed_line(args: TrainingArguments, *, channels_last: bool, compiled: bool) 
     threads = f", {torch.get_num_threads()} threads" if args.use_cpu else ""
     processes = f"{args.world_size} processes" if args.world_size > 1 else "1 process"
     workers = args.dataloader_num_workers
+    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    compiled = compiled or args.torch_compile
     return (
         f"speed: {precision} on {args.device}{threads}, {processes}, "
         f"{'channels_last' if channels_last else 'channels_first'}, {'compiled' if compiled else 'not compiled'}, "
-        f"{workers} loading worker{'s' * (workers != 1)} each, batch {args.train_batch_size * args.world_size}, "
+        f"{workers} loading worker{'s' * (workers != 1)} each, batch {batch}, "
         f"{args.optim.value}"
     )

@@ -37,7 +37,8 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
     """The predictions of a cross-validation that left sources or families out: a row an image and fold.
 
     Raises:
-        UsageError: no such file, not such a table, other labels, or folds that share their sources with the training.
+        UsageError: no such file, not such a table, other labels or none of one, or folds that share their sources with
+            the training.
     """
     hint = "give OUT/report/predictions.parquet of `python -m bonafide crossval RECIPE --leave-one-source-out`"
     try:
@@ -52,6 +53,8 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
         raise UsageError(f"{file} has scores that are no probabilities", hint)
     if strange := sorted({str(label) for label in rows["label"]} - set(labels)):
         raise UsageError(f"{file} has other labels than the data: {', '.join(strange)}", hint)
+    if lacking := sorted(set(labels) - set(rows["label"])):
+        raise UsageError(f"{file} has no image labelled {', '.join(lacking)}", hint)
     described = Path(file).with_name("crossval.json")
     try:
         kind = json.loads(described.read_text(encoding="utf-8"))["kind"] if described.is_file() else ""
@@ -87,8 +90,8 @@ def recalibrate(
         what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
         verdict, ``wrong`` as the share of wrong ones among those, None where nothing was called; ``hardest``, the
         source most of whose images got a wrong verdict, with ``source``, ``label``, ``n`` and that share as ``wrong``,
-        None where every source is small). And the predictions as the calibrated model would give them: ``fold``,
-        ``source``, ``label``, ``p_fake``.
+        None where every source is small), or None where no fold can be judged by the others. And the predictions as the
+        calibrated model would give them: ``fold``, ``source``, ``label``, ``p_fake``.
     """
     true = np.array([labels.index(label) for label in unseen["label"]])
     fake = true != real_index
@@ -180,30 +183,39 @@ def _worth(
     real_index: int,
     delta: float,
     confidence: float,
-) -> dict[str, Any]:
-    """Each fold's scores and verdicts as the other folds would have them, less the sources that both have."""
-    fake, scores, called = true != real_index, np.empty_like(logits), np.empty(len(true), dtype=object)
+) -> dict[str, Any] | None:
+    """Each fold's scores and verdicts as the other folds would have them, less the sources that both have.
+
+    A fold to which the others have nothing to say of some label, as where all share one camera, is left out.
+    """
+    fake, scores, called = true != real_index, np.empty_like(logits), np.full(len(true), "", dtype=object)
     for name in unseen["fold"].unique():
         mine = (unseen["fold"] == name).to_numpy()
         others = np.flatnonzero(~mine & ~unseen["source"].isin(set(unseen["source"][mine])).to_numpy())
+        if len(np.unique(true[others])) < len(labels):
+            continue
         others_even = others[_even(true[others])]
         calibration = fit(logits[others_even], true[others_even])
         p, scores[mine] = _calibrated(calibration, logits[others]), _calibrated(calibration, logits[mine])
         band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
-    decided, even = called != "uncertain", _even(true)
-    wrong = decided & ((called == "fake") != fake)
+    judged = np.flatnonzero(called != "")
+    if not len(judged):
+        return None
+    decided = called[judged] != "uncertain"
+    wrong = decided & ((called[judged] == "fake") != fake[judged])
+    even = judged[_even(true[judged])]
     figures = {
         key: all_figures(true[even], table[even], labels=labels, real_index=real_index)["ece"]
         for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
     }
     return {
-        "n": len(true),
-        "folds": int(unseen["fold"].nunique()),
+        "n": len(judged),
+        "folds": int(unseen["fold"].iloc[judged].nunique()),
         **figures,
         "coverage": float(decided.mean()),
         "wrong": float(wrong.sum() / decided.sum()) if decided.any() else None,
-        "hardest": _hardest(unseen, wrong),
+        "hardest": _hardest(unseen.iloc[judged], wrong),
     }
 
 

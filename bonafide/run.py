@@ -6,19 +6,21 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonafide.errors import UsageError
 from bonafide.recipe import changed_keys
 
 T = TypeVar("T")
+LONGEST_WORK = timedelta(days=7)  # of one process, while the others wait
 
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "pillow", "numpy")
 
@@ -26,20 +28,24 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "t
 def on_main_process(work: Callable[[], T]) -> T:
     """Do `work` in one process and give its result, or its exception, to all of them.
 
-    It begins when every process has come here, since it may remove what another one was still reading.
+    It begins when every process has come here, since it may remove what another one was still reading. The others
+    wait for as long as it takes, in a group of their own: a training's gives up after half an hour, in which a million
+    images are not aligned.
     """
     state = PartialState()
+    if state.num_processes == 1:
+        return work()
     state.wait_for_everyone()
+    waiting = distributed.new_group(backend="gloo", timeout=LONGEST_WORK)
+    assert not isinstance(waiting, int)  # that is what processes outside of a group get
     outcome: list[Any] = [None, None]
     if state.is_main_process:
         try:
             outcome[0] = work()
         except Exception as error:
-            if state.num_processes == 1:
-                raise
             outcome[1] = error
-    if state.num_processes > 1:
-        broadcast_object_list(outcome)
+    distributed.broadcast_object_list(outcome, src=0, group=waiting)
+    distributed.destroy_process_group(waiting)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]

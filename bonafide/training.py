@@ -260,6 +260,8 @@ def build_trainer(
     transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")
     shape = (transform.output.height, transform.output.width)
     compiled = compile_pays(model, args, int(images), shape) if recipe.compile is None else recipe.compile
+    if compiled:  # a speed-up that nobody asked for must not end the run
+        torch._dynamo.config.suppress_errors = recipe.compile is None
     say(speed_line(args, channels_last=channels_last, compiled=compiled))
     seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws anew
     callbacks: list[TrainerCallback] = []

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +38,35 @@ def test_workers_share_the_cores_among_the_processes_of_a_machine(monkeypatch: p
     assert machine_defaults()["dataloader_num_workers"] == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
     assert machine_defaults()["dataloader_num_workers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "native"),
+    [
+        ({"avx512_f": True, "avx512_bw": True}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_cpu_that_would_only_emulate_bf16_trains_in_float32(
+    facts: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert machine_defaults()["bf16"] is (native or torch.cuda.is_available())
+
+
+def test_a_torch_without_onednn_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert not machine.has_native_bf16()
+
+
+def test_a_compiler_that_is_only_named_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent/g++")
+    assert not machine.has_compiler(cpu=True)
+    monkeypatch.setenv("CXX", f"{sys.executable} -x")  # with arguments
+    assert machine.has_compiler(cpu=True)
 
 
 def test_a_flag_beats_what_the_machine_suggests() -> None:

@@ -132,6 +132,21 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     )
 
 
+def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
+    """One camera is in two folds: neither has photographs of other cameras beside it, the third has."""
+    unseen = overconfident(folds=3)
+    unseen["source"] = unseen["source"].replace({"camera1": "camera2"})
+    rows = unseen[unseen["fold"] != "fold0"]
+    facts = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]
+    assert facts["unseen"]["folds"] == 3
+    facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)[0]
+    assert facts["unseen"] is None
+    assert worth_in_words(facts) == ""
+    some = pd.concat([rows, unseen[(unseen["fold"] == "fold0") & (unseen["label"] == "fake")]], ignore_index=True)
+    worth = recalibrate(headless(), {"calibration": None}, some, LABELS, 1)[0]["unseen"]
+    assert (worth["folds"], worth["n"]) == (1, (some["fold"] == "fold0").sum())
+
+
 def test_other_tables_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "predictions.parquet"
     with pytest.raises(UsageError, match="cannot read"):
@@ -141,6 +156,9 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     assert len(read_unseen(file, LABELS)) == len(unseen)
     with pytest.raises(UsageError, match="no column p_photo"):
         read_unseen(file, ["fake", "photo"])
+    unseen[unseen["label"] == "real"].to_parquet(tmp_path / "reals.parquet")
+    with pytest.raises(UsageError, match="no image labelled fake"):
+        read_unseen(tmp_path / "reals.parquet", LABELS)
     (tmp_path / "crossval.json").write_text(json.dumps({"kind": "folds"}))
     with pytest.raises(UsageError, match="know every source"):
         read_unseen(file, LABELS)

@@ -223,6 +223,26 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
     assert losses[True] == pytest.approx(losses[False], abs=0.02)
 
 
+def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
+    """A compiler that is there and does not work: the run goes on as it is, and says why."""
+    code = (
+        "import bonafide.openmp; from bonafide import machine; machine.PATIENCE = 0; import train_hf; train_hf.main()"
+    )
+    flags = (
+        f"--data {folder} --output_dir {tmp_path / 'run'} --model convnext --image_size 32 --use_cpu True --max_steps 1"
+    )
+    flags += " --prepare False --robustness none --dataloader_num_workers 0 --per_device_train_batch_size 8"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags.split()],
+        cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "CXX": "false", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ", compiled, " in done.stdout
+    assert "No working C++ compiler" in done.stderr
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+
+
 @pytest.mark.skipif(not has_compiler(cpu=True), reason="no C++ compiler on this machine; .ci/run installs one")
 def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Path, tmp_path: Path) -> None:
     """In processes of their own, as users run them: full batches are compiled, the last one and evaluation are not."""
