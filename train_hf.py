@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # 1. Data: listed, checked, split. One process does it for all.
     data, assembly = on_main_process(lambda: read_data(recipe, args.seed))
     audit = assembly.audit
+    unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
     on_main_process(lambda: run.check_same_data(data.fingerprint()))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
-    unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
     say(data.describe())
     if audit:
         say(f"audit: {audit.verdict}")

@@ -41,6 +41,8 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
             the training.
     """
     hint = "give OUT/report/predictions.parquet of `python -m bonafide crossval RECIPE --leave-one-source-out`"
+    if not Path(file).is_file():
+        raise UsageError(f"cannot read {file}: there is no such file", hint)
     try:
         rows = pd.read_parquet(file)
     except (OSError, ValueError) as error:

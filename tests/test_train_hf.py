@@ -267,3 +267,13 @@ def test_a_run_that_ended_before_training_does_not_block_the_next(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, "model": "nonsense"}))
     train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick, "--num_train_epochs", "1"])
     assert (tmp_path / "report" / "metrics.json").is_file()
+
+
+def test_predictions_to_calibrate_on_that_are_not_there_stop_the_run_before_it_begins(
+    tmp_path: Path, folder: Path, quick: list[str]
+) -> None:
+    """Nothing is left in the folder, so that the corrected command is no other recipe."""
+    flags = ["--data", str(folder), "--output_dir", str(tmp_path / "run"), *quick]
+    with pytest.raises(UsageError, match="there is no such file"):
+        train_hf.main([*flags, "--calibrate_on", str(tmp_path / "nowhere.parquet")])
+    assert not list(tmp_path.rglob("recipe.yaml"))
