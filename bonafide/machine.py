@@ -48,7 +48,11 @@ def has_native_bf16() -> bool:
     """
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):  # as on Apple's
         return False
-    native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # ARM's last
+    if hasattr(torch.cpu, "get_capabilities"):
+        facts = torch.cpu.get_capabilities()
+        native = any(facts.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+    else:  # older torch
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

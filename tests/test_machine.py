@@ -52,9 +52,18 @@ def test_workers_share_the_cores_among_the_processes_of_a_machine(monkeypatch: p
 def test_a_cpu_that_would_only_emulate_bf16_trains_in_float32(
     facts: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts, raising=False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert machine_defaults()["bf16"] is (native or torch.cuda.is_available())
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_an_older_torch_is_asked_in_its_own_way(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert machine.has_native_bf16() is native
 
 
 def test_a_torch_without_onednn_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
