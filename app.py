@@ -1,6 +1,6 @@
 """The web app: someone with a picture and a doubt gets a clear, honest answer. Also a Space's entry point and an API.
 
-python app.py                               # the newest finished run, else the shipped model
+python app.py                               # the newest run on photographs, else the shipped model
 python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
 python app.py --host 0.0.0.0 --auth me:secret
 """

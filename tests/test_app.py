@@ -311,8 +311,8 @@ def test_without_a_model_the_page_opens_and_says_how_to_make_one(tmp_path: Path)
     found = server("--max-waiting", "3", models=(), ready=False)
     status, body = found.get("/health")
     assert status == 503
-    assert "make demo" in json.loads(body)["message"]
-    assert b"make demo" in found.get("/config")[1]
+    assert "python train_hf.py --data DATA" in json.loads(body)["message"]
+    assert b"python train_hf.py --data DATA" in found.get("/config")[1]
     assert b"There is no model yet" in call(found, "predict", [inline_noise()])
     assert any(found.temporary.iterdir())
     found.process.send_signal(signal.SIGTERM)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import shutil
 import struct
 import threading
 import time
@@ -21,8 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
+from bonafide.drawings import FAKE, REAL
 from bonafide.errors import UsageError
 from bonafide.recalibration import write_known
+from bonafide.shipped import shipped_model
 from bonafide.web.archives import ArchiveError, is_zip, unpack
 from bonafide.web.batcher import Batcher, Busy
 from bonafide.web.choice import default_model
@@ -437,8 +441,6 @@ def test_the_schemas_of_the_api_stand_alone() -> None:
 
 
 def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_path: Path) -> None:
-    import os
-
     assert default_model(tmp_path) is None
     shipped = tmp_path / "models" / "bonafide-small"
     shipped.mkdir(parents=True)
@@ -454,9 +456,26 @@ def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_
     assert default_model(tmp_path) == str(tmp_path / "runs" / "new")
 
 
-def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
-    from bonafide.sample import FAKE, REAL
+@pytest.mark.parametrize("place", ["configuration", "older configuration", "report"])
+def test_a_model_that_knows_drawings_only_is_no_default(tmp_path: Path, place: str) -> None:
+    """Neither the newest run nor one in the shipped model's place, by whatever it says what it was trained on."""
+    sources = {"configuration": {"train_sources": [*REAL, *FAKE]}}
+    sources["report"] = sources["configuration"]
+    sources["older configuration"] = {"unfamiliar": {"sources": [REAL[0], FAKE[1]]}}
+    for folder in (tmp_path / "runs" / "sample", tmp_path / "models" / "bonafide-small"):
+        (folder / "report").mkdir(parents=True)
+        config = {} if place == "report" else {"bonafide": sources[place]}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "report" / "metrics.json").write_text(json.dumps({"facts": sources[place]}))
+    assert default_model(tmp_path) is None
+    assert shipped_model(tmp_path) is None
+    mine = Path(shutil.copytree(tmp_path / "runs" / "sample", tmp_path / "runs" / "mine"))
+    (mine / "config.json").write_text(json.dumps({"bonafide": {"train_sources": [*REAL, *FAKE, "ffhq"]}}))
+    os.utime(mine / "report" / "metrics.json", (1000, 1000))  # older than the other
+    assert default_model(tmp_path) == str(mine)
 
+
+def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
 

@@ -65,7 +65,8 @@ def build_api(service: Service) -> None:
             return _judge(service).answer().model_dump()
         empty = ModelAnswer(
             status=situation.status, message=situation.message, name="", version=__version__, weights="",
-            data_fingerprint="", labels=[], real_label="", band=None, figures={}, conclusion="",
+            data_fingerprint="", labels=[], real_label="", knows_only_drawings=False, band=None, figures={},
+            conclusion="",
         )  # fmt: skip
         return empty.model_dump()
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from bonafide import __version__
 from bonafide.detector import Detector, Result
+from bonafide.drawings import MEANING
 from bonafide.explain import Explanation, explain
 from bonafide.faces import Box
 from bonafide.images import ImageError, decode_image
@@ -64,6 +65,18 @@ class Judge:
         self._batcher: Batcher[Path | bytes, Result] = Batcher(
             self.detector.__call__, largest=limits.together, waiting=limits.waiting
         )
+
+    @property
+    def greeting(self) -> str:
+        """That it is ready, and what everyone must know before asking it."""
+        warning = f" {MEANING}" if self.detector.knows_only_drawings else ""
+        return f"The model {self.title} is ready.{warning}"
+
+    @property
+    def caveats(self) -> list[str]:
+        """What its report says a reader must know; of drawings, also where the report is older or missing."""
+        told = [str(line) for line in self.metrics.get("caveats", [])]
+        return [MEANING, *(line for line in told if line != MEANING)] if self.detector.knows_only_drawings else told
 
     def check(self, upload: Upload) -> Result:
         """The result of one picture; requests of the same moment share a batch. Raises Busy."""
@@ -137,13 +150,14 @@ class Judge:
         band = self.detector.band
         return ModelAnswer(
             status="ready",
-            message=f"The model {self.title} is ready.",
+            message=self.greeting,
             name=self.title,
             version=__version__,
             weights=self.weights,
             data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
             labels=self.detector.labels,
             real_label=self.detector.real_label,
+            knows_only_drawings=self.detector.knows_only_drawings,
             band=list(band) if band else None,
             figures=figures,
             conclusion=str(self.metrics.get("conclusion", "")),
