@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.responses import PlainTextResponse
 
 from bonafide.drawings import FAKE, REAL
@@ -36,8 +38,10 @@ from bonafide.web.exports import file_name
 from bonafide.web.guards import RequestGuard, refuse_addresses
 from bonafide.web.limits import Limits
 from bonafide.web.markup import percent, render, score
+from bonafide.web.page import build_page
 from bonafide.web.schema import Answer, HeatMapAnswer, Prediction
-from bonafide.web.uploads import PictureInput
+from bonafide.web.service import Service
+from bonafide.web.uploads import PictureInput, Upload
 
 LIMITS = Limits(files=5, unpacked_bytes=2_000_000)
 
@@ -437,6 +441,37 @@ def test_the_schemas_of_the_api_stand_alone() -> None:
     assert many["items"]["properties"]["p_fake"]["description"]
 
 
+# --- heat maps ----------------------------------------------------------------------------------------------------
+
+
+def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page, which shows it before it knows how far to trust it, and through the API."""
+    from served import noise, run_folder
+
+    from bonafide import explain
+
+    computed: list[str] = []
+    monkeypatch.setattr(explain, "gradcam", lambda *a, gradcam=explain.gradcam: computed.append("map") or gradcam(*a))
+    monkeypatch.setattr(explain, "measure", lambda *a, measure=explain.measure: computed.append("test") or measure(*a))
+    service = Service([str(run_folder())], LIMITS)
+    service.start()
+    service.judge()
+    page = build_page(service, tmp_path)
+    listeners = {function.name: function.fn for function in page.fns.values()}
+    buffer = io.BytesIO()
+    Image.fromarray(noise(1, dark=True)).save(buffer, "PNG")
+    upload = Upload("a.png", data=buffer.getvalue())
+    (pair, soon), (_, later) = listeners["heat"](upload)
+    assert computed == ["map", "test"]
+    assert [picture.size for picture in pair] == [(36, 36)] * 2
+    assert soon.endswith("Testing how far to trust this …</p>")
+    assert "Bright parts speak for fake. " in later
+    answer, overlay = listeners["explain"](upload)
+    assert computed == ["map", "test"] * 2
+    assert answer["trust"] in later
+    assert np.array_equal(overlay, pair[1])
+
+
 # --- which model --------------------------------------------------------------------------------------------------
 
 
@@ -501,12 +536,10 @@ def test_options_that_cannot_be_meant_are_refused(arguments: list[str]) -> None:
         check_options(parse_arguments(arguments))
 
 
-def test_a_password_may_hold_a_colon_and_the_server_is_local_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_may_hold_a_colon_and_nothing_is_shared_by_default() -> None:
     from app import check_options, parse_arguments
 
-    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     options = parse_arguments(["--auth", "me:a:b"])
     assert check_options(options) == ("me", "a:b")
-    assert options.host == "127.0.0.1"
     assert not options.share
-    assert options.port == 7860
+    assert options.host is None  # then the environment's, else 127.0.0.1

@@ -53,10 +53,10 @@ def build_api(service: Service) -> None:
             raise _refusal("Send a picture.")
         judge = _judge(service)
         try:
-            heat = judge.heat_map(image.read(), test=True)
+            heat = judge.heat_map(image.read())
         except ImageError as error:
             raise _refusal(str(error)) from error
-        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay
+        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay()
 
     def model_info() -> dict[str, Any]:
         """Which model answers here: labels, uncertain band, test figures with intervals, fingerprints, version."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from bonafide import __version__
 from bonafide.detector import Detector, Result
 from bonafide.drawings import MEANING
-from bonafide.explain import Explanation, explain
+from bonafide.explain import Explanation, explain, faithfulness_of
 from bonafide.faces import Box
 from bonafide.images import ImageError, decode_image
 from bonafide.pictures import CROP_SIDE
@@ -27,18 +27,6 @@ from bonafide.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonafide.web.uploads import Upload
 
 SHOWN = 1024  # pixels, the longer side of pictures on the page
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """The picture without and with its heat map, both at most ``SHOWN`` pixels, and what it is worth."""
-
-    picture: Image.Image
-    overlay: Image.Image
-    target: str
-    method: str
-    trust: str | None
-    result: Result
 
 
 class Judge:
@@ -91,12 +79,13 @@ class Judge:
         """The result of what is no picture."""
         return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
 
-    def heat_map(self, data: bytes, *, test: bool) -> HeatMap:
-        """Where the picture, or its worst face, speaks for the verdict. Raises ImageError."""
-        found = explain(self.detector, decode_image(data), test=test)
-        small = shrunk(found)
-        trust = found.faithfulness.sentence if found.faithfulness else None
-        return HeatMap(small.picture, small.overlay(), found.target, found.method, trust, found.result)
+    def heat_map(self, data: bytes) -> Explanation:
+        """Where the picture, or its worst face, speaks for the verdict; at most ``SHOWN`` pixels. Raises ImageError."""
+        return shrunk(explain(self.detector, decode_image(data), test=False))
+
+    def trust(self, heat: Explanation) -> str:
+        """How far to trust a heat map, in a sentence. To find that out takes longer than to draw it."""
+        return faithfulness_of(heat, self.detector).sentence
 
     def provenance(self, data: bytes) -> Provenance | None:
         """What the file says of itself; None where it is no image."""
@@ -135,9 +124,9 @@ class Judge:
             }
         )
 
-    def heat_answer(self, name: str, heat: HeatMap) -> HeatMapAnswer:
-        """A heat map's words as the API gives them."""
-        words = {"target": heat.target, "method": heat.method, "trust": heat.trust or ""}
+    def heat_answer(self, name: str, heat: Explanation) -> HeatMapAnswer:
+        """A heat map's words, with how far to trust it, as the API gives them."""
+        words = {"target": heat.target, "method": heat.method, "trust": self.trust(heat)}
         return HeatMapAnswer.model_validate(words | {"prediction": self.prediction(name, heat.result)})
 
     def answer(self) -> ModelAnswer:
