@@ -14,7 +14,7 @@ from typing import Any
 REAL = ("camera_a", "camera_b")
 FAKE = ("gen_nearest", "gen_bilinear", "gen_transposed")
 WARNING = "knows drawn portraits only"
-MEANING = "The model was trained on the embedded sample, which is drawn. What it says of a photograph means nothing."
+MEANING = "The model was trained on drawn portraits alone. What it says about a photograph means nothing."
 
 
 def only_drawings(sources: Iterable[str]) -> bool:
