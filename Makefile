@@ -29,7 +29,7 @@ $(DEV): requirements-dev.txt $(RUNTIME)
 demo: $(RUNTIME) ## train on the embedded sample set; a few minutes on two cores
 	$(BIN)/python train_hf.py recipes/sample.yaml
 
-app: $(RUNTIME) ## serve the newest run, or MODEL=…, on http://127.0.0.1:7860
+app: $(RUNTIME) ## serve the newest run on photographs, or MODEL=…, on http://127.0.0.1:7860
 	$(BIN)/python app.py $(if $(MODEL),--model $(MODEL))
 
 # The sources that each training leaves out calibrate the one that knows all: see docs/detector.md.

@@ -1,8 +1,9 @@
 """The web app: someone with a picture and a doubt gets a clear, honest answer. Also a Space's entry point and an API.
 
-python app.py                               # the newest finished run, else the shipped model
+python app.py                               # the newest run on photographs, else the shipped model
 python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
 python app.py --host 0.0.0.0 --auth me:secret
+python app.py --root-path /bonafide         # behind a reverse proxy, see docs/serving.md
 """
 
 from __future__ import annotations
@@ -13,51 +14,75 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from bonafide.errors import UsageError, usage_errors_exit
 from bonafide.web.choice import default_model
 from bonafide.web.limits import Limits
+from bonafide.web.settings import (
+    bindable,
+    check_environment,
+    prepare_environment,
+    server_port,
+    server_root,
+    shown_address,
+    switch,
+    whole_number,
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The command line. What it leaves out, the environment's GRADIO_… variables may say."""
     defaults = Limits()
     parser = argparse.ArgumentParser(description="Serve the detector as a web page and an API.")
     parser.add_argument("--model", nargs="+", metavar="MODEL", help="model folder or Hub id; two of them are compared")
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    parser.add_argument("--host", help="default: GRADIO_SERVER_NAME, else 127.0.0.1; 0.0.0.0 for every address")
+    parser.add_argument("--port", help="default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one")
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="where a reverse proxy serves it, as /bonafide; default: GRADIO_ROOT_PATH"
+    )
     parser.add_argument("--share", action="store_true", help="also give it a public address, through Gradio's server")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="who may come in")
     parser.add_argument("--mcp", action="store_true", help="serve the API as MCP tools too; needs gradio[mcp]")
-    parser.add_argument("--max-files", type=int, default=defaults.files, help="pictures of one batch")
-    parser.add_argument("--max-upload", type=int, default=defaults.upload_bytes // 10**6, help="MB sent at a time")
-    parser.add_argument("--max-waiting", type=int, default=defaults.waiting, help="requests that may wait")
+    for name, default, what in (
+        ("--max-files", defaults.files, "pictures of one batch"),
+        ("--max-upload", defaults.upload_bytes // 10**6, "MB sent at a time"),
+        ("--max-waiting", defaults.waiting, "requests that may wait"),
+    ):
+        parser.add_argument(name, metavar="N", default=str(default), help=f"{what}; default: {default}")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped. Raises UsageError."""
     options = parse_arguments(arguments)
+    check_environment()
+    options.share, options.mcp = options.share or switch("GRADIO_SHARE"), options.mcp or switch("GRADIO_MCP_SERVER")
     login = check_options(options)
+    limits = read_limits(options)
+    root = server_root(options.root_path)
+    host = options.host if options.host is not None else os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    said = "GRADIO_SERVER_NAME" if options.host is None else "--host"
+    port = bindable(host, server_port(options.port), chosen_by=said)
     models = options.model or [model for model in [default_model(Path.cwd())] if model]
+    prepare_environment(host, port, outside=options.share or not all(Path(model).is_dir() for model in models))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
     with tempfile.TemporaryDirectory(prefix="bonafide-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
-        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         from bonafide.web.page import build_page, launch_options
         from bonafide.web.service import Service
 
-        limits = Limits(files=options.max_files, upload_bytes=options.max_upload * 10**6, waiting=options.max_waiting)
         service = Service(models, limits)
         page = build_page(service, Path(folder))
         if service.situation.status == "no model":
             print(service.situation.message, file=sys.stderr)
         page.launch(
-            server_name=options.host,
-            server_port=options.port,
+            server_name=shown_address(host),
+            server_port=port,
+            root_path=root,
             share=options.share,
             auth=login,
             mcp_server=options.mcp,
@@ -65,7 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             **launch_options(service),
         )
         service.start()  # now, for torch's import would keep the page waiting
-        page.block_thread()
+        threading.Event().wait()  # until a signal; Gradio's own waiting would take Ctrl-C for a good end
+
+
+def read_limits(options: argparse.Namespace) -> Limits:
+    """How much a visitor may ask for. Raises UsageError for less than one of something."""
+    files, megabytes, waiting = (
+        whole_number(f"--max-{name}", getattr(options, f"max_{name}"), 1) for name in ("files", "upload", "waiting")
+    )
+    return Limits(files=files, upload_bytes=megabytes * 10**6, waiting=waiting)
 
 
 def check_options(options: argparse.Namespace) -> tuple[str, str] | None:

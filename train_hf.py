@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "real_label": data.real_label,
         "face_margin": assembly.margin,
         "data_fingerprint": fingerprint,
+        "train_sources": sorted(set(data.splits["train"]["source"])),
         "versions": versions(),
     }
     on_main_process(lambda: run.save_model(model, processor, facts))
@@ -109,7 +110,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
             "model": recipe.model,
             "data": data.origin,
-            "train_sources": sorted(set(data.splits["train"]["source"])),
             "recipe": said,
             "counts": data.counts(),
             "broken": [asdict(file) for file in data.broken],

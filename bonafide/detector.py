@@ -30,6 +30,8 @@ from scipy import special
 
 from bonafide import calibration, unfamiliar
 from bonafide.download import model_folder
+from bonafide.drawings import WARNING as DRAWINGS_ONLY
+from bonafide.drawings import knows_only_drawings
 from bonafide.engines import Engine, Outputs, load_engine
 from bonafide.faces import Box
 from bonafide.listing import find_real_label
@@ -81,7 +83,7 @@ class Result:
 
 
 UNFAMILIAR, NOT_CALIBRATED = unfamiliar.REASON, "not calibrated"
-WARNINGS = (NO_FACE, SMALL, COMPRESSED, UNFAMILIAR, NOT_CALIBRATED)
+WARNINGS = (DRAWINGS_ONLY, NO_FACE, SMALL, COMPRESSED, UNFAMILIAR, NOT_CALIBRATED)
 
 
 class Detector:
@@ -110,6 +112,7 @@ class Detector:
         self.unfamiliar = unfamiliar
         self.reader = PictureReader(processor, self.facts, yunet)
         self.folder: Path | None = None  # where it was loaded from
+        self.knows_only_drawings = False
         self.lock = threading.Lock()
         self._torch_threads = torch.get_num_threads()
         # Torch keeps a number of threads for every thread: a worker has one core to itself.
@@ -148,7 +151,7 @@ class Detector:
         known = Unfamiliar.load(folder, getattr(config, "bonafide", None))
         weights = Path(yunet) if yunet else None
         detector = cls(runner, config, processor, real_label=real_label, unfamiliar=known, yunet=weights)
-        detector.folder = folder
+        detector.folder, detector.knows_only_drawings = folder, knows_only_drawings(folder)
         return detector
 
     def __call__(self, images: Picture | Iterable[Picture], *, faces: bool | None = None) -> list[Result]:
@@ -269,7 +272,8 @@ class Detector:
             FaceResult(box, float(p), label, verdict)
             for box, p, label, verdict in zip(item.boxes, p_fake, labels, verdicts, strict=False)
         ]
-        warnings = item.warnings + [UNFAMILIAR] * bool(strange[worst]) + [NOT_CALIBRATED] * (self.band is None)
+        warnings = [DRAWINGS_ONLY] * self.knows_only_drawings + item.warnings
+        warnings += [UNFAMILIAR] * bool(strange[worst]) + [NOT_CALIBRATED] * (self.band is None)
         return Result(
             labels[worst],
             float(p_fake[worst]),

@@ -28,6 +28,7 @@ from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
 from bonafide.errors import UsageError
+from bonafide.proxies import check_proxies
 
 FACTS = ("config.json", "preprocessor_config.json", "processor_config.json", "recipe.yaml", "README.md")
 WEIGHTS = (
@@ -120,6 +121,7 @@ def _forget(files: list[Path]) -> None:
 
 
 def _fetch(name: str, repo_id: str, revision: str | None, patterns: list[str], otherwise: str) -> Path:
+    check_proxies()
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, httpx.TransportError, RuntimeError) as error:  # Xet knows RuntimeError alone

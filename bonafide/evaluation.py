@@ -19,6 +19,7 @@ from bonafide.calibration import apply
 from bonafide.certificates import PRIOR, verdicts
 from bonafide.data import BrokenFile, FaceData, balanced_subset
 from bonafide.detector import Detector
+from bonafide.drawings import train_sources
 from bonafide.engines import TorchEngine
 from bonafide.errors import UsageError
 from bonafide.evaluation_data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
@@ -274,7 +275,7 @@ def run_evaluate_command(
 
         finder = FaceDetector(yunet)
         has_face = lambda image: bool(finder.detect(image))  # noqa: E731
-    trained = (detector.facts.get("unfamiliar") or {}).get("sources")
+    trained = train_sources(detector.facts)
     facts: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
     facts |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
     metrics = evaluate(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ class Explanation:
         result: the detector's.
         target: "fake" or "real": what the map shows evidence for; the likelier of the two.
         method: "gradcam" or "occlusion".
-        heat: float32 (h, w) in [0, 1], on the grid of the pixels that the model reads.
+        heat: float32 (H, W) in [0, 1], on the grid of the pixels that the model reads.
         region: x0, y0, x1, y1 in the picture's pixels: what those pixels show.
         face: the face's box in the picture's pixels, where one was cut out.
-        faithfulness: None where it was not asked for.
+        pixels: float32 (3, H, W), what the model read; ``heat`` is of that height and width.
+        faithfulness: None where it was not measured.
     """
 
     picture: Image.Image
@@ -58,7 +59,8 @@ class Explanation:
     heat: HeatMap
     region: Box
     face: Box | None
-    faithfulness: Faithfulness | None
+    pixels: torch.Tensor
+    faithfulness: Faithfulness | None = None
 
     def overlay(self, strength: float = 0.6) -> Image.Image:
         """The picture with the heat over what the model saw, and the face's box."""
@@ -90,7 +92,7 @@ def explain(
         image: RGB, upright.
         faces: see :mod:`bonafide.pictures`.
         method: "gradcam" needs torch; "auto" is gradcam there and occlusion elsewhere.
-        test: measure the map's faithfulness too, which costs some 150 runs of the model.
+        test: measure the map's faithfulness too; :func:`faithfulness_of` does it later.
 
     Raises:
         UsageError: an unknown method, or gradcam on an exported network or one without a grid of features.
@@ -108,7 +110,7 @@ def explain(
     pixels = detector.pixels(view)
     heat = gradcam(detector, pixels, target) if method == "gradcam" else occlusion(detector, pixels, target)
     x0, y0, x1, y1 = seen_region(detector.reader.processor, view.size)
-    return Explanation(
+    found = Explanation(
         image,
         result,
         target,
@@ -116,8 +118,14 @@ def explain(
         heat,
         (square[0] + x0, square[1] + y0, square[0] + x1, square[1] + y1),
         face.box if face else None,
-        measure(pixels, heat, lambda batch: target_scores(detector, batch, target)) if test else None,
+        pixels,
     )
+    return replace(found, faithfulness=faithfulness_of(found, detector)) if test else found
+
+
+def faithfulness_of(found: Explanation, detector: Detector) -> Faithfulness:
+    """How far to trust an explanation that the same detector gave; some 150 runs of the model."""
+    return measure(found.pixels, found.heat, lambda batch: target_scores(detector, batch, found.target))
 
 
 def target_scores(detector: Detector, pixels: list[torch.Tensor], target: str) -> NDArray[np.float64]:

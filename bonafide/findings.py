@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bonafide.drawings import MEANING, only_drawings
+
 from . import metrics
 from .intervals import Interval
 from .pages import KeyFigure, plain
@@ -126,6 +128,8 @@ def conclude(
 def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the figures."""
     caveats = [plain(text) for text in facts.get("caveats") or []]
+    if only_drawings(facts.get("train_sources") or []):
+        caveats.insert(0, MEANING)
     if seen == "all":
         caveats.append(
             "Training and test images come from the same sources. What sets a source apart (framing, light, "

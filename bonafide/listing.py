@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from bonafide.errors import UsageError
 from bonafide.images import IMAGE_SUFFIXES, ImageError, decode_image, read_bytes
+from bonafide.proxies import check_proxies
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -298,6 +299,8 @@ def _add_row(
 
 def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFile]]:
     """Columns of a Hub data set, or of a folder of Parquet files, which the same loader reads."""
+    if not Path(data).exists():
+        check_proxies()
     try:
         repo_id, _, revision = (data, "", "") if Path(data).exists() else data.partition("@")
         loaded = datasets.load_dataset(repo_id, revision=revision or None)

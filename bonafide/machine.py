@@ -59,7 +59,7 @@ def has_native_bf16() -> bool:
 def _cores() -> int:
     """Cores for each training process of this machine, at least one."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def be_polite(worker: int) -> None:

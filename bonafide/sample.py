@@ -6,7 +6,8 @@ one is rendered by one of three simulated generators (a quantised latent, an ups
 through that chain instead of a sensor). Sharpness and the power of the noise are then set to targets that are
 drawn alike for both, so that size, file statistics and appearance tell nothing, and the traces of formation all.
 
-A model trained here proves that the installation works; it says nothing about photographs.
+A model trained here proves that the installation works; it says nothing about photographs, is never served unasked, and
+says so wherever it is asked (:mod:`bonafide.drawings`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from bonafide.drawings import FAKE, REAL
 from bonafide.errors import UsageError
 from bonafide.portraits import Floats, draw_portrait
 
 RECIPE = 1  # of the portraits and their traces; a change makes another set
 MARGIN = 8  # pixels cut off every side in the end, so that no filter's border shows
-REAL = ("camera_a", "camera_b")
-FAKE = ("gen_nearest", "gen_bilinear", "gen_transposed")
 _MARKER = ".bonafide-sample.json"
 
 

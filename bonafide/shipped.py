@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bonafide.drawings import knows_only_drawings
 from bonafide.errors import UsageError
 
 SHIPPED = Path("models/bonafide-small")
@@ -11,8 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def shipped_model(root: Path = ROOT) -> str | None:
-    """Its folder below ``root``, the project's by default; None in an installation without it."""
-    return str(root / SHIPPED) if (root / SHIPPED / "config.json").is_file() else None
+    """Its folder below ``root``, the project's by default; None without one, or where it knows drawings only."""
+    folder = root / SHIPPED
+    return str(folder) if (folder / "config.json").is_file() and not knows_only_drawings(folder) else None
 
 
 def named_or_shipped(model: str | None) -> str:

@@ -29,6 +29,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from bonafide.errors import UsageError
+from bonafide.proxies import check_proxies
 from hub.privacy import refuse_secrets
 
 CARD = "README.md"
@@ -90,6 +91,7 @@ def publish(
         UsageError: no login, no right to write, a card that the Hub refuses, or no connection after several attempts.
     """
     check_repo_id(repo_id)
+    check_proxies()
     api = HfApi(token=token)
     place = _Place(api, repo_id, kind, revision)
     for number, wait in enumerate([*WAITS, None]):
@@ -132,6 +134,7 @@ def check_login(repo_id: str, token: str | None = None) -> None:
 @contextmanager
 def hub_errors(repo_id: str, kind: str = "model") -> Iterator[None]:
     """What goes wrong between us and the Hub becomes a UsageError."""
+    check_proxies()
     try:
         yield
     except (httpx.TransportError, ConnectionError, HfHubHTTPError) as error:

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from PIL import Image
+from reverse_proxy import reverse_proxy
 from served import MAX_FILES, Server, noise, prediction_of, run_folder, server
 
 from bonafide.scoring import run_predict_command
@@ -311,13 +313,31 @@ def test_without_a_model_the_page_opens_and_says_how_to_make_one(tmp_path: Path)
     found = server("--max-waiting", "3", models=(), ready=False)
     status, body = found.get("/health")
     assert status == 503
-    assert "make demo" in json.loads(body)["message"]
-    assert b"make demo" in found.get("/config")[1]
+    assert "python train_hf.py --data DATA" in json.loads(body)["message"]
+    assert b"python train_hf.py --data DATA" in found.get("/config")[1]
     assert b"There is no model yet" in call(found, "predict", [inline_noise()])
     assert any(found.temporary.iterdir())
     found.process.send_signal(signal.SIGTERM)
     found.process.wait(30)
     assert list(found.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("forwarded", [True, False])
+def test_below_a_path_of_a_reverse_proxy_every_way_in_works(picture: Path, tmp_path: Path, forwarded: bool) -> None:
+    found = server("--root-path", "/tools/faces")
+    with reverse_proxy(found.url, "/tools/faces", forwarded=forwarded) as url:
+        below = replace(found, url=url)
+        assert json.loads(below.get("/health")[1])["status"] == "ready"
+        assert json.loads(below.get("/config")[1])["root"] == url
+        client = Client(f"{url}/", verbose=False, download_files=str(tmp_path))
+        answer = client.predict(handle_file(picture), api_name="/predict")
+        assert (answer["name"], answer["verdict"]) == ("a picture.png", "fake")
+        _, overlay = client.predict(handle_file(picture), api_name="/explain")  # fetched from an address of the app
+        with Image.open(overlay) as image:
+            assert image.size == (36, 36)
+        assert prediction_of(call(below, "predict", [inline(picture)]))["p_fake"] == answer["p_fake"]
+        assert replace(found, url=url.removesuffix("/tools/faces")).get("/health")[0] == 404
+    assert found.get("/health")[0] == 200  # whoever watches it asks without the path
 
 
 def inline_noise() -> dict[str, str]:

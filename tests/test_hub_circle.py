@@ -16,8 +16,10 @@ from hub_server import HubServer, hub_server
 from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
+from bonafide import drawings
 from bonafide.errors import UsageError
 from bonafide.sample import write_sample
+from bonafide.web.choice import default_model
 from hub.push import Push
 
 NAME = "user/faces"
@@ -81,6 +83,14 @@ def test_train_push_fetch_serve(hub: HubServer, tiny_model: str, tmp_path: Path)
     command = [sys.executable, str(ROOT / "app.py"), "--model", NAME]
     answers = ask_app(command, pictures[:4], cwd=elsewhere, env=env)
     assert [answer["p_fake"] for answer in answers] == pytest.approx(list(table["p_fake"])[:4], abs=1e-4)
+
+    # Trained on drawings: its card, its report and every answer of it say so, and no app serves it unasked.
+    assert drawings.MEANING in repo.files()["README.md"].decode()
+    assert json.loads((run / "report" / "metrics.json").read_text())["caveats"][0] == drawings.MEANING
+    assert all(drawings.WARNING in answer["warnings"] for answer in answers)
+    (elsewhere / "runs").mkdir()
+    run.rename(elsewhere / "runs" / "sample")
+    assert default_model(elsewhere) is None
 
 
 def test_transformers_own_way_of_pushing_is_off(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
+import os
+import shutil
 import struct
 import threading
 import time
@@ -19,10 +22,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.responses import PlainTextResponse
 
+from bonafide.drawings import FAKE, REAL
 from bonafide.errors import UsageError
 from bonafide.recalibration import write_known
+from bonafide.shipped import shipped_model
 from bonafide.web.archives import ArchiveError, is_zip, unpack
 from bonafide.web.batcher import Batcher, Busy
 from bonafide.web.choice import default_model
@@ -32,8 +38,10 @@ from bonafide.web.exports import file_name
 from bonafide.web.guards import RequestGuard, refuse_addresses
 from bonafide.web.limits import Limits
 from bonafide.web.markup import percent, render, score
+from bonafide.web.page import build_page
 from bonafide.web.schema import Answer, HeatMapAnswer, Prediction
-from bonafide.web.uploads import PictureInput
+from bonafide.web.service import Service
+from bonafide.web.uploads import PictureInput, Upload
 
 LIMITS = Limits(files=5, unpacked_bytes=2_000_000)
 
@@ -433,12 +441,41 @@ def test_the_schemas_of_the_api_stand_alone() -> None:
     assert many["items"]["properties"]["p_fake"]["description"]
 
 
+# --- heat maps ----------------------------------------------------------------------------------------------------
+
+
+def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page, which shows it before it knows how far to trust it, and through the API."""
+    from served import noise, run_folder
+
+    from bonafide import explain
+
+    computed: list[str] = []
+    monkeypatch.setattr(explain, "gradcam", lambda *a, gradcam=explain.gradcam: computed.append("map") or gradcam(*a))
+    monkeypatch.setattr(explain, "measure", lambda *a, measure=explain.measure: computed.append("test") or measure(*a))
+    service = Service([str(run_folder())], LIMITS)
+    service.start()
+    service.judge()
+    page = build_page(service, tmp_path)
+    listeners = {function.name: function.fn for function in page.fns.values()}
+    buffer = io.BytesIO()
+    Image.fromarray(noise(1, dark=True)).save(buffer, "PNG")
+    upload = Upload("a.png", data=buffer.getvalue())
+    (pair, soon), (_, later) = listeners["heat"](upload)
+    assert computed == ["map", "test"]
+    assert [picture.size for picture in pair] == [(36, 36)] * 2
+    assert soon.endswith("Testing how far to trust this …</p>")
+    assert "Bright parts speak for fake. " in later
+    answer, overlay = listeners["explain"](upload)
+    assert computed == ["map", "test"] * 2
+    assert answer["trust"] in later
+    assert np.array_equal(overlay, pair[1])
+
+
 # --- which model --------------------------------------------------------------------------------------------------
 
 
 def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_path: Path) -> None:
-    import os
-
     assert default_model(tmp_path) is None
     shipped = tmp_path / "models" / "bonafide-small"
     shipped.mkdir(parents=True)
@@ -454,9 +491,26 @@ def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_
     assert default_model(tmp_path) == str(tmp_path / "runs" / "new")
 
 
-def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
-    from bonafide.sample import FAKE, REAL
+@pytest.mark.parametrize("place", ["configuration", "older configuration", "report"])
+def test_a_model_that_knows_drawings_only_is_no_default(tmp_path: Path, place: str) -> None:
+    """Neither the newest run nor one in the shipped model's place, by whatever it says what it was trained on."""
+    sources = {"configuration": {"train_sources": [*REAL, *FAKE]}}
+    sources["report"] = sources["configuration"]
+    sources["older configuration"] = {"unfamiliar": {"sources": [REAL[0], FAKE[1]]}}
+    for folder in (tmp_path / "runs" / "sample", tmp_path / "models" / "bonafide-small"):
+        (folder / "report").mkdir(parents=True)
+        config = {} if place == "report" else {"bonafide": sources[place]}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "report" / "metrics.json").write_text(json.dumps({"facts": sources[place]}))
+    assert default_model(tmp_path) is None
+    assert shipped_model(tmp_path) is None
+    mine = Path(shutil.copytree(tmp_path / "runs" / "sample", tmp_path / "runs" / "mine"))
+    (mine / "config.json").write_text(json.dumps({"bonafide": {"train_sources": [*REAL, *FAKE, "ffhq"]}}))
+    os.utime(mine / "report" / "metrics.json", (1000, 1000))  # older than the other
+    assert default_model(tmp_path) == str(mine)
 
+
+def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
 
@@ -482,12 +536,10 @@ def test_options_that_cannot_be_meant_are_refused(arguments: list[str]) -> None:
         check_options(parse_arguments(arguments))
 
 
-def test_a_password_may_hold_a_colon_and_the_server_is_local_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_may_hold_a_colon_and_nothing_is_shared_by_default() -> None:
     from app import check_options, parse_arguments
 
-    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     options = parse_arguments(["--auth", "me:a:b"])
     assert check_options(options) == ("me", "a:b")
-    assert options.host == "127.0.0.1"
     assert not options.share
-    assert options.port == 7860
+    assert options.host is None  # then the environment's, else 127.0.0.1

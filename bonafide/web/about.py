@@ -38,7 +38,7 @@ def about_html(judge: Judge, limits: Limits) -> str:
     return render(
         "about",
         answer=judge.answer(),
-        caveats=judge.metrics.get("caveats", []),
+        caveats=judge.caveats,
         band_note=(judge.detector.facts.get("band") or {}).get("note", ""),
         split=judge.metrics.get("split", "test"),
         figures=[tile(name, known[name]) for name in KEY_FIGURES if isinstance(known.get(name), dict)],

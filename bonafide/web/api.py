@@ -53,10 +53,10 @@ def build_api(service: Service) -> None:
             raise _refusal("Send a picture.")
         judge = _judge(service)
         try:
-            heat = judge.heat_map(image.read(), test=True)
+            heat = judge.heat_map(image.read())
         except ImageError as error:
             raise _refusal(str(error)) from error
-        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay
+        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay()
 
     def model_info() -> dict[str, Any]:
         """Which model answers here: labels, uncertain band, test figures with intervals, fingerprints, version."""
@@ -65,7 +65,8 @@ def build_api(service: Service) -> None:
             return _judge(service).answer().model_dump()
         empty = ModelAnswer(
             status=situation.status, message=situation.message, name="", version=__version__, weights="",
-            data_fingerprint="", labels=[], real_label="", band=None, figures={}, conclusion="",
+            data_fingerprint="", labels=[], real_label="", knows_only_drawings=False, band=None, figures={},
+            conclusion="",
         )  # fmt: skip
         return empty.model_dump()
 

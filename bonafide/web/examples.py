@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
+
+from bonafide.drawings import knows_only_drawings
 
 
 def example_pictures(model: str | None, folder: Path) -> list[str]:
@@ -13,26 +14,13 @@ def example_pictures(model: str | None, folder: Path) -> list[str]:
     A model that was trained on the embedded sample gets two of its drawn portraits. Any other gets the portrait of
     Eileen Collins that NASA placed in the public domain, where scikit-image, which carries it, is installed.
     """
-    if model is not None and _knows_the_sample(Path(model)):
+    if model is not None and knows_only_drawings(Path(model)):
         return _drawn(folder)
     return _astronaut()
 
 
-def _knows_the_sample(model: Path) -> bool:
-    try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-        sources = set(((config.get("bonafide") or {}).get("unfamiliar") or {}).get("sources") or [])
-    except (OSError, ValueError, AttributeError):
-        return False
-    if not any(str(name).startswith("camera_") for name in sources):
-        return False
-    from bonafide.sample import FAKE, REAL  # it brings what draws, which no other model needs
-
-    return sources <= {*REAL, *FAKE}
-
-
 def _drawn(folder: Path) -> list[str]:
-    from bonafide.sample import SampleSpec, make_image
+    from bonafide.sample import SampleSpec, make_image  # it brings what draws, which no other model needs
 
     spec = SampleSpec(n=2, size=160, seed=7)
     paths = []

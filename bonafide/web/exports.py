@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
+from bonafide.drawings import MEANING
 from bonafide.images import ImageError, load_image
 from bonafide.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html, write_file
 from bonafide.scoring import _flat as flat
@@ -40,6 +41,7 @@ def write_exports(job: Job, judge: Judge) -> tuple[str, str, str]:
         "bonafide": model.version,
         "weights": model.weights,
         "labels": labels,
+        "knows_only_drawings": model.knows_only_drawings,
         "band": model.band,
     }
     write_file(data, json.dumps({"model": about, "files": rows}, indent=1, allow_nan=False))
@@ -104,6 +106,7 @@ def _page(job: Job, judge: Judge) -> Page:
         caveats=[
             "No score proves that a picture is real or fake. It says how much a picture looks like the generated ones "
             "that this model was trained on.",
+            *([MEANING] if model.knows_only_drawings else []),
             *([model.conclusion] if model.conclusion else []),
         ],
         key_figures=[KeyFigure(WORDS[verdict], f"{counts[verdict]:,}", "", "files") for verdict in ORDER],

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from PIL import Image
 
 from bonafide import __version__
 from bonafide.detector import Detector, Result
-from bonafide.explain import Explanation, explain
+from bonafide.drawings import MEANING
+from bonafide.explain import Explanation, explain, faithfulness_of
 from bonafide.faces import Box
 from bonafide.images import ImageError, decode_image
 from bonafide.pictures import CROP_SIDE
@@ -26,18 +27,6 @@ from bonafide.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonafide.web.uploads import Upload
 
 SHOWN = 1024  # pixels, the longer side of pictures on the page
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """The picture without and with its heat map, both at most ``SHOWN`` pixels, and what it is worth."""
-
-    picture: Image.Image
-    overlay: Image.Image
-    target: str
-    method: str
-    trust: str | None
-    result: Result
 
 
 class Judge:
@@ -65,6 +54,18 @@ class Judge:
             self.detector.__call__, largest=limits.together, waiting=limits.waiting
         )
 
+    @property
+    def greeting(self) -> str:
+        """That it is ready, and what everyone must know before asking it."""
+        warning = f" {MEANING}" if self.detector.knows_only_drawings else ""
+        return f"The model {self.title} is ready.{warning}"
+
+    @property
+    def caveats(self) -> list[str]:
+        """What its report says a reader must know; of drawings, also where the report is older or missing."""
+        told = [str(line) for line in self.metrics.get("caveats", [])]
+        return [MEANING, *(line for line in told if line != MEANING)] if self.detector.knows_only_drawings else told
+
     def check(self, upload: Upload) -> Result:
         """The result of one picture; requests of the same moment share a batch. Raises Busy."""
         source = upload.path or upload.data
@@ -78,12 +79,13 @@ class Judge:
         """The result of what is no picture."""
         return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
 
-    def heat_map(self, data: bytes, *, test: bool) -> HeatMap:
-        """Where the picture, or its worst face, speaks for the verdict. Raises ImageError."""
-        found = explain(self.detector, decode_image(data), test=test)
-        small = shrunk(found)
-        trust = found.faithfulness.sentence if found.faithfulness else None
-        return HeatMap(small.picture, small.overlay(), found.target, found.method, trust, found.result)
+    def heat_map(self, data: bytes) -> Explanation:
+        """Where the picture, or its worst face, speaks for the verdict; at most ``SHOWN`` pixels. Raises ImageError."""
+        return shrunk(explain(self.detector, decode_image(data), test=False))
+
+    def trust(self, heat: Explanation) -> str:
+        """How far to trust a heat map, in a sentence. To find that out takes longer than to draw it."""
+        return faithfulness_of(heat, self.detector).sentence
 
     def provenance(self, data: bytes) -> Provenance | None:
         """What the file says of itself; None where it is no image."""
@@ -122,9 +124,9 @@ class Judge:
             }
         )
 
-    def heat_answer(self, name: str, heat: HeatMap) -> HeatMapAnswer:
-        """A heat map's words as the API gives them."""
-        words = {"target": heat.target, "method": heat.method, "trust": heat.trust or ""}
+    def heat_answer(self, name: str, heat: Explanation) -> HeatMapAnswer:
+        """A heat map's words, with how far to trust it, as the API gives them."""
+        words = {"target": heat.target, "method": heat.method, "trust": self.trust(heat)}
         return HeatMapAnswer.model_validate(words | {"prediction": self.prediction(name, heat.result)})
 
     def answer(self) -> ModelAnswer:
@@ -137,13 +139,14 @@ class Judge:
         band = self.detector.band
         return ModelAnswer(
             status="ready",
-            message=f"The model {self.title} is ready.",
+            message=self.greeting,
             name=self.title,
             version=__version__,
             weights=self.weights,
             data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
             labels=self.detector.labels,
             real_label=self.detector.real_label,
+            knows_only_drawings=self.detector.knows_only_drawings,
             band=list(band) if band else None,
             figures=figures,
             conclusion=str(self.metrics.get("conclusion", "")),

@@ -126,9 +126,9 @@ def build_many(service: Service, jobs: Jobs) -> None:
             return
         drawing = render("detail", row=row, trust="The heat map is being drawn …")
         yield tiles, gr.Row(visible=True), None, drawing, mark
-        heat = judge.heat_map(entry.path.read_bytes(), test=True)
-        text = render("detail", row=row, trust=f"Bright parts speak for {heat.target}. {heat.trust}")
-        yield gr.skip(), gr.skip(), (heat.picture, heat.overlay), text, gr.skip()
+        heat = judge.heat_map(entry.path.read_bytes())
+        text = render("detail", row=row, trust=f"Bright parts speak for {heat.target}. {judge.trust(heat)}")
+        yield gr.skip(), gr.skip(), (heat.picture, heat.overlay()), text, gr.skip()
 
     def mark(label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:
         job = jobs.of(request.session_hash or "")

@@ -91,14 +91,13 @@ def build_one(service: Service, examples: list[str]) -> None:
             return
         judge = service.judge()
         try:
-            data = upload.read()
-            found = judge.heat_map(data, test=False)
-            pair = (found.picture, found.overlay)
-            yield pair, trust_note(f"Bright parts speak for {found.target}. Testing how far to trust this …")
-            tested = judge.heat_map(data, test=True)
-            yield gr.skip(), trust_note(f"Bright parts speak for {tested.target}. {tested.trust}")
+            found = judge.heat_map(upload.read())
         except ImageError:
             yield None, trust_note()
+            return
+        lead = f"Bright parts speak for {found.target}."
+        yield (found.picture, found.overlay()), trust_note(f"{lead} Testing how far to trust this …")
+        yield gr.skip(), trust_note(f"{lead} {judge.trust(found)}")
 
     outputs = [verdict, labels, faces, provenance, slider, trust]
     shown = picture.change(check, picture, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)

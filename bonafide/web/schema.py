@@ -57,6 +57,7 @@ class ModelAnswer(BaseModel):
     data_fingerprint: str = Field(description="of the training data")
     labels: list[str] = Field(description="in class order")
     real_label: str
+    knows_only_drawings: bool = Field(description="trained on the embedded sample: means nothing for photographs")
     band: list[float] | None = Field(description="p_fake up to the first is real, from the second on fake")
     figures: dict[str, list[float | None]] = Field(description="value, low and high of each figure on the test split")
     conclusion: str = Field(description="what the figures say, in words")

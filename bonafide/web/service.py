@@ -61,14 +61,14 @@ class Service:
     def situation(self) -> Situation:
         """Whether the first model can be asked."""
         if not self._judges:
-            return Situation("no model", f"There is no model yet. `{HOW_TO_MAKE_ONE}` trains one in a few minutes.")
+            return Situation("no model", f"There is no model yet. `{HOW_TO_MAKE_ONE}` trains one on your images.")
         first = self._judges[0]
         if not first.done():
             return Situation("loading", "The model is loading. You can choose a picture already.")
         error = first.exception()
         if error is not None:
             return Situation("failed", str(error))
-        return Situation("ready", f"The model {first.result().title} is ready.")
+        return Situation("ready", first.result().greeting)
 
     def judge(self, which: int = 0, timeout: float = 300) -> Judge:
         """The loaded model; waits for it. Raises NotReady."""

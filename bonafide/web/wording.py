@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from bonafide.detector import Result
+from bonafide.drawings import MEANING as MEANING_OF_DRAWINGS
+from bonafide.drawings import WARNING as DRAWINGS_ONLY
 from bonafide.pictures import COMPRESSED, NO_FACE, SMALL
 from bonafide.unfamiliar import REASON as UNFAMILIAR
 from bonafide.web.markup import percent, score
 
 NOT_CALIBRATED = "not calibrated"
 WARNINGS = {
+    DRAWINGS_ONLY: MEANING_OF_DRAWINGS,
     NO_FACE: "The whole picture was scored. The model was made for faces, so its score may mean little.",
     SMALL: "There is little to look at; scores of small pictures are less certain.",
     COMPRESSED: "Strong JPEG compression takes away the traces that the model looks for.",

@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chromium import check_many, check_one, chromium, opened, png, serious, two_faces, upload, zipped
+from reverse_proxy import reverse_proxy
 from served import HOSTILE, MAX_FILES, Server, server
 
 
@@ -262,6 +264,18 @@ def test_two_models_answer_side_by_side(page: Page) -> None:
     for number in (1, 2):
         expect(page.locator(f"#compare-verdict-{number}")).to_contain_text(f"tiny{number - 1} says")
         expect(page.locator(f"#compare-labels-{number}")).to_contain_text("fake")
+
+
+def test_the_page_works_below_a_path_of_a_reverse_proxy(browser: Browser) -> None:
+    """It asks for nothing outside the path, which ``opened`` sees to; uploads, streams and downloads included."""
+    found = server("--root-path", "/tools/faces")
+    with reverse_proxy(found.url, "/tools/faces") as url, opened(browser, replace(found, url=url)) as page:
+        assert "AI-generated" in check_one(page, upload("fake.png", png(18, dark=True))).split("score for")[0]
+        heat_is_drawn(page, "#trust", "#heat")
+        check_many(page, [upload("a.png", png(19, dark=True))])
+        with page.expect_download() as download:
+            page.click("#download-csv")
+        assert "a.png" in download.value.path().read_text()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
