@@ -19,7 +19,8 @@ from bonafide.audit import Audit, audit_dataset
 from bonafide.calibration import hold_out_calibration
 from bonafide.data import FaceData, balanced_subset, split_listing
 from bonafide.errors import UsageError
-from bonafide.listing import SPLITS, Listing, list_data
+from bonafide.labels import SPLITS
+from bonafide.listing import Listing, list_data
 from bonafide.models import checkpoint_labels
 from bonafide.options import Recipe, named_data
 from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder

@@ -40,7 +40,8 @@ from bonafide.errors import UsageError
 from bonafide.faces import FaceDetector
 from bonafide.images import ImageError, decode_image, inspect_image
 from bonafide.leaks import Leak, measure_leak
-from bonafide.listing import BrokenFile, Listing, image_bytes, list_data
+from bonafide.listing import Listing, image_bytes, list_data
+from bonafide.rows import BrokenFile
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
 
