@@ -107,12 +107,13 @@ def _list_folder(root: Path, real_label: str | None) -> tuple[dict[str, Any], li
         if parquet:
             return load_columns(str(root), parquet), broken
         raise UsageError(
-            f"no image file in {root}" + (f": {left_out(broken)}" if broken else ""),
+            f"no image file in {root}" + (f"; {left_out(broken)}" if broken else ""),
             f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
-        return _columns(root, rows), broken + unused
+        named = {row.path for row in rows}  # a link that leads nowhere is found out as the file of its row
+        return _columns(root, rows), [file for file in broken if file.path not in named] + unused
     readable = [path for path in images if path == _shown(path)]
     broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
     rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
@@ -169,7 +170,7 @@ def _finish(
         )
     if len(labels) < 2:
         raise UsageError(
-            f"{origin} holds one class only: {', '.join(labels) or 'none at all'}",
+            f"{origin} holds one class only: {labels[0]}" + (f"; {left_out(broken)}" if broken else ""),
             "a detector needs real and fake images, a folder each",
         )
     if label_order is not None and set(label_order) == set(labels):
