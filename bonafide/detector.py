@@ -34,7 +34,7 @@ from bonafide.drawings import WARNING as DRAWINGS_ONLY
 from bonafide.drawings import knows_only_drawings
 from bonafide.engines import Engine, Outputs, load_engine
 from bonafide.faces import Box
-from bonafide.listing import find_real_label
+from bonafide.labels import find_real_label
 from bonafide.metrics import fake_probability
 from bonafide.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, Picture, PictureReader
 from bonafide.unfamiliar import Unfamiliar
