@@ -18,7 +18,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DATA_HELP = "Folder with one sub-folder a label, folder with metadata.csv, or Hub data set id."
+DATA_HELP = (
+    "Folder with one sub-folder a label (also below splits or generators), folder with metadata.csv or .jsonl, "
+    "or Hub data set id. Links are followed."
+)
 RealLabel = Annotated[
     str | None, typer.Option(help="The label that means a photograph; found by its name if not given.")
 ]
@@ -29,7 +32,7 @@ OwnModel = Annotated[
     str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
 ]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders, globs, or `-` for a list on standard input.")]
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders (links are followed), globs, or `-` for standard input.")]
 Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
 FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]

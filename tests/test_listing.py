@@ -12,7 +12,7 @@ from conftest import make_faces, make_image
 
 from bonafide.errors import UsageError
 from bonafide.images import ImageError
-from bonafide.listing import find_real_label, image_bytes, list_data
+from bonafide.listing import image_bytes, list_data
 
 
 def rows(listing) -> list[tuple[str, str, str, str]]:
@@ -217,30 +217,6 @@ def test_label_order_of_a_checkpoint_is_kept(tmp_path: Path) -> None:
     assert list_data(tmp_path, label_order=["cat", "dog"]).labels == ["fake", "real"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "real"),
-    [
-        (["fake", "real"], "real"),
-        (["0_real", "1_fake"], "0_real"),
-        (["AI", "Genuine"], "Genuine"),
-        (["gan", "diffusion", "bonafide"], "bonafide"),
-        (["real_images", "fake_images"], "real_images"),
-    ],
-)
-def test_the_real_label_is_found_by_its_name(labels: list[str], real: str) -> None:
-    assert find_real_label(labels) == real
-
-
-def test_the_real_label_can_be_named_and_is_never_guessed() -> None:
-    assert find_real_label(["a", "b"], "b") == "b"
-    with pytest.raises(UsageError, match="which label"):
-        find_real_label(["a", "b"])
-    with pytest.raises(UsageError, match="which label"):
-        find_real_label(["real", "authentic", "fake"])
-    with pytest.raises(UsageError, match="no label `c`"):
-        find_real_label(["a", "b"], "c")
-
-
 def one_class(root: Path) -> None:
     make_faces(root, {"real": 2})
 
@@ -293,6 +269,28 @@ def one_label_in_two_spellings(root: Path) -> None:
     make_faces(root, {"Real": 1, "real": 1, "fake": 1})
 
 
+def one_class_and_links_to_nothing(root: Path) -> None:
+    make_faces(root, {"real": 2})
+    (root / "fake").symlink_to(root.parent / "unmounted")
+
+
+def all_named_outside(root: Path) -> None:
+    root.mkdir()
+    make_faces(root.parent / "store", {"real": 1, "fake": 1})
+    rows = [f"{root.parent}/store/{label}/000.png,{label}" for label in ("real", "fake")]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+
+
+def table_without_rows(root: Path) -> None:
+    make_faces(root, {"real": 1})
+    (root / "metadata.csv").write_text("file_name,label\n")
+
+
+def only_links_to_nothing(root: Path) -> None:
+    root.mkdir()
+    (root / "real").symlink_to(root.parent / "unmounted")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -302,7 +300,11 @@ def one_label_in_two_spellings(root: Path) -> None:
         (one_class, "one class only: real"),
         (nothing, "no image file"),
         (no_label_folder, "loose.png lies in no label folder"),
-        (all_broken, "no readable image labelled fake"),
+        (all_broken, "no readable image labelled fake in .*: 1 file was left out, the first: fake/000.png"),
+        (one_class_and_links_to_nothing, "one class only: real; 1 file was left out, the first: fake.*nowhere"),
+        (all_named_outside, "nothing is left of .*: 2 files were left out, the first: .*outside the data folder"),
+        (table_without_rows, "nothing is left of .*: 1 file was left out, the first: .*not named in the metadata"),
+        (only_links_to_nothing, "no image file in .*; 1 file was left out, the first: real.*nowhere"),
         (mixed_splits, "mixes split folders"),
         (row_without_label, "row 1 has no label"),
         (unknown_split, "unknown split `holdout`"),
@@ -351,3 +353,100 @@ def test_an_unreadable_folder_is_no_silent_loss(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, whom no permission stops
     with pytest.raises(UsageError, match=r"cannot read .*locked: permission denied"):
         list_data(tmp_path)
+
+
+@pytest.mark.parametrize("check", ["full", "none"])
+def test_linked_folders_and_files_are_read_under_their_names_in_the_data(tmp_path: Path, check: str) -> None:
+    """As though they were copied there: two links to a folder give its files twice, a blob without suffix counts."""
+    make_faces(tmp_path / "disk", {"real": 2, "fake": 2})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/real").symlink_to(tmp_path / "disk/real")
+    make_faces(tmp_path / "data", {"fake/near": 1})
+    (tmp_path / "data/fake/far").symlink_to(tmp_path / "disk/fake")
+    (tmp_path / "data/fake/again").symlink_to("far")
+    (tmp_path / "blob").write_bytes((tmp_path / "disk/real/000.png").read_bytes())
+    (tmp_path / "data/fake/near/linked.png").symlink_to(tmp_path / "blob")
+    (tmp_path / "data/fake/near/gone.png").symlink_to("nobody")
+    (tmp_path / "data/fake/loop").symlink_to("..")
+    (tmp_path / "link").symlink_to("data")
+    listing = list_data(tmp_path / "link", check=check)
+    assert rows(listing) == [
+        ("fake/again/000.png", "fake", "again", ""),
+        ("fake/again/001.png", "fake", "again", ""),
+        ("fake/far/000.png", "fake", "far", ""),
+        ("fake/far/001.png", "fake", "far", ""),
+        ("fake/near/000.png", "fake", "near", ""),
+        ("fake/near/linked.png", "fake", "near", ""),
+        ("real/000.png", "real", "real", ""),
+        ("real/001.png", "real", "real", ""),
+    ]
+    assert {file.path: file.reason.split(":")[0] for file in listing.broken} == {
+        "fake/loop": "link to a folder that it lies in",
+        "fake/near/gone.png": "link that leads nowhere",
+    }
+    assert all(image_bytes(row["image"]) for row in listing.rows)
+
+
+def test_a_snapshot_of_the_hub_is_a_folder_of_links(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    snapshot = tmp_path / "snapshots" / "abc"
+    lines = ["file_name,label"]
+    for i, label in enumerate(["real", "fake"] * 2):
+        make_image(tmp_path / f"{i}.png", i).rename(tmp_path / "blobs" / f"{i:040x}")
+        (snapshot / "data").mkdir(parents=True, exist_ok=True)
+        (snapshot / "data" / f"{i}.png").symlink_to(f"../../../blobs/{i:040x}")
+        lines.append(f"data/{i}.png,{label}")
+    (tmp_path / "blobs" / "table").write_text("\n".join(lines))
+    (snapshot / "metadata.csv").symlink_to("../../blobs/table")
+    listing = list_data(snapshot)
+    assert (len(listing.rows), listing.broken) == (4, [])
+
+
+@pytest.mark.parametrize(
+    "folder", ["lost+found", "@eaDir", "$Recycle.Bin", "__MACOSX", ".ipynb_checkpoints", "__pycache__"]
+)
+def test_folders_that_are_no_data_are_passed_over_wherever_they_lie(tmp_path: Path, folder: str) -> None:
+    make_faces(tmp_path, {"real": 1, "fake/gen": 1, folder: 1, f"fake/gen/{folder}": 1, f"real/{folder}/deep": 1})
+    listing = list_data(tmp_path)
+    assert [row[0] for row in rows(listing)] == ["fake/gen/000.png", "real/000.png"]
+    assert listing.broken == []
+
+
+def test_a_folder_of_the_system_that_nobody_may_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_faces(tmp_path, {"real": 1, "fake": 1, "lost+found": 1})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if "lost+found" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(list_data(tmp_path).rows) == 2
+
+
+def test_generators_and_classes_above_the_label_are_sources(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"progan/cat/0_real": 1, "progan/cat/1_fake": 1, "biggan/0_real": 1, "biggan/1_fake": 1})
+    assert rows(list_data(tmp_path)) == [
+        ("biggan/0_real/000.png", "0_real", "biggan", ""),
+        ("biggan/1_fake/000.png", "1_fake", "biggan", ""),
+        ("progan/cat/0_real/000.png", "0_real", "progan/cat", ""),
+        ("progan/cat/1_fake/000.png", "1_fake", "progan/cat", ""),
+    ]
+
+
+def test_parquet_behind_links_and_beside_leftovers(tmp_path: Path) -> None:
+    """The loader follows no linked folder, and reads what a system left in the folder."""
+    image = {"bytes": make_image(tmp_path / "x.png").read_bytes(), "path": None}
+    table = datasets.Dataset.from_dict({"image": [image] * 2, "label": ["real", "fake"]})
+    (tmp_path / "blobs").mkdir()
+    table.to_parquet(tmp_path / "blobs" / "one")
+    for name in ("train", "test"):
+        (tmp_path / "store").mkdir(exist_ok=True)
+        (tmp_path / "store" / f"{name}-00000-of-00001.parquet").symlink_to("../blobs/one")
+    table.to_parquet(tmp_path / "hub" / "@eaDir" / "train-0.parquet")
+    (tmp_path / "hub" / "data").symlink_to("../store")
+    listing = list_data(tmp_path / "hub")
+    assert sorted(listing.rows["split"]) == ["test"] * 2 + ["train"] * 2
