@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, JpegImagePlugin, WebPImagePlugin
 
+from bonafide.containers import read_container
 from bonafide.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
@@ -147,7 +148,7 @@ def load_image(
 def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) -> ImageFacts:
     """Header facts without decoding a pixel. Raises ImageError where no header can be read."""
     with open_image(data, name, max_bytes) as image:
-        quality, subsampling, info = None, None, image.info
+        quality, subsampling, info, container = None, None, image.info, read_container(data)
         if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO included
             quality, subsampling = _jpeg_quality(image), _chroma_subsampling(image)
         tags = getattr(image, "tag_v2", {})  # of a TIFF; 34665 points to the EXIF block
@@ -161,10 +162,9 @@ def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) ->
             chroma_subsampling=subsampling,
             progressive=bool(info.get("progressive")),
             # A PNG may hold its EXIF behind the pixels, where Pillow's header pass has not come.
-            has_exif=bool(info.get("exif")) or 34665 in tags or (image.format == "PNG" and b"eXIf" in data),
+            has_exif=bool(info.get("exif")) or 34665 in tags or any(part.name == "eXIf" for part in container.parts),
             has_icc=bool(info.get("icc_profile")),
-            # The manifest store is a JUMBF superbox labelled "c2pa" in every format (C2PA 2.1, 11.1 and A.3).
-            has_c2pa=b"jumb" in data and b"c2pa" in data,
+            has_c2pa=container.has_c2pa,
         )
 
 
