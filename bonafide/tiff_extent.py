@@ -43,7 +43,7 @@ def tiff_extent(data: bytes) -> tuple[list[Entry], int]:
         seen.add(at)
         values, stop, following = _folder(data, at, order, big)
         if len(seen) == 1:
-            first = [Entry(tag, value.start, value.stop) for tag, value in values.items()]
+            first = [Entry(tag, value.start, value.stop) for tag, value in values.items() if value.stop <= len(data)]
         for tag in _FOLDERS:
             waiting += _numbers(data, values.get(tag), order)
         waiting.append(following)
