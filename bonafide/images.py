@@ -22,6 +22,7 @@ from PIL import Image, JpegImagePlugin, WebPImagePlugin
 
 from bonafide.containers import read_container
 from bonafide.content import IMAGE_KINDS, content_kind, is_cut
+from bonafide.errors import shorten
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
@@ -52,7 +53,7 @@ _FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
 # fmt: off
 Reason = Literal[
     "empty", "truncated", "not an image", "wrong extension", "too many pixels", "too many bytes", "missing",
-    "unreadable",
+    "unreadable", "unsupported",
 ]
 # fmt: on
 
@@ -87,7 +88,7 @@ class ImageFacts:
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
     """The file's bytes. Raises ImageError: missing, unreadable, empty or too many bytes."""
-    name = os.fspath(path)
+    name = shown_name(path)
     try:
         with open(path, "rb", opener=_open_without_blocking) as file:
             status = os.fstat(file.fileno())
@@ -336,5 +337,10 @@ def _too_many_bytes(name: str, size: int, limit: int) -> ImageError:
     return ImageError("too many bytes", f"{_said(name)}{size:,} bytes are more than the limit of {limit:,}")
 
 
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """A path as messages name it: whole unless it is longer than any that people use."""
+    return shorten(os.fsdecode(path), 160)
+
+
 def _said(name: str) -> str:
-    return f"{name}: " if name else ""
+    return f"{shown_name(name)}: " if name else ""

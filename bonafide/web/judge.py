@@ -16,7 +16,7 @@ from bonafide import __version__
 from bonafide.detector import Detector, Result
 from bonafide.explain import Explanation, explain
 from bonafide.faces import Box
-from bonafide.images import ImageError, decode_image
+from bonafide.images import ImageError, decode_image, shown_name
 from bonafide.pictures import CROP_SIDE
 from bonafide.provenance import Provenance, read_provenance
 from bonafide.web.batcher import Batcher
@@ -165,7 +165,7 @@ def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
 def _without_path(result: Result, source: Path | bytes) -> Result:
     """The same, without the place where we keep the file: that is no one's business."""
     if result.error and isinstance(source, Path):
-        return replace(result, error=result.error.replace(f"{source}: ", ""))
+        return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
     return result
 
 
