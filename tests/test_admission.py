@@ -135,8 +135,8 @@ def test_what_is_no_image_is_refused_by_name(value: Any, reason: str, words: str
         "data:image/png;base64,!" + "A" * 10**6 + "=",
         "https://example.org/" + "x" * 10**6,
         {f"key {i}": 0 for i in range(10**5)},
-        10**4000,
-        10**5000,  # Python refuses to write it out
+        pytest.param(10**4000, id="a long number"),
+        pytest.param(10**5000, id="a number that Python refuses to write out"),
         np.full((600, 600), 7.0),
         list(range(10**5)),
     ],
