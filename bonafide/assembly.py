@@ -7,19 +7,21 @@ paths and groups are prefixed with it. Stages choose among the sets (``mix``), t
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 from datasets import DatasetDict, concatenate_datasets
 
 from bonafide.alignment import SIZE_RANGE
 from bonafide.audit import Audit, audit_dataset
 from bonafide.calibration import hold_out_calibration
 from bonafide.data import FaceData, balanced_subset, split_listing
+from bonafide.dialects import read_table
 from bonafide.errors import UsageError
-from bonafide.listing import SPLITS, Listing, list_data
+from bonafide.labels import SPLITS
+from bonafide.listing import Listing, list_data
 from bonafide.models import checkpoint_labels
 from bonafide.options import Recipe, named_data
 from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
@@ -103,16 +105,14 @@ def with_splits(listing: Listing, table: str | os.PathLike[str]) -> Listing:
         UsageError: no such file, a missing column, a split of another name, a path twice, or one that the data lacks.
     """
     hint = "a CSV file with the columns path and split: train, validation or test for each path of the data"
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the splits in {table}: {error}", hint) from error
-    if not {"path", "split"} <= set(rows.columns):
-        raise UsageError(f"{table} has no columns path and split", hint)
-    given = dict(zip(rows["path"], rows["split"], strict=True))
     known = {path: i for i, path in enumerate(listing.rows["path"])}
+    rows = []
+    for row in read_table(Path(table), {"path": ("file_name", "filename", "file"), "split": ()}):
+        path = row["path"] if row["path"] in known else row["path"].replace("\\", "/")
+        rows.append((path, row.get("split", "")))
+    given = dict(rows)
     wrong = {
-        "is named twice": list(rows["path"][rows["path"].duplicated()]),
+        "is named twice": [path for path, n in Counter(path for path, _ in rows).items() if n > 1],
         "is not in the data": [path for path in given if path not in known],
         f"has a split that is not one of {', '.join(SPLITS)}": [p for p, split in given.items() if split not in SPLITS],
     }

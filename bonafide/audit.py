@@ -40,7 +40,8 @@ from bonafide.errors import UsageError
 from bonafide.faces import FaceDetector
 from bonafide.images import ImageError, decode_image, inspect_image
 from bonafide.leaks import Leak, measure_leak
-from bonafide.listing import BrokenFile, Listing, image_bytes, list_data
+from bonafide.listing import Listing, image_bytes, list_data
+from bonafide.rows import BrokenFile, left_out
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
 
@@ -237,7 +238,7 @@ def scan_files(
             records.append(about | {"split": row["split"], "group": row["group"]} | result[0])
             smalls.append(result[1])
     if not records:
-        raise UsageError("no file of the data set can be read", f"the first: {broken[0].path} ({broken[0].reason})")
+        raise UsageError(f"no file of the data set can be read: {left_out(broken)}", "fix or replace these files")
     files = pd.DataFrame(records)
     files["jpeg_quality"] = files["jpeg_quality"].astype("Int64")
     return files, np.stack(smalls) if thumbnails else None, broken

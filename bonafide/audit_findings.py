@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bonafide.leaks import Leak
-from bonafide.listing import BrokenFile
+from bonafide.rows import BrokenFile
 
 LEVELS = ("clean", "warning", "leak")
 FEW_IMAGES = 20  # a source with fewer cannot be tested on

@@ -22,7 +22,7 @@ from bonafide import metrics, plots
 from bonafide.data import FaceData, balanced_subset
 from bonafide.detector import Detector
 from bonafide.errors import UsageError
-from bonafide.evaluation import QUICK_IMAGES, unreadable
+from bonafide.evaluation import QUICK_IMAGES, refuse_unread, unreadable
 from bonafide.evaluation_data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
 from bonafide.findings import amount, span
 from bonafide.intervals import FloatArray, Interval, delong_test, mcnemar
@@ -123,6 +123,7 @@ def compare(
         raise ValueError("compare takes data of one split")
     variants = all_variants(quick) if robustness else [CLEAN]
     scored = score_images(rows, models, variants=variants, batch_size=batch_size, threads=threads, title="comparing")
+    refuse_unread(data, split, scored)
     kept = rows.select(scored.readable)
     tables: dict[str, pd.DataFrame] = {}
     degraded: dict[str, pd.DataFrame] = {}

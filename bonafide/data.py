@@ -21,7 +21,9 @@ from PIL import Image
 
 from bonafide.errors import UsageError
 from bonafide.images import ImageError, decode_image
-from bonafide.listing import SPLITS, BrokenFile, Listing, find_real_label, image_bytes, list_data
+from bonafide.labels import SPLITS, find_real_label
+from bonafide.listing import Listing, image_bytes, list_data
+from bonafide.rows import BrokenFile
 from bonafide.splits import assign_splits, merge_groups
 
 __all__ = [

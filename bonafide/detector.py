@@ -33,7 +33,7 @@ from bonafide.admission import Admitted, Picture, admit, admit_all, is_single
 from bonafide.download import model_folder
 from bonafide.engines import Engine, Outputs, load_engine
 from bonafide.faces import Box
-from bonafide.listing import find_real_label
+from bonafide.labels import find_real_label
 from bonafide.metrics import fake_probability
 from bonafide.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, PictureReader
 from bonafide.unfamiliar import Unfamiliar

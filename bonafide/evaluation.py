@@ -17,7 +17,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonafide.calibration import apply
 from bonafide.certificates import PRIOR, verdicts
-from bonafide.data import BrokenFile, FaceData, balanced_subset
+from bonafide.data import FaceData, balanced_subset
 from bonafide.detector import Detector
 from bonafide.engines import TorchEngine
 from bonafide.errors import UsageError
@@ -37,6 +37,7 @@ from bonafide.loading import ImageRows
 from bonafide.pages import Block, Section
 from bonafide.report import headline_rows, write_report
 from bonafide.robustness import all_variants, robustness_lead, robustness_remark, robustness_section, robustness_table
+from bonafide.rows import BrokenFile, left_out
 from bonafide.scores import CLEAN, Scored, Variant, score_images
 from bonafide.sections import HeatMap, uncertain_sections
 from bonafide.transforms import EvalTransform
@@ -123,6 +124,7 @@ def evaluate(
             threads=threads,
             title=f"scoring {name}".strip(),
         )
+        refuse_unread(data, name, scored)
         scores = align(scored.probabilities[0][scored.readable], detector, fakes, labels, real)
         table = predictions_of(data.splits[name].select(scored.readable), scores[:, 0], data, name)
         tables.append(_judged(table, detector, scored))
@@ -197,6 +199,13 @@ def unreadable(data: FaceData, split: str, scored: Scored) -> list[BrokenFile]:
         row = data.splits[split][i]
         found.append(BrokenFile(row["path"], reason, data.labels[row["label"]], row["source"]))
     return found
+
+
+def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
+    """Raise UsageError where not one file of a split could be scored."""
+    if not len(scored.readable):
+        broken = [*unreadable(data, split, scored), *data.broken]
+        raise UsageError(f"no image of {data.origin} could be read: {left_out(broken)}", "fix or replace these files")
 
 
 def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:

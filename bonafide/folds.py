@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from bonafide.errors import UsageError
-from bonafide.listing import SPLITS, Listing
+from bonafide.labels import SPLITS
+from bonafide.listing import Listing
 from bonafide.metrics import WORST_MIN_IMAGES
 from bonafide.splits import assign_splits, merge_groups
 

@@ -69,6 +69,11 @@ class ImageError(ValueError):
         return str(self.args[1])
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name (a path or not) is taken for an image where a folder is searched: by its suffix."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million names
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What a file's header says; width and height as stored, before EXIF orientation."""

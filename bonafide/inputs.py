@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from bonafide.images import IMAGE_SUFFIXES
+from bonafide.images import is_image_name
+from bonafide.walk import is_no_data, walk_files
 
 
 def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None) -> Iterator[str]:
     """The files meant by the arguments of a command, in their order.
 
-    A folder gives the images below it by their suffix (sorted, hidden ones left out), ``-`` the lines of ``stdin``, a
-    pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists or not.
+    A folder gives the images below it by their suffix (see :func:`bonafide.walk.walk_files`), ``-`` the lines of
+    ``stdin``, a pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it is there or
+    not.
     """
     for argument in (os.fspath(argument) for argument in arguments):
         if argument == "-":
@@ -26,7 +28,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | Non
         elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
             yield from _images_below(argument)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            yield from sorted(glob.iglob(argument, recursive=True)) or [argument]  # noqa: PTH207 - Path.glob has no absolute patterns
+            yield from list(_matches(argument)) or [argument]
         else:
             yield argument
 
@@ -42,9 +44,16 @@ def printable(text: str) -> str:
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(root, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                yield str(path)
+    """Images, and what cannot be read there, such as links that lead nowhere: a row of its own says so."""
+    for found in walk_files(folder):
+        if found.problem or is_image_name(found.path):
+            yield str(Path(folder, found.path))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern matches, sorted, without what is no data below the folder that it names."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    for match in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob has no absolute patterns
+        if not any(map(is_no_data, Path(match).parts[fixed:])):
+            yield match

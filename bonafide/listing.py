@@ -6,10 +6,7 @@ split and ``real/ffhq`` for a label ``ffhq``.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,27 +17,14 @@ import datasets
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from bonafide.columnar import load_columns
 from bonafide.errors import UsageError
-from bonafide.images import IMAGE_SUFFIXES, ImageError, decode_image, read_bytes
-
-SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-REAL_NAMES = frozenset({"real", "bonafide", "genuine", "authentic", "original", "photo", "natural", "pristine"})
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
-
-
-@dataclass(frozen=True)
-class BrokenFile:
-    """A file that was named by the data set but cannot be used, and why."""
-
-    path: str
-    reason: str
-    label: str
-    source: str
+from bonafide.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes
+from bonafide.labels import find_real_label
+from bonafide.layout import read_layout
+from bonafide.metadata import METADATA_NAMES, metadata_files, read_metadata
+from bonafide.rows import BrokenFile, FileRow, left_out
+from bonafide.walk import walk_files
 
 
 @dataclass
@@ -85,43 +69,14 @@ def list_data(
     """
     root = Path(data)
     if root.is_dir():
-        columns, broken = _list_folder(root)
-        if columns is None:
-            return _finish(*_list_datasets(str(root), root.name), str(data), real_label, label_order, check)
+        columns, broken = _list_folder(root, real_label)
         return _finish(columns, broken, str(data), real_label, label_order, check)
     if root.exists() or not _looks_like_hub_id(str(data)):
         raise UsageError(
             f"no data folder at {data}",
             "give a folder with one sub-folder a label, or a Hub data set id (user/name)",
         )
-    return _finish(*_list_datasets(str(data), str(data).split("/")[-1]), str(data), real_label, label_order, check)
-
-
-def find_real_label(labels: Sequence[str], real_label: str | None = None, *, origin: str = "the data") -> str:
-    """The label that means "real": the given one, else the only one with such a name (case and digits ignored).
-
-    Raises:
-        UsageError: the given label is not there, or no name (or more than one) says "real".
-    """
-    if real_label is not None:
-        if real_label in labels:
-            return real_label
-        raise UsageError(f"{origin} has no label `{real_label}`", f"its labels are: {', '.join(labels)}")
-    found = [label for label in labels if _plain(label) in REAL_NAMES]
-    if len(found) != 1:
-        raise UsageError(
-            f"cannot tell which label of {origin} is the real one: {', '.join(labels)}",
-            "name it with --real-label",
-        )
-    return found[0]
-
-
-def _plain(label: str) -> str:
-    words = [word for word in label.casefold().replace("-", "_").replace(" ", "_").split("_") if word]
-    words = [
-        word for word in words if not word.isdigit() and word not in {"images", "image", "faces", "face", "photos"}
-    ]
-    return "_".join(words)
+    return _finish(load_columns(str(data)), [], str(data), real_label, label_order, check)
 
 
 def _looks_like_hub_id(data: str) -> bool:
@@ -135,53 +90,41 @@ def _looks_like_hub_id(data: str) -> bool:
     return True
 
 
-def _empty_columns() -> dict[str, list[Any]]:
-    return {name: [] for name in ("image", "label", "source", "family", "group", "path", "split")}
-
-
-def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFile]]:
-    """Columns of a folder of image files, or None where it holds Parquet files instead."""
-    files = _image_files(root)
-    metadata = _metadata_files(root)
-    if not files and not metadata:
-        if any(root.rglob("*.parquet")):
-            return None, []
-        raise UsageError(f"no image file in {root}", f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}")
-    columns, broken = _empty_columns(), []
-    if metadata:
-        for path, split in metadata:
-            broken += _add_metadata(columns, root, path, split)
-        named = {*columns["path"], *(file.path for file in broken)}
-        unnamed = [file.as_posix() for file in files if file.as_posix() not in named]
-        return columns, broken + [BrokenFile(path, "not named in the metadata", "", "") for path in unnamed]
-    tops = {file.parts[0] for file in files if len(file.parts) > 1}
-    with_splits = bool(tops) and all(top.casefold() in SPLIT_NAMES for top in tops)
-    some_splits = sorted(top for top in tops if top.casefold() in SPLIT_NAMES)
-    if some_splits and not with_splits:
-        others = sorted(tops - set(some_splits))
+def _list_folder(root: Path, real_label: str | None) -> tuple[dict[str, Any], list[BrokenFile]]:
+    """Columns of a folder of image files or, where it holds none, of its Parquet files; and what is left out."""
+    images, tables, parquet, broken = [], [], [], []
+    for found in walk_files(root, _refuse_unreadable):
+        if found.problem:
+            broken.append(BrokenFile(_shown(found.path), found.problem, "", ""))
+        elif Path(found.path).name.casefold() in METADATA_NAMES:
+            tables.append(found.path)
+        elif is_image_name(found.path):
+            images.append(found.path)
+        elif found.path.casefold().endswith(".parquet"):
+            parquet.append(found.path)
+    metadata = metadata_files(root, [*images, *tables])
+    if not images and not metadata:
+        if parquet:
+            return load_columns(str(root), parquet), broken
         raise UsageError(
-            f"{root} mixes split folders ({', '.join(some_splits)}) with others ({', '.join(others)})",
-            "put every image below train/, validation/ or test/, or none of them",
+            f"no image file in {root}" + (f"; {left_out(broken)}" if broken else ""),
+            f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
-    for file in files:
-        if file.as_posix() != _shown(file.as_posix()):
-            broken.append(BrokenFile(_shown(file.as_posix()), "file name is not UTF-8", "", ""))
-            continue
-        parts = file.parts[1:] if with_splits else file.parts
-        if len(parts) < 2:
-            raise UsageError(
-                f"{root / file} lies in no label folder",
-                "sort images into one folder a label, such as real/ and fake/",
-            )
-        _add_row(
-            columns,
-            root,
-            file.as_posix(),
-            label=parts[0],
-            source=parts[1] if len(parts) > 2 else parts[0],
-            split=SPLIT_NAMES[file.parts[0].casefold()] if with_splits else "",
-        )
-    return columns, broken
+    if metadata:
+        rows, unused = read_metadata(root, metadata, images)
+        named = {row.path for row in rows}  # a link that leads nowhere is found out as the file of its row
+        return _columns(root, rows), [file for file in broken if file.path not in named] + unused
+    readable = [path for path in images if path == _shown(path)]
+    broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
+    rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
+    return _columns(root, rows), broken
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """Nobody knows how much a folder that cannot be read holds: no data set is listed without it."""
+    raise UsageError(
+        f"cannot read {error.filename}: {str(error.strerror).lower()}", "fix the folder's permissions"
+    ) from error
 
 
 def _shown(name: str) -> str:
@@ -189,158 +132,18 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _image_files(root: Path) -> list[Path]:
-    """Image files below `root`, relative to it, sorted by name; hidden files and folders are passed over."""
-    found = []
-    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        found += [
-            relative / name
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(found)
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    """`os.walk` passes over what it cannot read; data must not get lost without a word."""
-    raise UsageError(
-        f"cannot read {error.filename}: {str(error.strerror).lower()}", "mend the folder's permissions"
-    ) from error
-
-
-def _metadata_files(root: Path) -> list[tuple[Path, str]]:
-    """Metadata files of a folder with the split that each speaks for: at the root, or one in each split folder."""
-    at_root = [(root / name, "") for name in METADATA_NAMES if (root / name).is_file()]
-    if at_root:
-        return at_root[:1]
-    folders = sorted(path for path in root.iterdir() if path.name.casefold() in SPLIT_NAMES and path.is_dir())
-    without = [path.name for path in folders if not any((path / name).is_file() for name in METADATA_NAMES)]
-    if folders and 0 < len(without) < len(folders):
-        raise UsageError(
-            f"{root}: some split folders have a metadata file, and {', '.join(without)} has none",
-            "give each one its own, or none of them",
-        )
-    return [
-        (folder / name, SPLIT_NAMES[folder.name.casefold()])
-        for folder in folders
-        for name in METADATA_NAMES
-        if (folder / name).is_file()
-    ]
-
-
-def _read_metadata(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                return list(csv.DictReader(file))
-            return [json.loads(line) for line in file if line.strip()]
-    except (ValueError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read: {error}", "it must be UTF-8 CSV or one JSON object a line") from error
-
-
-def _add_metadata(columns: dict[str, list[Any]], root: Path, path: Path, split: str) -> list[BrokenFile]:
-    rows, broken = _read_metadata(path), []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}: row {number} is no JSON object", 'as {"file_name": "x.jpg", "label": "real"}')
-        name, label = str(row.get("file_name") or "").replace("\0", ""), row.get("label")
-        if not name or label in (None, ""):
-            raise UsageError(
-                f"{path}: row {number} has no {'label' if name else 'file_name'}",
-                "every row needs file_name and label; source, family, group and split are optional",
-            )
-        file = (path.parent / name).resolve()
-        label, source = str(label), str(row.get("source") or label)
-        relative = os.path.relpath(file, root.resolve())
-        if relative.startswith(".."):
-            broken.append(BrokenFile(name, "outside the data folder", label, source))
-            continue
-        named = str(row.get("split") or split)
-        if named and named.casefold() not in SPLIT_NAMES:
-            raise UsageError(f"{path}: row {number} has the unknown split `{named}`", f"known: {', '.join(SPLITS)}")
-        _add_row(
-            columns,
-            root,
-            Path(relative).as_posix(),
-            label=label,
-            source=source,
-            split=SPLIT_NAMES[named.casefold()] if named else "",
-            group=str(row.get("group") or ""),
-            family=str(row.get("family") or ""),
-        )
-    twice = [name for name, n in Counter(columns["path"]).items() if n > 1]
-    if twice:
-        raise UsageError(f"{path} names {twice[0]} more than once", "one row a file")
-    return broken
-
-
-def _add_row(
-    columns: dict[str, list[Any]],
-    root: Path,
-    path: str,
-    *,
-    label: str,
-    source: str,
-    split: str,
-    group: str = "",
-    family: str = "",
-) -> None:
-    columns["image"].append({"path": str((root / path).absolute()), "bytes": None})
-    columns["path"].append(path)
-    columns["label"].append(label)
-    columns["source"].append(source)
-    columns["family"].append(family)
-    columns["group"].append(group or path)
-    columns["split"].append(split)
-
-
-def _list_datasets(data: str, name: str) -> tuple[dict[str, Any], list[BrokenFile]]:
-    """Columns of a Hub data set, or of a folder of Parquet files, which the same loader reads."""
-    try:
-        repo_id, _, revision = (data, "", "") if Path(data).exists() else data.partition("@")
-        loaded = datasets.load_dataset(repo_id, revision=revision or None)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise UsageError(
-            f"cannot load the data set {data}: {str(error).splitlines()[0]}",
-            "check the id and the network (huggingface-cli login for private ones), or give a folder",
-        ) from error
-    parts = []
-    for split, dataset in loaded.items():
-        for key, kind in dataset.features.items():  # Parquet that pandas wrote lacks the word "image"
-            if isinstance(kind, dict) and {"bytes", "path"} <= kind.keys():
-                dataset = dataset.cast_column(key, datasets.Image(decode=False))
-        image = next((key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)), None)
-        label = next((key for key in ("label", "labels") if key in dataset.features), None)
-        if image is None or label is None:
-            raise UsageError(
-                f"{data} has no {'image' if image is None else 'label'} column",
-                f"its columns are: {', '.join(dataset.features)}",
-            )
-        parts.append((SPLIT_NAMES.get(split.casefold(), ""), dataset, image, label))
-    columns: dict[str, Any] = _empty_columns()
-    images = []
-    for split, dataset, image, label in parts:
-        images.append(dataset.select_columns([image]).rename_columns({image: "image"} if image != "image" else {}))
-        kind = dataset.features[label]
-        if any(value is None for value in dataset[label]):
-            raise UsageError(f"{data}: a row of the split {split or 'all'} has no label", "every row needs one")
-        values = [kind.int2str(v) if isinstance(kind, datasets.ClassLabel) else str(v) for v in dataset[label]]
-        paths = [f"{split or 'all'}/{i:07d}" for i in range(len(dataset))]
-        columns["label"] += values
-        columns["source"] += [str(s) for s in dataset["source"]] if "source" in dataset.features else values
-        columns["family"] += (
-            [str(f or "") for f in dataset["family"]] if "family" in dataset.features else [""] * len(dataset)
-        )
-        columns["group"] += [str(g) for g in dataset["group"]] if "group" in dataset.features else paths
-        columns["path"] += [str(p) for p in dataset["path"]] if "path" in dataset.features else paths
-        columns["split"] += [split] * len(dataset)
-    merged = datasets.concatenate_datasets([part.cast_column("image", datasets.Image(decode=False)) for part in images])
-    columns["image"] = merged
-    if len(set(columns["path"])) < len(columns["path"]):  # names that say nothing
-        columns["path"] = [f"{i:07d}/{path}" for i, path in enumerate(columns["path"])]
-    return columns, []
+def _columns(root: Path, rows: Sequence[FileRow]) -> dict[str, Any]:
+    """All that is known of the files, before any of them is opened; a file without a group is one of its own."""
+    top = root.absolute()
+    return {
+        "image": [{"path": f"{top}/{row.path}", "bytes": None} for row in rows],
+        "path": [row.path for row in rows],
+        "label": [row.label for row in rows],
+        "source": [row.source for row in rows],
+        "split": [row.split for row in rows],
+        "group": [row.group or row.path for row in rows],
+        "family": [row.family for row in rows],
+    }
 
 
 def _finish(
@@ -352,6 +155,11 @@ def _finish(
     check: str,
 ) -> Listing:
     """Columns -> Listing: labels ordered and judged, broken files found and left out."""
+    if not columns["label"]:
+        raise UsageError(
+            f"nothing is left of {origin}: {left_out(broken)}" if broken else f"{origin} holds no image",
+            "give a folder that holds the files themselves, or links to them, beside any metadata file",
+        )
     columns["label"] = [label.strip() for label in columns["label"]]
     labels = sorted((set(columns["label"]) | {file.label.strip() for file in broken}) - {""})
     alike = [names for names in _spelt_alike(labels) if len(names) > 1]
@@ -362,7 +170,7 @@ def _finish(
         )
     if len(labels) < 2:
         raise UsageError(
-            f"{origin} holds one class only: {', '.join(labels) or 'none at all'}",
+            f"{origin} holds one class only: {labels[0]}" + (f"; {left_out(broken)}" if broken else ""),
             "a detector needs real and fake images, a folder each",
         )
     if label_order is not None and set(label_order) == set(labels):
@@ -379,10 +187,10 @@ def _finish(
             rows = rows.select([i for i in range(len(rows)) if i not in bad])
     empty = [label for i, label in enumerate(labels) if i not in set(rows["label"])]
     if empty:
-        example = next(f"; {f.path}: {f.reason}" for f in broken if f.label in empty)
+        lost = [file for file in broken if file.label in empty]
         raise UsageError(
-            f"no readable image labelled {', '.join(empty)} in {origin} ({len(broken)} broken files{example})",
-            "mend or replace these files",
+            f"no readable image labelled {', '.join(empty)} in {origin}: {left_out(lost)}",
+            "fix or replace these files",
         )
     return Listing(rows, labels, real, broken, origin)
 

@@ -53,6 +53,7 @@ from bonafide.errors import UsageError
 from bonafide.faces import FaceDetector
 from bonafide.images import ImageFacts
 from bonafide.listing import Listing, list_data
+from bonafide.rows import BrokenFile, left_out
 from bonafide.splits import merge_groups
 
 FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
@@ -316,9 +317,10 @@ def _finish(
     kept = [path for path in facts if path not in dropped]
     for label in listing.labels:
         if not any(facts[path]["label"] == label for path in kept):
+            unusable = [BrokenFile(path, *why) for path, why in dropped.items() if why[1] == label]
             raise UsageError(
-                f"no usable file labelled {label} in {listing.origin}",
-                f"mend these files; {len(dropped)} were dropped: broken, or the same file under two labels",
+                f"no usable file labelled {label} in {listing.origin}: {left_out(unusable)}",
+                "fix these files: they are broken, or the same file lies under two labels",
             )
     near = near_duplicate_groups(kept, np.stack([_thumbnail(records[path]) for path in kept]))
     groups = merge_groups([facts[path]["group"] for path in kept], [near.get(path, path) for path in kept])

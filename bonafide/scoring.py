@@ -56,11 +56,13 @@ class Summary:
 
     verdicts: Counter[str]
     continued_from: int = 0
+    first_error: str = ""  # of a table, which shows no lines: the file and why it was not scored
 
     def __str__(self) -> str:
         n = sum(self.verdicts.values())
         parts = ", ".join(f"{self.verdicts[name]:,} {name}" for name in ("real", "fake", "uncertain"))
-        return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable"
+        why = f" (the first: {printable(self.first_error)})" if self.first_error else ""
+        return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable{why}"
 
 
 def score_files(
@@ -113,10 +115,13 @@ def score_files(
         while batch := list(islice(rows, batch_size)):
             log.append(batch)
             bar.update(len(batch))
-        verdicts = Counter(row["verdict"] for row in log.rows())
+        verdicts, first_error = Counter[str](), ""
+        for row in log.rows():
+            verdicts[row["verdict"]] += 1
+            first_error = first_error or row["error"] or ""
         write_table(out, log.rows, detector.labels)
     journal.unlink()
-    return Summary(verdicts, done)
+    return Summary(verdicts, done, first_error)
 
 
 def row_of(path: str, result: Result) -> Row:

@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from bonafide.audit import Audit, audit_dataset
 from bonafide.faces import FaceDetector
-from bonafide.listing import SPLITS, Listing, image_bytes, list_data
+from bonafide.labels import SPLITS
+from bonafide.listing import Listing, image_bytes, list_data
 from bonafide.pages import Table, markdown_table, markdown_text
 from hub import merge
 from hub.publish import Published, check_login, publish

@@ -24,7 +24,7 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(scope="session")
 def faces_dir() -> Path:
-    """3,880 real and generated faces with known faults; not part of the project."""
+    """Some thousands of real and generated faces with known faults; not part of the project."""
     folder = Path(os.environ.get("BONAFIDE_FACES", SHARED / "faces"))
     if not folder.is_dir():
         pytest.skip(f"the folder of faces is missing: {folder}")

@@ -118,7 +118,7 @@ def test_splits_can_be_given_as_a_table(old: Path, tmp_path: Path) -> None:
         ("path,split\nreal/cam/nobody.png,train\n", "is not in the data"),
         ("path,split\nreal/cam/000.png,learn\n", "has a split that is not one of"),
         ("path,where\nreal/cam/000.png,train\n", "no columns path and split"),
-        ("", "cannot read the splits"),
+        ("", "no columns path and split"),
     ],
 )
 def test_slips_in_a_table_of_splits(old: Path, tmp_path: Path, text: str, message: str) -> None:

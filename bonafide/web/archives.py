@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bonafide.images import IMAGE_SUFFIXES, MAX_BYTES
+from bonafide.walk import is_no_data
 from bonafide.web.limits import Limits
 
 CHUNK = 1 << 20
@@ -96,9 +97,8 @@ def _check_directory(path: Path, limits: Limits) -> None:
 
 def _is_clutter(name: str) -> bool:
     """A folder, or what operating systems add. An empty name (zipfile cuts at a zero byte) is a file."""
-    parts = name.replace("\\", "/").split("/")
-    folder = name.endswith("/")
-    return folder or "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1] in ("Thumbs.db", "desktop.ini")
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in {"", ".", ".."}]
+    return name.endswith("/") or any(map(is_no_data, parts))
 
 
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> Entry:

@@ -1,0 +1,42 @@
+"""One image of a data set before anything is read of it, and one that is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class FileRow(NamedTuple):
+    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" is what nothing is known of."""
+
+    path: str
+    label: str
+    source: str
+    split: str
+    group: str = ""
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class BrokenFile:
+    """A file that was named by the data set but cannot be used, and why."""
+
+    path: str
+    reason: str
+    label: str
+    source: str
+
+
+def left_out(broken: list[BrokenFile]) -> str:
+    """How many files were left out and why the first was, for an error: ``3 files were left out, the first: …``."""
+    n = len(broken)
+    return f"{n:,} {'file was' if n == 1 else 'files were'} left out, the first: {broken[0].path} ({broken[0].reason})"
+
+
+def shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
+    """How many names, from the top, all these folders (as tuples of names) share."""
+    if not folders:
+        return 0
+    first, last = min(folders), max(folders)  # what these two share, all between them in order share
+    return next((i for i, name in enumerate(first) if i == len(last) or name != last[i]), len(first))
