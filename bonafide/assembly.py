@@ -15,16 +15,17 @@ from pathlib import Path
 from datasets import DatasetDict, concatenate_datasets
 
 from bonafide.alignment import SIZE_RANGE
-from bonafide.audit import Audit, audit_dataset
+from bonafide.audit import FAST_FILES, Audit, audit_dataset
 from bonafide.calibration import hold_out_calibration
 from bonafide.data import FaceData, balanced_subset, split_listing
 from bonafide.dialects import read_table
 from bonafide.errors import UsageError
 from bonafide.labels import SPLITS
-from bonafide.listing import Listing, list_data
+from bonafide.listing import Listing, find_broken, list_data, without_broken
 from bonafide.models import checkpoint_labels
 from bonafide.options import Recipe, named_data
 from bonafide.prepare import face_margin, is_prepared, prepare, prepared_folder
+from bonafide.rows import BrokenFile
 from bonafide.sample import write_sample
 
 
@@ -62,7 +63,8 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     listings = _list_all(folders, recipe.real_label, order)
     listing = _join(listings)
-    audit = audit_dataset(listing, fast=True) if recipe.audit else None
+    audit, broken = _look(listing, recipe, all_raw=len(raw) == len(folders))
+    listing = without_broken(listing, broken)
     if audit and audit.level == "leak" and recipe.strict_audit:
         raise UsageError(
             f"the audit of {listing.origin} says {audit.verdict}",
@@ -71,11 +73,33 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     groups = audit.groups if audit else None
     for name in raw:
-        folders[name] = str(_aligned(listings[name], recipe.prepare_size))
+        folder, is_new = _aligned(listings[name], recipe.prepare_size)
+        folders[name] = str(folder)
+        listings[name] = list_data(
+            folder,
+            real_label=recipe.real_label,
+            label_order=order or listing.labels,
+            check="none" if is_new else "full",  # what was written just now is whole
+        )
     if raw:
-        listing = _join(_list_all(folders, recipe.real_label, order))
+        prefixes = tuple(f"{name}/" for name in raw)
+        listing = _join(listings)
+        kept = [file for file in broken if len(raw) < len(folders) and not file.path.startswith(prefixes)]
+        listing = without_broken(listing, kept)
         groups = None  # the copies that prepare found share a group in its metadata
     return Assembly(listing, audit, groups, face_margin(next(iter(folders.values()))))
+
+
+def _look(listing: Listing, recipe: Recipe, *, all_raw: bool) -> tuple[Audit | None, list[BrokenFile]]:
+    """The audit, and the broken files: they are found in the pass that decodes all files anyway.
+
+    That is the audit's where it looks at all of them, and the alignment where all of them are to be aligned.
+    """
+    if recipe.audit and len(listing.rows) <= FAST_FILES:
+        audit = audit_dataset(listing, fast=True, whole_reasons=True)
+        return audit, audit.broken[len(listing.broken) :]
+    broken = [] if all_raw else find_broken(listing)
+    return (audit_dataset(without_broken(listing, broken), fast=True) if recipe.audit else None), broken
 
 
 def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
@@ -136,9 +160,10 @@ def choose_sets(data: FaceData, mix: Mapping[str, float]) -> FaceData:
 
 
 def _list_all(folders: Mapping[str, str], real_label: str | None, order: Sequence[str] | None) -> dict[str, Listing]:
+    """The sets, of which no file has been opened yet."""
     listings: dict[str, Listing] = {}
     for name, folder in folders.items():
-        listing = list_data(folder, real_label=real_label, label_order=order)
+        listing = list_data(folder, real_label=real_label, label_order=order, check="none")
         first = next(iter(listings.values()), listing)
         if set(listing.labels) != set(first.labels):
             raise UsageError(
@@ -167,9 +192,11 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
     return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin)
 
 
-def _aligned(listing: Listing, sides: Sequence[int] | None) -> Path:
+def _aligned(listing: Listing, sides: Sequence[int] | None) -> tuple[Path, bool]:
+    """The folder of a set's aligned copies, and whether they were made just now."""
     low, high = sides or SIZE_RANGE
     folder = prepared_folder(listing, (low, high))
+    is_new = not is_prepared(folder)
     made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label)
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
-    return folder
+    return folder, is_new

@@ -40,7 +40,7 @@ from bonafide.errors import UsageError
 from bonafide.faces import FaceDetector
 from bonafide.images import ImageError, decode_image, inspect_image
 from bonafide.leaks import Leak, measure_leak
-from bonafide.listing import Listing, image_bytes, list_data
+from bonafide.listing import Listing, image_bytes, list_data, whole_reason
 from bonafide.rows import BrokenFile, left_out
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
@@ -134,6 +134,7 @@ def audit_dataset(
     detector: FaceDetector | None = None,
     seed: int = 0,
     workers: int | None = None,
+    whole_reasons: bool = False,
 ) -> Audit:
     """Audit the rows of a data set.
 
@@ -143,13 +144,14 @@ def audit_dataset(
         detector: finds the faces for the appearance leak; default: YuNet where its weights are found, else Haar.
         seed: of the folds and samples.
         workers: threads; default one a CPU core.
+        whole_reasons: broken files get the sentence that a listing's full check gives, not only its kind.
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
     if fast:
         rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True)
+        files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True, whole_reasons=whole_reasons)
         duplicates = _find_duplicates(files, thumbnails, splits_given)
         groups = {path: group.paths[0] for group in duplicates for path in group.paths}
         files["group"] = [groups.get(p, g) for p, g in zip(files["path"], files["group"], strict=True)]
@@ -214,7 +216,12 @@ def _rows_of(data: Listing | FaceData) -> tuple[datasets.Dataset, bool]:
 
 
 def scan_files(
-    rows: datasets.Dataset, labels: Sequence[str], pool: ThreadPoolExecutor, *, thumbnails: bool
+    rows: datasets.Dataset,
+    labels: Sequence[str],
+    pool: ThreadPoolExecutor,
+    *,
+    thumbnails: bool,
+    whole_reasons: bool = False,
 ) -> tuple[pd.DataFrame, Thumbnails | None, list[BrokenFile]]:
     """Facts, content hash and (where wanted) thumbnail of every file, each read once."""
 
@@ -233,7 +240,8 @@ def scan_files(
     for row, result in _mapped(rows, one, pool, "reading files"):
         about = {"path": row["path"], "label": labels[row["label"]], "source": row["source"]}
         if isinstance(result, ImageError):
-            broken.append(BrokenFile(row["path"], result.reason, about["label"], about["source"]))
+            reason = whole_reason(result) if whole_reasons else result.reason
+            broken.append(BrokenFile(row["path"], reason, about["label"], about["source"]))
         else:
             records.append(about | {"split": row["split"], "group": row["group"]} | result[0])
             smalls.append(result[1])

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +29,7 @@ from PIL import Image
 from scipy import special
 
 from bonafide import calibration, unfamiliar
+from bonafide.admission import Admitted, Picture, admit, admit_all, is_single
 from bonafide.download import model_folder
 from bonafide.drawings import WARNING as DRAWINGS_ONLY
 from bonafide.drawings import knows_only_drawings
@@ -36,7 +37,7 @@ from bonafide.engines import Engine, Outputs, load_engine
 from bonafide.faces import Box
 from bonafide.labels import find_real_label
 from bonafide.metrics import fake_probability
-from bonafide.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, Picture, PictureReader
+from bonafide.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, PictureReader
 from bonafide.unfamiliar import Unfamiliar
 
 __all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "Picture", "Result"]
@@ -154,26 +155,38 @@ class Detector:
         detector.folder, detector.knows_only_drawings = folder, knows_only_drawings(folder)
         return detector
 
-    def __call__(self, images: Picture | Iterable[Picture], *, faces: bool | None = None) -> list[Result]:
-        """Judge one picture or many; a result for each, in order.
+    def __call__(self, images: Any, *, faces: bool | None = None) -> list[Result]:
+        """Judge one image or many; a result for each, in order.
+
+        An image is any of:
+
+        * a path (str or ``os.PathLike``) or a ``data:`` URL; any other address is refused, never fetched;
+        * encoded bytes (bytes, bytearray, memoryview), or a file that is open in binary mode, from where it stands;
+        * a PIL image of any mode;
+        * a NumPy array (height, width) or (height, width, channels), or a tensor (height, width) or (channels, height,
+          width): 1 to 4 channels, uint8, or floats in [0, 1];
+        * a row of a data set: a dict with ``bytes``, ``path`` or ``image``; Gradio's file data.
+
+        Many images are anything that yields such values: a list, a generator, a column of a ``datasets.Dataset``, a
+        pandas Series, an array or tensor with a batch axis in front. All but PIL images are taken over as they are
+        yielded.
 
         Args:
-            images: PIL images, encoded bytes or paths (a string is always a path, never fetched).
+            images: one or many.
             faces: see :mod:`bonafide.pictures`.
 
         Raises:
-            ImageError: a single picture cannot be read. Among many, such a one has a result with ``error`` instead.
+            ImageError: a single image cannot be read, or is none of the above ("unsupported"). Among many, such a one
+                has a result with ``status`` and ``error`` instead.
         """
-        if not isinstance(images, Image.Image | bytes | str | os.PathLike):
+        if not is_single(images):
             return list(self.stream(images, faces=faces))
-        item = self.reader.read([images], faces)[0]
+        item = self.reader.read([admit(images)], faces)[0]
         if item.error is not None:
             raise item.error
         return self._judge([item])
 
-    def stream(
-        self, images: Iterable[Picture], *, faces: bool | None = None, batch_size: int | None = None
-    ) -> Iterator[Result]:
+    def stream(self, images: Any, *, faces: bool | None = None, batch_size: int | None = None) -> Iterator[Result]:
         """As calling the detector with many pictures, but lazy: a million of them need the memory of a few batches.
 
         On a CPU every core takes ``batch_size`` pictures from file to score by itself; on a GPU threads read ahead of
@@ -183,7 +196,7 @@ class Detector:
         Args:
             batch_size: pictures that the model is given at once; the engine's own when None.
         """
-        size, source = batch_size or self.engine.batch_size, iter(images)
+        size, source = batch_size or self.engine.batch_size, admit_all(images)
         waiting: deque[Future[tuple[list[Item], Outputs | None]]] = deque()
         while True:
             while len(waiting) <= self._n_workers and (chunk := list(islice(source, size))):
@@ -192,11 +205,11 @@ class Detector:
                 return
             yield from self._judge(*waiting.popleft().result())
 
-    def scores(self, images: Sequence[Picture]) -> np.ndarray:
+    def scores(self, images: Any) -> np.ndarray:
         """Probabilities float64 (n, classes) of whole pictures, in class order. Raises ImageError."""
         return self.probabilities(self._outputs(images)[0])
 
-    def features(self, images: Sequence[Picture]) -> np.ndarray | None:
+    def features(self, images: Any) -> np.ndarray | None:
         """What the last linear layer reads, float32 (n, d), of whole pictures; None without one. Raises ImageError."""
         return self._outputs(images)[1]
 
@@ -219,14 +232,14 @@ class Detector:
         logits, features = zip(*outputs, strict=True)
         return np.concatenate(logits), None if features[0] is None else np.concatenate(features)
 
-    def _outputs(self, images: Sequence[Picture]) -> Outputs:
-        items = self.reader.read(images, faces=False)
+    def _outputs(self, images: Any) -> Outputs:
+        items = self.reader.read([*admit_all(images)], faces=False)
         for item in items:
             if item.error is not None:
                 raise item.error
         return self.run([item.pixels[0] for item in items])
 
-    def _read_and_run(self, images: Sequence[Picture], faces: bool | None) -> tuple[list[Item], Outputs | None]:
+    def _read_and_run(self, images: Sequence[Admitted], faces: bool | None) -> tuple[list[Item], Outputs | None]:
         """In a worker: a batch's items, and the model's outputs where the engine works on one core."""
         items = self.reader.read(images, faces)
         if not self.engine.workers:

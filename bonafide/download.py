@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
-from bonafide.errors import UsageError
+from bonafide.errors import UsageError, shorten
 from bonafide.proxies import check_proxies
 
 FACTS = ("config.json", "preprocessor_config.json", "processor_config.json", "recipe.yaml", "README.md")
@@ -67,7 +67,7 @@ def model_folder(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UsageError(
-            f"cannot load the model {name}: there is no such folder", f"{otherwise}, or a Hub id"
+            f"cannot load the model {shorten(str(name))}: there is no such folder", f"{otherwise}, or a Hub id"
         ) from error
     patterns = [*FACTS, *(WEIGHTS if weights else ()), *(["*.py"] if code else [])]
     folder = _fetch(name, repo_id, revision or None, patterns, otherwise)

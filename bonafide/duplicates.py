@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bonafide.images import MAX_PIXELS, ImageFacts, decode_image
+from bonafide.images import MAX_COSTLY_PIXELS, MAX_PIXELS, ImageFacts, decode_image
 
 SIDE = 32  # of a thumbnail
 RADIUS = 10  # bits of 64 in which two hashes may differ; within it are 99 % of copies cropped by 2 % a side
@@ -63,7 +63,8 @@ def file_thumbnail(data: bytes, facts: ImageFacts, name: str = "") -> Thumbnails
     Raises:
         bonafide.images.ImageError: as :func:`bonafide.images.decode_image`.
     """
-    if facts.format == "JPEG" and facts.width * facts.height <= MAX_PIXELS:
+    limit = MAX_COSTLY_PIXELS if facts.progressive else MAX_PIXELS  # beyond, only the careful decoder knows what to say
+    if facts.format == "JPEG" and facts.width * facts.height <= limit:
         try:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
                 image.draft("L", (2 * SIDE, 2 * SIDE))

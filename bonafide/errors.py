@@ -26,3 +26,8 @@ def usage_errors_exit() -> Iterator[None]:
     except UsageError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Text that a user gave, for a message: beginning and end of what is longer than ``limit`` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 16]}…{text[-15:]}"

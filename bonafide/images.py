@@ -20,7 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, JpegImagePlugin, WebPImagePlugin
 
+from bonafide.containers import read_container
 from bonafide.content import IMAGE_KINDS, content_kind, is_cut
+from bonafide.errors import shorten
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
@@ -51,7 +53,7 @@ _FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
 # fmt: off
 Reason = Literal[
     "empty", "truncated", "not an image", "wrong extension", "too many pixels", "too many bytes", "missing",
-    "unreadable",
+    "unreadable", "unsupported",
 ]
 # fmt: on
 
@@ -91,7 +93,7 @@ class ImageFacts:
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
     """The file's bytes. Raises ImageError: missing, unreadable, empty or too many bytes."""
-    name = os.fspath(path)
+    name = shown_name(path)
     try:
         with open(path, "rb", opener=_open_without_blocking) as file:
             status = os.fstat(file.fileno())
@@ -152,7 +154,7 @@ def load_image(
 def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) -> ImageFacts:
     """Header facts without decoding a pixel. Raises ImageError where no header can be read."""
     with open_image(data, name, max_bytes) as image:
-        quality, subsampling, info = None, None, image.info
+        quality, subsampling, info, container = None, None, image.info, read_container(data)
         if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO included
             quality, subsampling = _jpeg_quality(image), _chroma_subsampling(image)
         tags = getattr(image, "tag_v2", {})  # of a TIFF; 34665 points to the EXIF block
@@ -166,10 +168,9 @@ def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) ->
             chroma_subsampling=subsampling,
             progressive=bool(info.get("progressive")),
             # A PNG may hold its EXIF behind the pixels, where Pillow's header pass has not come.
-            has_exif=bool(info.get("exif")) or 34665 in tags or (image.format == "PNG" and b"eXIf" in data),
+            has_exif=bool(info.get("exif")) or 34665 in tags or any(part.name == "eXIf" for part in container.parts),
             has_icc=bool(info.get("icc_profile")),
-            # The manifest store is a JUMBF superbox labelled "c2pa" in every format (C2PA 2.1, 11.1 and A.3).
-            has_c2pa=b"jumb" in data and b"c2pa" in data,
+            has_c2pa=container.has_c2pa,
         )
 
 
@@ -341,5 +342,10 @@ def _too_many_bytes(name: str, size: int, limit: int) -> ImageError:
     return ImageError("too many bytes", f"{_said(name)}{size:,} bytes are more than the limit of {limit:,}")
 
 
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """A path as messages name it: whole unless it is longer than any that people use."""
+    return shorten(os.fsdecode(path), 160)
+
+
 def _said(name: str) -> str:
-    return f"{name}: " if name else ""
+    return f"{shown_name(name)}: " if name else ""

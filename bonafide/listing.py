@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,23 +176,29 @@ def _finish(
     if label_order is not None and set(label_order) == set(labels):
         labels = list(label_order)
     real = find_real_label(labels, real_label, origin=origin)
-    rows = _to_dataset(columns, labels)
-    if check == "full":
-        bad = find_broken(rows)
-        broken = broken + [
-            BrokenFile(rows[i]["path"], reason, labels[rows[i]["label"]], rows[i]["source"])
-            for i, reason in bad.items()
-        ]
-        if bad:
-            rows = rows.select([i for i in range(len(rows)) if i not in bad])
-    empty = [label for i, label in enumerate(labels) if i not in set(rows["label"])]
+    listing = Listing(_to_dataset(columns, labels), labels, real, broken, origin)
+    return without_broken(listing, find_broken(listing) if check == "full" else [])
+
+
+def without_broken(listing: Listing, found: Sequence[BrokenFile]) -> Listing:
+    """The listing without rows that were found to be broken since it was made; they join its ``broken``.
+
+    Raises:
+        UsageError: a label is left without any row.
+    """
+    rows, labels, broken = listing.rows, listing.labels, [*listing.broken, *found]
+    if found:
+        bad = {file.path for file in found}
+        rows = rows.select([i for i, path in enumerate(rows["path"]) if path not in bad])
+    left = set(rows["label"])
+    empty = [label for i, label in enumerate(labels) if i not in left]
     if empty:
         lost = [file for file in broken if file.label in empty]
         raise UsageError(
-            f"no readable image labelled {', '.join(empty)} in {origin}: {left_out(lost)}",
+            f"no readable image labelled {', '.join(empty)} in {listing.origin}: {left_out(lost)}",
             "fix or replace these files",
         )
-    return Listing(rows, labels, real, broken, origin)
+    return replace(listing, rows=rows, broken=broken)
 
 
 def _spelt_alike(labels: Sequence[str]) -> list[list[str]]:
@@ -221,19 +227,27 @@ def _arrow_dataset(values: dict[str, list[Any]], features: dict[str, Any]) -> da
     return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=kinds))
 
 
-def find_broken(rows: datasets.Dataset) -> dict[int, str]:
-    """Decode every image once, in threads; the row numbers that cannot be decoded, with the reason."""
-    images = rows.select_columns(["image"])
+def find_broken(listing: Listing) -> list[BrokenFile]:
+    """Decode every image once, in threads: those that cannot be decoded, with the reason."""
+    rows = listing.rows.select_columns(["image"])
 
     def problem(i: int) -> str | None:
-        image = images[i]["image"]
+        image = rows[i]["image"]
         try:
             decode_image(image_bytes(image), name=(image or {}).get("path") or "")
         except ImageError as error:
-            return str(error) if error.reason in str(error) else f"{error.reason}: {error}"
+            return whole_reason(error)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(problem, range(len(images)))
-        progress = tqdm(checks, total=len(images), desc="checking images", unit="file", leave=False, disable=None)
-        return {i: reason for i, reason in enumerate(progress) if reason}
+        checks = pool.map(problem, range(len(rows)))
+        progress = tqdm(checks, total=len(rows), desc="checking images", unit="file", leave=False, disable=None)
+        bad = {i: reason for i, reason in enumerate(progress) if reason}
+    about = listing.rows.remove_columns("image").select(list(bad))
+    labels = [listing.labels[label] for label in about["label"]]
+    return list(map(BrokenFile, about["path"], bad.values(), labels, about["source"]))
+
+
+def whole_reason(error: ImageError) -> str:
+    """The error's one word, and its sentence."""
+    return str(error) if error.reason in str(error) else f"{error.reason}: {error}"

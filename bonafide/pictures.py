@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from bonafide.admission import Admitted, Picture
 from bonafide.alignment import face_square
 from bonafide.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonafide.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
@@ -45,8 +46,6 @@ LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shor
 LARGE, HUGE, TOGETHER = 4_000_000, 16_000_000, 50_000_000
 
 NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
-
-Picture = Image.Image | bytes | str | os.PathLike[str]
 
 
 @dataclass
@@ -81,13 +80,19 @@ class PictureReader:
         self._faces: FaceDetector | None = None
         self._large, self._loading = _PixelBudget(), threading.Lock()
 
-    def read(self, images: Sequence[Picture], faces: bool | None) -> list[Item]:
-        """An item for each picture, in order; pictures of one size go through the processor together."""
+    def read(self, images: Sequence[Admitted], faces: bool | None) -> list[Item]:
+        """An item for each picture, in order, also for one that was refused.
+
+        Pictures of one size go through the processor together.
+        """
         items: list[Item] = []
         by_size: dict[tuple[int, int], list[tuple[Item, int, Image.Image]]] = defaultdict(list)
         for image in images:
             item = Item()
             items.append(item)
+            if isinstance(image, ImageError):
+                item.error = image
+                continue
             try:
                 data, n_pixels = _open(image, item)
                 if n_pixels < LARGE:

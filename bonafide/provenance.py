@@ -1,63 +1,54 @@
 """What a file says about where it comes from: shown beside the score, never mixed into it.
 
-Read are EXIF camera facts, the parameters that generators leave in PNG text and EXIF, XMP with the IPTC's
-`digital source type <https://cv.iptc.org/newscodes/digitalsourcetype/>`_, and content credentials (C2PA). Metadata is
-written by whoever wrote the file: it can be removed by any upload and forged in a minute. Missing metadata
+Read are EXIF camera facts, the parameters that generators leave in PNG text and EXIF, IPTC fields, XMP with the IPTC's
+`digital source type <https://cv.iptc.org/newscodes/digitalsourcetype/>`_, and content credentials (C2PA), each only
+where the file's format keeps it: what stands elsewhere, or behind the end of the image, is no statement of the file.
+Metadata is written by whoever wrote the file: it can be removed by any upload and forged in a minute. Missing metadata
 proves nothing. All text comes from the file: it is cut to ``MAX_TEXT`` characters and freed of control characters, and
 is for the caller to escape.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
+from bonafide.containers import Container, read_container
+from bonafide.content import content_kind
+from bonafide.credentials import credentials
 from bonafide.errors import UsageError
+from bonafide.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
 from bonafide.images import ImageError, open_image, read_bytes
 from bonafide.inputs import as_utf8, find_inputs, printable
+from bonafide.xmp import gif_xmp, xmp_fields
 
-MAX_TEXT = 300  # characters of any text from the file
-MAX_PARSED = 200_000  # characters of a text field that are looked at
 NOTE = "Metadata can be removed or forged: where it is missing, nothing follows; where it is there, little does."
-
-Says = Literal["camera", "generated", "edited", "unclear"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One statement of the file about itself.
-
-    Attributes:
-        says: "camera", "generated", "edited" (parts may be generated) or "unclear".
-        source: where it was found, e.g. "EXIF" or "PNG text `parameters`".
-        text: what it says, untrusted, at most ``MAX_TEXT`` characters.
-        verified: of content credentials alone: the signature is valid. Who signed is another question.
-    """
-
-    says: Says
-    source: str
-    text: str
-    verified: bool = False
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """All statements of a file, and what they are worth."""
+    """All statements of a file, what they are worth, and what was not read.
+
+    Attributes:
+        trailing: bytes behind the end of the image, with what they begin like; "" where there are none. They are often
+            harmless (a second image, a motion photo's video), anyone can append them, and they state nothing.
+    """
 
     evidence: tuple[Evidence, ...]
     note: str = NOTE
+    trailing: str = ""
 
     def lines(self) -> list[str]:
-        """For a person, untrusted text included: one line a statement, then the note."""
+        """For a person, untrusted text included: one line a statement, the trailing bytes if any, then the note."""
         said = [f"{item.says} ({item.source}): {item.text}" for item in self.evidence]
-        return [*(said or ["The file says nothing about where it comes from."]), self.note]
+        said = said or ["The file says nothing about where it comes from."]
+        return [*said, *([self.trailing] if self.trailing else []), self.note]
 
 
 def read_provenance(data: bytes, *, name: str = "") -> Provenance:
@@ -65,23 +56,52 @@ def read_provenance(data: bytes, *, name: str = "") -> Provenance:
 
     Broken metadata is passed over. Raises ImageError where there is no image; ``name`` serves its message.
     """
+    container = read_container(data)
     found: list[Evidence] = []
-    with open_image(data, name) as image:
+    with _open(container, name) as image:
         exif = _exif(image)
-        texts = {**_png_texts(image), **_exif_texts(exif)}
+        texts = {**_image_texts(image), **_exif_texts(exif), **_iptc_texts(image)}
         found += _camera(exif)
+        packet = image.info.get("xmp") or gif_xmp(container)
         mime = Image.MIME.get(str(image.format), "")
     for source, text in texts.items():
         found += _generator(source, text[:MAX_PARSED])
-    found += _xmp(data)
-    found += _credentials(data, mime)
-    unique = dict.fromkeys(found)
-    return Provenance(tuple(unique))
+    found += _xmp(packet)
+    found += credentials(container, "image/jpeg" if container.kind == "JPEG" else mime)
+    return Provenance(tuple(dict.fromkeys(found)), trailing=_trailing(container))
+
+
+def _open(container: Container, name: str) -> Image.Image:
+    """The image's header as Pillow reads it, without anything behind the image's end."""
+    if container.kind == "PNG":
+        try:
+            return open_image(_png_head(container), name)
+        except ImageError:  # a broken chunk; what precedes the pixels may be whole
+            pass
+    return open_image(container.image, name)
+
+
+def _png_head(container: Container) -> bytes:
+    """A PNG without pixels: Pillow reads metadata only as far as the first of them, and some programs write it last."""
+    wanted = {"IHDR", "tEXt", "zTXt", "iTXt", "eXIf", "IEND"}
+    head = [part for part in container.parts if part.name in wanted]
+    first = next((part for part in container.parts if part.name == "IDAT"), None)
+    chunks = [container.data[part.start - 8 : part.stop + 4] for part in ([*head, first] if first else head)]
+    return container.data[:8] + b"".join(chunks)
+
+
+def _trailing(container: Container) -> str:
+    rest = container.data[container.end :]
+    if not rest:
+        return ""
+    kind = content_kind(rest) or content_kind(rest.lstrip(b"\0"))  # phones pad what they append
+    return f"{len(rest):,} bytes after the end of the image{f' ({kind})' if kind else ''}, not read"
 
 
 def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
     """``python -m bonafide provenance``: a panel a file, or a JSON object a line with ``path``, ``status``, ``error``,
-    ``evidence`` and ``note``. 0, or 1 where not one file could be read. Raises UsageError where nothing is named."""
+    ``evidence``, ``note`` and ``trailing``. 0, or 1 where not one file could be read. Raises UsageError where nothing
+    is named."""
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):
@@ -108,11 +128,12 @@ def _panel(path: str, found: Provenance, error: str | None) -> list[str]:
     """A file's evidence in columns, for a terminal."""
     if error is not None:
         return [printable(path), f"  not readable: {printable(error)}", ""]
+    trailing = [f"  {found.trailing}"] if found.trailing else []
     if not found.evidence:
-        return [printable(path), "  says nothing about where it comes from", ""]
+        return [printable(path), "  says nothing about where it comes from", *trailing, ""]
     says, source = (max(len(getattr(item, name)) for item in found.evidence) for name in ("says", "source"))
     lines = [f"  {item.says:<{says}}  {item.source:<{source}}  {item.text}" for item in found.evidence]
-    return [printable(path), *lines, ""]
+    return [printable(path), *lines, *trailing, ""]
 
 
 # --- EXIF ---------------------------------------------------------------------------------------------------------
@@ -120,6 +141,8 @@ def _panel(path: str, found: Provenance, error: str | None) -> list[str]:
 
 def _exif(image: Image.Image) -> dict[str, Any]:
     """Tags by name, those of the Exif block included; {} where it is broken."""
+    if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
+        return {}  # Pillow would decode the pixels to look behind them
     try:
         exif = image.getexif()
         tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
@@ -129,20 +152,20 @@ def _exif(image: Image.Image) -> dict[str, Any]:
 
 
 def _camera(exif: Mapping[str, Any]) -> Iterator[Evidence]:
-    make, model = _text(exif.get("Make")), _text(exif.get("Model"))
+    make, model = text_of(exif.get("Make")), text_of(exif.get("Model"))
     taken = [name for name in ("ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength") if name in exif]
     if not (make or model):
         return
     name = model if model.startswith(make) else f"{make} {model}".strip()
-    date = _text(exif.get("DateTimeOriginal"))
+    date = text_of(exif.get("DateTimeOriginal"))
     settings = "with exposure settings" if taken else "without exposure settings, which cameras write"
     says: Says = "camera" if taken else "unclear"
-    yield Evidence(says, "EXIF", _clean(f"{name}, {settings}" + (f", taken {date}" if date else "")))
+    yield Evidence(says, "EXIF", clean(f"{name}, {settings}" + (f", taken {date}" if date else "")))
 
 
 def _exif_texts(exif: Mapping[str, Any]) -> dict[str, str]:
     names = ("ImageDescription", "UserComment", "Software", "Artist", "Make", "XPComment", "DocumentName")
-    texts = {f"EXIF {name}": _text(exif.get(name)) for name in names}
+    texts = {f"EXIF {name}": text_of(exif.get(name)) for name in names}
     return {source: text for source, text in texts.items() if text}
 
 
@@ -158,7 +181,9 @@ _EDITORS = re.compile(
     r"\b(photoshop|lightroom|gimp|snapseed|facetune|faceapp|remini|meitu|beautyplus|facelab|topaz|luminar|canva)\b",
     re.IGNORECASE,
 )
-_PROGRAM_FIELD = re.compile(r"\b(software|source|generator|creatortool|credit|make|author|artist)\b", re.IGNORECASE)
+_PROGRAM_FIELD = re.compile(
+    r"\b(software|source|generator|creatortool|credit|make|author|artist|program|by-line)\b", re.IGNORECASE
+)
 _A1111 = re.compile(r"Steps: \d+, .*?(Sampler|CFG scale|Seed): ", re.DOTALL)
 _MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-|--(v|niji|ar|stylize) [\d.:]+")
 # The field in which a program keeps its settings, whatever they are.
@@ -171,31 +196,48 @@ _OWN_FIELDS = {
 }
 
 
-def _png_texts(image: Image.Image) -> dict[str, str]:
-    """Text chunks of a PNG in front of its pixels, where all known generators write them."""
-    if image.format not in ("PNG", "GIF", "WEBP"):
+def _image_texts(image: Image.Image) -> dict[str, str]:
+    """Text chunks of a PNG, the comment of a GIF."""
+    if image.format not in ("PNG", "GIF"):
         return {}
-    skipped = ("XML:com.adobe.xmp", "xmp", "exif", "icc_profile")
+    skipped = ("XML:com.adobe.xmp", "xmp", "exif", "icc_profile", "version", "extension", "background")
     texts = {str(name): value for name, value in image.info.items() if name not in skipped}
-    return {f"{image.format} text `{_clean(name)}`": _text(value) for name, value in texts.items() if _text(value)}
+    return {f"{image.format} text `{clean(name)}`": text_of(value) for name, value in texts.items() if text_of(value)}
+
+
+# IPTC-NAA Information Interchange Model 4.2, record 2.
+_IPTC_FIELDS = {40: "Instructions", 65: "Program", 80: "By-line", 110: "Credit", 115: "Source", 120: "Caption"}
+
+
+def _iptc_texts(image: Image.Image) -> dict[str, str]:
+    """IPTC fields of a JPEG's Photoshop segment or a TIFF's tag."""
+    if not isinstance(image, ImageFile.ImageFile):
+        return {}
+    try:
+        fields = IptcImagePlugin.getiptcinfo(image) or {}
+    except Exception:  # Pillow's parser raises what its input makes it raise
+        return {}
+    texts = {f"IPTC {name}": fields.get((2, number)) for number, name in _IPTC_FIELDS.items()}
+    values = {name: value[0] if isinstance(value, list) else value for name, value in texts.items()}
+    return {name: text_of(value) for name, value in values.items() if text_of(value)}
 
 
 def _generator(source: str, text: str) -> Iterator[Evidence]:
     field = source.partition("`")[2].rstrip("`").lower()
     if _is_comfy(text):
-        yield Evidence("generated", source, _clean(f"a ComfyUI graph: {text}"))
+        yield Evidence("generated", source, clean(f"a ComfyUI graph: {text}"))
     elif _A1111.search(text):
-        yield Evidence("generated", source, _clean(f"Stable Diffusion parameters: {text}"))
+        yield Evidence("generated", source, clean(f"Stable Diffusion parameters: {text}"))
     elif field in _OWN_FIELDS:
-        yield Evidence("generated", source, _clean(f"settings of {_OWN_FIELDS[field]}: {text}"))
+        yield Evidence("generated", source, clean(f"settings of {_OWN_FIELDS[field]}: {text}"))
     elif _MIDJOURNEY.search(text):
-        yield Evidence("generated", source, _clean(f"a Midjourney prompt: {text}"))
+        yield Evidence("generated", source, clean(f"a Midjourney prompt: {text}"))
     elif match := _NAMES.search(text):
         # A caption may speak of Gemini the telescope; a field for the program's name may not.
         says: Says = "generated" if _PROGRAM_FIELD.search(source) else "unclear"
-        yield Evidence(says, source, _clean(f"names {match.group()}: {text}"))
+        yield Evidence(says, source, clean(f"names {match.group()}: {text}"))
     elif match := _EDITORS.search(text):
-        yield Evidence("edited", source, _clean(f"names {match.group()}: {text}"))
+        yield Evidence("edited", source, clean(f"names {match.group()}: {text}"))
 
 
 def _is_comfy(text: str) -> bool:
@@ -206,111 +248,19 @@ def _is_comfy(text: str) -> bool:
     return '"class_type"' in head or ('"nodes"' in text and '"last_node_id"' in head)
 
 
-# --- XMP and the IPTC's digital source type -----------------------------------------------------------------------
-
-_SOURCE_TYPES: dict[str, tuple[Says, str]] = {
-    "trainedalgorithmicmedia": ("generated", "created by a trained model"),
-    "algorithmicmedia": ("generated", "created by an algorithm"),
-    "compositewithtrainedalgorithmicmedia": ("edited", "a composite with parts from a trained model"),
-    "compositesynthetic": ("edited", "a composite with synthetic parts"),
-    "algorithmicallyenhanced": ("edited", "enhanced by an algorithm"),
-    "humanedits": ("edited", "edited by a person"),
-    "minorhumanedits": ("edited", "small edits by a person"),
-    "compositecapture": ("edited", "a composite of photographs"),
-    "digitalcreation": ("edited", "drawn with software"),
-    "digitalart": ("edited", "drawn with software"),
-    "virtualrecording": ("generated", "recorded from a virtual scene"),
-    "digitalcapture": ("camera", "taken with a digital camera"),
-    "computationalcapture": ("camera", "taken with a digital camera, computed from several frames"),
-    "negativefilm": ("camera", "scanned from a negative"),
-    "positivefilm": ("camera", "scanned from a positive"),
-    "print": ("camera", "scanned from a print"),
-}
-_TYPE_URI = re.compile(r"digitalsourcetype/(\w{3,60})", re.IGNORECASE)
 _XMP_FIELDS = ("CreatorTool", "Credit", "Software", "description", "UserComment")
 
 
-def _xmp(data: bytes) -> Iterator[Evidence]:
-    """From the packet as it stands in the bytes: regular expressions, for an XML parser can be made to hang."""
-    start = data.find(b"<x:xmpmeta")
-    end = data.find(b"</x:xmpmeta>", start)
-    if start < 0 or end < 0:
+def _xmp(packet: Any) -> Iterator[Evidence]:
+    packet = packet.encode() if isinstance(packet, str) else packet
+    if not isinstance(packet, bytes):  # a TIFF's tag may hold anything
         return
-    packet = data[start : min(end, start + MAX_PARSED)].decode("utf-8", "replace")
-    for name in _TYPE_URI.findall(packet):
-        says, meaning = _SOURCE_TYPES.get(name.lower(), ("unclear", "a source type that is not known here"))
-        yield Evidence(says, "XMP digitalSourceType", _clean(f"{name}: {meaning}"))
-    for field in _XMP_FIELDS:
-        match = re.search(rf"\b{field}(?:=\"|>)([^\"<]{{1,2000}})", packet)
-        if match:
-            yield from _generator(f"XMP {field}", match.group(1))
-
-
-# --- Content credentials ------------------------------------------------------------------------------------------
-
-
-def _credentials(data: bytes, mime: str) -> Iterator[Evidence]:
-    """The active C2PA manifest, read by c2pa-python where it is installed; nothing is fetched for it."""
-    if b"jumb" not in data or b"c2pa" not in data:
-        return
-    try:
-        import c2pa
-    except ImportError:
-        yield Evidence("unclear", "C2PA", "content credentials are there; `pip install c2pa-python` reads them")
-        return
-    try:
-        offline = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
-        with offline, c2pa.Reader(mime, io.BytesIO(data), context=offline) as reader:
-            store = json.loads(reader.json())
-    except Exception as error:  # the library's errors have no common base that survives its versions
-        yield Evidence("unclear", "C2PA", _clean(f"content credentials are there, but cannot be read ({error})"))
-        return
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    valid = store.get("validation_state") in ("Valid", "Trusted")
-    issuer = _text((manifest.get("signature_info") or {}).get("issuer")) or "an unnamed signer"
-    maker = _maker(manifest)
-    trust = "the signature is valid (whose it is was not checked)" if valid else "THE SIGNATURE IS NOT VALID"
-    names = set(_TYPE_URI.findall(json.dumps(manifest)[:MAX_PARSED]))
-    for name in sorted(names) or [""]:
-        says, meaning = _SOURCE_TYPES.get(name.lower(), ("unclear", "no statement of how it was made"))
-        yield Evidence(says, "C2PA", _clean(f"{meaning}; by {maker}, signed by {issuer}; {trust}"), valid)
-
-
-def _maker(manifest: Mapping[str, Any]) -> str:
-    """The program that made the claim: claim_generator_info of the newer form, else claim_generator."""
-    infos = manifest.get("claim_generator_info") or []
-    name = _text(infos[0].get("name")) if infos and isinstance(infos[0], dict) else ""
-    return name or _text(manifest.get("claim_generator")) or "an unnamed program"
-
-
-# --- Text ---------------------------------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    """A text field in whatever form the file has it; "" for anything that is none."""
-    if isinstance(value, bytes):
-        value = _decoded(value)
-    return str(value).strip("\0 \r\n\t") if isinstance(value, str) else ""
-
-
-def _decoded(value: bytes) -> str:
-    """EXIF 2.3, 4.6.5: UserComment starts with the name of its code; Windows' XP fields are UTF-16 LE."""
-    if value[:8] == b"UNICODE\0":
-        body = value[8:]
-        big = body[:2] == b"\xfe\xff" or body[:1] == b"\0"
-        return body.decode("utf-16-be" if big else "utf-16-le", "replace")
-    if value[:8] in (b"ASCII\0\0\0", b"\0" * 8):
-        value = value[8:]
-    if value[1::2][:20].count(0) > 5:
-        return value.decode("utf-16-le", "replace")
-    return value.decode("utf-8", "replace")
-
-
-def _clean(text: str) -> str:
-    """One line without control or bidirectional characters, at most MAX_TEXT long."""
-    line = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT])
-    line = re.sub(r" +", " ", line).strip()
-    return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
+    for field, value in xmp_fields(packet[:MAX_PARSED]):
+        if field.lower() == "digitalsourcetype":
+            name, says, meaning = source_type(value)
+            yield Evidence(says, "XMP digitalSourceType", clean(f"{name}: {meaning}"))
+        elif field in _XMP_FIELDS:
+            yield from _generator(f"XMP {field}", value)
 
 
 __all__ = ["NOTE", "Evidence", "ImageError", "Provenance", "read_provenance", "run_provenance_command"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import make_faces, make_image
+from PIL import Image
 
 import train_hf
+from bonafide import alignment, duplicates, images, listing
 from bonafide.assembly import assemble, choose_sets, split_assembly
 from bonafide.errors import UsageError
 from bonafide.options import named_data, weights_of
@@ -57,6 +60,54 @@ def test_a_size_for_what_is_aligned_already_is_refused(tmp_path: Path) -> None:
     recipe, _, _ = read_recipe(["--data", str(folder), "--prepare_size", "224", "288"])
     with pytest.raises(UsageError, match="prepare_size does nothing"):
         assemble(recipe)
+
+
+@pytest.mark.parametrize("audit", ["True", "False"])
+@pytest.mark.parametrize("prepare", ["True", "False"])
+def test_each_raw_file_is_read_for_pixels_in_full_once_and_broken_ones_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audit: str, prepare: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = make_faces(tmp_path / "raw", {"real/cam": 8, "fake/gan": 8})
+    for path in root.rglob("*.png"):  # as JPEG, which the audit decodes at a fraction of its size
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    whole = (root / "real/cam/000.jpg").read_bytes()
+    (root / "real/cam/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "fake/gan/empty.png").write_bytes(b"")
+    opened: Counter[str] = Counter()
+    whole_decode = images.decode_image
+
+    def counted(data: bytes, *, name: str = "", **options: object) -> Image.Image:
+        opened[Path(name).name] += 1
+        return whole_decode(data, name=name, **options)
+
+    for module in (listing, alignment, duplicates):
+        monkeypatch.setattr(module, "decode_image", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # so that files are aligned in this process
+    recipe, _, _ = read_recipe(["--data", str(root), "--audit", audit, "--prepare", prepare])
+    assembly = assemble(recipe)
+    assert len(assembly.listing.rows) == 16
+    files = {f"{i:03d}.jpg" for i in range(8)}
+    once = 2 if prepare == "True" or audit == "False" else 0  # names come twice, once for each label
+    assert {name: opened[name] for name in files} == dict.fromkeys(files, once)
+    if assembly.audit:
+        reasons = {file.path: file.reason for file in assembly.audit.broken}
+        assert sorted(reasons) == ["fake/gan/empty.png", "real/cam/cut.jpg"]
+        assert "the JPEG ends before it should" in reasons["real/cam/cut.jpg"]
+        assert len(assembly.audit.files) == 16
+    if prepare == "False":
+        assert {file.path for file in assembly.listing.broken} == {"fake/gan/empty.png", "real/cam/cut.jpg"}
+
+
+def test_a_label_without_a_readable_file_is_named_before_anything_is_aligned(tmp_path: Path) -> None:
+    root = make_faces(tmp_path / "raw", {"real/cam": 4})
+    (root / "fake").mkdir()
+    (root / "fake/x.png").write_bytes(b"")
+    for flags in (["--prepare", "True"], ["--prepare", "False"], ["--prepare", "False", "--audit", "False"]):
+        recipe, _, _ = read_recipe(["--data", str(root), *flags])
+        with pytest.raises(UsageError, match=r"no readable image labelled fake.*empty"):
+            assemble(recipe)
 
 
 def test_a_stage_chooses_among_the_sets_and_weighs_them(old: Path, new: Path) -> None:

@@ -139,8 +139,11 @@ def test_a_planted_size_is_named(tmp_path: Path, size: tuple[int, int], words: s
 
 def test_content_credentials_in_one_class_are_named(tmp_path: Path) -> None:
     make_set(tmp_path)
+    store = b"\0\0\0\x26jumb\0\0\0\x1ejumd" + bytes.fromhex("6332706100110010800000aa00389b71") + b"\x03c2pa\0"
+    segment = b"\xff\xeb\0\x30JP\0\x01\0\0\0\x01" + store
     for path in tmp_path.glob("fake/*/*.jpg"):
-        path.write_bytes(path.read_bytes() + b"\0\0\0\x20jumb c2pa")
+        data = path.read_bytes()
+        path.write_bytes(data[:2] + segment + data[2:])
     words = "content credentials (C2PA): 100 % of the fake images, 0 % of the real ones"
     assert words in [clue.text for clue in audited(tmp_path, fast=True).facts_leak.clues]
 

@@ -137,6 +137,24 @@ def test_bad_pictures_among_many_have_results_of_their_own_in_order(detector: De
         detector(b"not an image at all")
 
 
+def test_kinds_of_input_mix_and_a_bad_one_has_its_own_row(detector: Detector, tmp_path: Path) -> None:
+    """A file, an array, a tensor and a row of one image score alike, beside what is refused."""
+    image = picture(size=(40, 40))
+    data, array = encoded(image, format="PNG"), np.asarray(image)
+    bad = [None, 5, io.StringIO("x"), ["a.jpg"], array * 2.0, {"label": 1}, "data:image/png;base64," + "A" * 10**6]
+    good = [data, io.BytesIO(data), array, torch.from_numpy(array.copy()).permute(2, 0, 1), {"bytes": data}]
+    results = detector(value for value in [*good, *bad, *good[2:]])
+    assert [result.status == "ok" for result in results] == [True] * 5 + [False] * len(bad) + [True] * 3
+    assert len({round(result.p_fake, 6) for result in results if result.status == "ok"}) == 1
+    assert all(len(result.error or "") < 300 for result in results)
+    assert len(detector(np.stack([array, array]))) == 2
+    assert [result.status for result in detector.stream(data)] == ["ok"]
+    assert detector.scores(array)[0] == pytest.approx(detector.scores([data])[0], abs=1e-6)
+    for value in (None, 5, io.StringIO("x"), {"label": 1}):
+        with pytest.raises(ImageError):
+            detector(value)
+
+
 def test_an_error_does_not_keep_the_broken_picture(detector: Detector) -> None:
     """A traceback's frames would hold a quarter of a gigabyte until the batch is done, small and large alike."""
     for side in (50, 2100):

@@ -17,7 +17,7 @@ from bonafide.detector import Detector, Result
 from bonafide.drawings import MEANING
 from bonafide.explain import Explanation, explain, faithfulness_of
 from bonafide.faces import Box
-from bonafide.images import ImageError, decode_image
+from bonafide.images import ImageError, decode_image, shown_name
 from bonafide.pictures import CROP_SIDE
 from bonafide.provenance import Provenance, read_provenance
 from bonafide.web.batcher import Batcher
@@ -168,7 +168,7 @@ def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
 def _without_path(result: Result, source: Path | bytes) -> Result:
     """The same, without the place where we keep the file: that is no one's business."""
     if result.error and isinstance(source, Path):
-        return replace(result, error=result.error.replace(f"{source}: ", ""))
+        return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
     return result
 
 

@@ -179,7 +179,8 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
     except ImageError:
         found = None
     said = found.evidence if found else []
-    return render("provenance", said=said, kinds=KINDS, note=NOTE, empty=False)
+    note = f"{found.trailing}. {NOTE}" if found and found.trailing else NOTE
+    return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
 
 
 def trust_note(text: str = "The heat map of your picture will be shown here.") -> str:
