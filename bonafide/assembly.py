@@ -58,7 +58,7 @@ def assemble(recipe: Recipe) -> Assembly:
             f"prepare_size does nothing: {', '.join(folders.values())} is prepared already",
             "leave it out, or give the folder that it was prepared from",
         )
-    listings = _list_all(folders, recipe.real_label, order)
+    listings = _list_all(folders, recipe, order)
     listing = _join(listings)
     audit = audit_dataset(listing, fast=True) if recipe.audit else None
     if audit and audit.level == "leak" and recipe.strict_audit:
@@ -69,9 +69,9 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     groups = audit.groups if audit else None
     for name in raw:
-        folders[name] = str(_aligned(listings[name], recipe.prepare_size))
+        folders[name] = str(_aligned(listings[name], recipe))
     if raw:
-        listing = _join(_list_all(folders, recipe.real_label, order))
+        listing = replace(_join(_list_all(folders, recipe, order)), units=listing.units)
         groups = None  # the copies that prepare found share a group in its metadata
     return Assembly(listing, audit, groups, face_margin(next(iter(folders.values()))))
 
@@ -85,7 +85,7 @@ def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
     if recipe.splits:
         listing, groups = with_splits(listing, recipe.splits), None
     data = split_listing(
-        listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, groups=groups
+        listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, copies=groups
     )
     data = hold_out_calibration(data)
     for split, rows in data.splits.items():
@@ -135,10 +135,10 @@ def choose_sets(data: FaceData, mix: Mapping[str, float]) -> FaceData:
     return replace(data, splits=DatasetDict(splits), _rows={}, _fingerprint="")
 
 
-def _list_all(folders: Mapping[str, str], real_label: str | None, order: Sequence[str] | None) -> dict[str, Listing]:
+def _list_all(folders: Mapping[str, str], recipe: Recipe, order: Sequence[str] | None) -> dict[str, Listing]:
     listings: dict[str, Listing] = {}
     for name, folder in folders.items():
-        listing = list_data(folder, real_label=real_label, label_order=order)
+        listing = list_data(folder, real_label=recipe.real_label, label_order=order, groups=recipe.groups)
         first = next(iter(listings.values()), listing)
         if set(listing.labels) != set(first.labels):
             raise UsageError(
@@ -164,12 +164,13 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
         parts.append(rows.add_column("dataset", [name] * len(rows)))
         broken += [replace(file, path=f"{name}/{file.path}") for file in listing.broken]
     origin = ", ".join(f"{name}={listing.origin}" for name, listing in listings.items())
-    return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin)
+    units = "; ".join(f"{name}: {listing.units}" for name, listing in listings.items() if listing.units)
+    return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin, units)
 
 
-def _aligned(listing: Listing, sides: Sequence[int] | None) -> Path:
-    low, high = sides or SIZE_RANGE
+def _aligned(listing: Listing, recipe: Recipe) -> Path:
+    low, high = recipe.prepare_size or SIZE_RANGE
     folder = prepared_folder(listing, (low, high))
-    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label)
+    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label, groups=recipe.groups)
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
     return folder

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from bonafide.errors import UsageError
 from bonafide.images import IMAGE_SUFFIXES, ImageError, decode_image, read_bytes
+from bonafide.units import check_groups, find_units
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -56,6 +57,7 @@ class Listing:
     real_label: str
     broken: list[BrokenFile]
     origin: str
+    units: str = ""  # which folders were taken for sources, and which are kept whole; "" where there are none
 
 
 def image_bytes(image: Mapping[str, Any] | None) -> bytes:
@@ -71,6 +73,7 @@ def list_data(
     real_label: str | None = None,
     label_order: Sequence[str] | None = None,
     check: str = "full",
+    groups: str = "auto",
 ) -> Listing:
     """List a data set: a folder, a folder with a metadata file, a folder of Parquet files, or a Hub id.
 
@@ -79,16 +82,20 @@ def list_data(
         real_label: the label that means "a photograph"; found by its name when not given.
         label_order: class order to keep (a checkpoint's own) when it holds the same names; else alphabetical.
         check: ``"full"`` decodes every file once and leaves out the broken ones, ``"none"`` trusts them.
+        groups: which folders are kept whole, see :data:`bonafide.units.GROUPS_HELP`; a metadata file's column ``group``
+            overrides it.
 
     Raises:
         UsageError: nothing there, no image, one class only, no real label, or a label whose files are all broken.
     """
+    check_groups(groups)
     root = Path(data)
     if root.is_dir():
         columns, broken = _list_folder(root)
         if columns is None:
             return _finish(*_list_datasets(str(root), root.name), str(data), real_label, label_order, check)
-        return _finish(columns, broken, str(data), real_label, label_order, check)
+        units = _keep_units(columns, groups, sources_given=bool(_metadata_files(root)))
+        return replace(_finish(columns, broken, str(data), real_label, label_order, check), units=units)
     if root.exists() or not _looks_like_hub_id(str(data)):
         raise UsageError(
             f"no data folder at {data}",
@@ -182,6 +189,15 @@ def _list_folder(root: Path) -> tuple[dict[str, list[Any]] | None, list[BrokenFi
             split=SPLIT_NAMES[file.parts[0].casefold()] if with_splits else "",
         )
     return columns, broken
+
+
+def _keep_units(columns: dict[str, list[Any]], groups: str, *, sources_given: bool) -> str:
+    """Write sources and groups as the folders say, unless a metadata file names groups; what was decided, in words."""
+    if columns["group"] != columns["path"]:
+        return ""
+    found = find_units(columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given)
+    columns["source"], columns["group"] = found.sources, found.groups
+    return found.note
 
 
 def _shown(name: str) -> str:
