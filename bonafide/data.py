@@ -78,7 +78,7 @@ class FaceData:
             shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(self.labels))
             lines.append(f"  {split:<10} {len(rows):>7,} images: {shares}")
         if self.units:
-            lines.append(f"  folders    {self.units} (--groups)")
+            lines.append(f"  folders    {self.units}")
         if self.broken:
             example = self.broken[0]
             lines.append(f"  left out   {len(self.broken):>7,} broken files, such as {example.path}: {example.reason}")
@@ -193,7 +193,7 @@ def split_listing(
             raise UsageError(
                 f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}"
                 + (f": {why}" if why else ""),
-                "add images or groups of them; `--groups none` takes every image by itself"
+                "add images or groups; where folders are the groups, `--groups none` takes every image by itself"
                 if why
                 else "add images, or change --validation_size and --test_size",
             )

@@ -269,7 +269,7 @@ def run_evaluate_command(
         data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
     )
     if images.units:
-        print(f"folders: {images.units} (--groups)")
+        print(f"folders: {images.units}")
     limit = max_images or (QUICK_IMAGES if quick else None)
     if limit:
         images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})

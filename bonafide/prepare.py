@@ -142,7 +142,7 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
     dropped = ", ".join(f"{n} {reason}" for reason, n in summary.dropped.items()) or "none"
     print(f"{summary.written} of {summary.found} files are in {out} (faces: {summary.detector})")
     if summary.units:
-        print(f"folders: {summary.units} (--groups)")
+        print(f"folders: {summary.units}")
     print(f"dropped: {dropped}" + (f"; see {Path(out) / 'dropped.csv'}" if summary.dropped else ""))
     for what, counts in (("no face found", summary.no_face), ("upscaled", summary.upscaled)):
         if counts:

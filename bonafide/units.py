@@ -9,15 +9,23 @@ in one folder (``video3_0001.png``).
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 from statistics import median
 
 from bonafide.errors import UsageError
+from bonafide.unit_names import (
+    SOURCE_WORDS,
+    are_serial,
+    is_frame,
+    is_number,
+    is_opaque,
+    is_person_name,
+    is_unit_name,
+    split_stem,
+    words_of,
+)
 
 GROUPS = ("auto", "folder", "none")
 GROUPS_HELP = (
@@ -29,28 +37,6 @@ MOST_SOURCES = 40  # more folders than that are not the sources of one label
 # So many folders of unknown names are units where they are small, or their files are numbered anew in each.
 SEVERAL, SEVERAL_BELOW = 8, 5  # on the first level, where sources are expected, and below a source
 SMALL = 50  # images; fewer are too few to judge a source by
-
-SOURCE_WORDS = {
-    "adm", "afhq", "amazon", "attgan", "azure", "biggan", "blendface", "cam", "camera", "canon", "casia", "celeba",
-    "celebahq", "celebdf", "collection", "crn", "cyclegan", "dall", "dalle", "dataset", "ddim", "ddpm", "deepfacelab",
-    "deepfake", "deepfakes", "deepfloyd", "deepswap", "device", "dfd", "dfdc", "diffae", "diffswap",
-    "diffusion", "dit", "emu", "faceapp", "facedancer", "faceforensics", "faceshifter", "faceswap", "fairface",
-    "ffhq", "firefly", "flux", "fsgan", "gan", "gans", "gaugan", "gen", "generator", "glide", "hifiswap", "ideogram",
-    "imagen", "imle", "inswapper", "iphone", "jourdb", "kling", "laion", "ldm", "lfw", "lora", "lsun", "method",
-    "midjourney", "mj", "mobileswap", "neuraltextures", "nikon", "openai", "pggan", "phone", "photos", "pika",
-    "pixart", "progan", "proprietary", "reface", "roop", "runway", "sana", "scanner", "sd", "sdv", "sdxl", "sensor",
-    "set", "simswap", "sitd", "sora", "source", "src", "stable", "stargan", "stylegan", "swap", "tpdne", "turbo",
-    "uniface", "unsplash", "utkface", "vae", "veo", "vggface", "voxceleb", "vqdm", "vqgan", "web", "webcam", "wukong",
-    "xl",
-}  # fmt: skip
-UNIT_WORDS = {
-    "actor", "clip", "episode", "id", "ident", "identity", "individual", "interview", "movie", "participant",
-    "patient", "pers", "person", "rec", "recording", "scene", "seq", "sequence", "sess", "session", "speaker", "spk",
-    "subj", "subject", "take", "track", "user", "vid", "video", "volunteer", "youtuber",
-}  # fmt: skip
-FRAME = re.compile(r"(?:^|(?<=[^a-z]))(?:frame|frm)s?[-_. ]*\d+", re.IGNORECASE)
-NUMBERED = re.compile(r"(?P<unit>.*[^-_. ])[-_. ]+(?:[a-z]|img|image|face|crop)?(?P<number>\d+)", re.IGNORECASE)
-PERSON_NAME = re.compile(r"[^\W\d_a-z][\w.'’-]*(?:[_ ][^\W\d_a-z][\w.'’-]*)+")
 
 
 @dataclass
@@ -105,7 +91,8 @@ def find_units(
     result = Units(list(sources), list(paths))
     by_label: dict[str, list[_Row]] = {}
     for number, (label, source, path) in enumerate(zip(labels, sources, paths, strict=True)):
-        folders, stem = PurePosixPath(path).parts[:-1], PurePosixPath(path).stem
+        *parts, name = path.split("/")
+        folders, stem = tuple(parts), name.rpartition(".")[0] or name
         if label in folders:
             folders = folders[folders.index(label) + 1 :]
         elif not sources_given:
@@ -120,9 +107,9 @@ def find_units(
     for label, rows in sorted(by_label.items()):
         found = _Found()
         _judge_label(label, rows, sources_given, result, found)
-        if line := _line(found, rows, sources_given):
+        if line := _line(found):
             said.append(f"{label}: {line}")
-    result.note = "; ".join(said)
+    result.note = "; ".join(said) + (" (`--groups` overrides this)" if said else "")
     return result
 
 
@@ -159,7 +146,7 @@ def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, 
     if how != "folder" and len(used) < len(patterns):
         unused = next("/".join(pattern) for i, pattern in enumerate(patterns) if i not in used)
         raise UsageError(f"groups: no folder of images is called {unused}", "patterns begin with the label, as real/*")
-    result.note = f"{len(groups):,} folders kept whole (--groups {how})"
+    result.note = f"{len(groups):,} folders kept whole (`--groups {how}`)"
 
 
 def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -178,7 +165,13 @@ def _judge_label(label: str, rows: list[_Row], sources_given: bool, result: Unit
             first.setdefault(row.source, []).append(row)
         else:
             by_source.setdefault(row.source, []).append(row)
-    units, why = _which_are_units(_contents(first), several=SEVERAL)
+    contents = _contents(first)
+    if _are_ranges(contents):  # one source, dealt to folders
+        by_source.setdefault(label, []).extend(row for members in first.values() for row in members)
+        for row in by_source[label]:
+            result.sources[row.number] = label
+        first = {}
+    units, why = _which_are_units(contents, several=SEVERAL)
     for name, members in first.items():
         if name in units:
             _keep_whole(members, f"{label}/{name}", result)
@@ -232,25 +225,16 @@ def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, _Content]:
 
 def _which_are_units(folders: Mapping[str, _Content], several: int) -> tuple[set[str], str]:
     """The names among folders of one level that are units, and why; none, and "", where they are sources or subsets."""
-    known = {name for name in folders if _words(name) & SOURCE_WORDS and not _is_unit_name(name)}
+    known = {name for name in folders if words_of(name) & SOURCE_WORDS and not is_unit_name(name)}
     if 2 * len(known) < len(folders):  # a few persons may be called as a camera is
         known = {name for name in known if folders[name].n >= SMALL}
-    elif len(known) > MOST_SOURCES and _are_serial(known):
+    elif len(known) > MOST_SOURCES and are_serial(known):
         known = set()
     rest = {name: content for name, content in folders.items() if name not in known}
+    if _are_ranges(rest):
+        return set(), ""
     why = next((reason for reason, holds in _REASONS if rest and holds(rest, several)), "")
     return (set(rest), why) if why else (set(), "")
-
-
-def _words(name: str) -> set[str]:
-    """Its words in small letters, both of StyleGAN and of style_gan."""
-    runs = re.findall(r"[^\W\d_]+", name)
-    return {word.lower() for run in runs for word in [run, *re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", run)]}
-
-
-def _is_unit_name(name: str) -> bool:
-    """``person_001``, ``id10012``, ``session-berlin``; not the bare word."""
-    return bool(_words(name) & UNIT_WORDS) and name.lower() not in UNIT_WORDS
 
 
 def _most(values: Iterable[bool], share: float = 0.8) -> bool:
@@ -258,23 +242,18 @@ def _most(values: Iterable[bool], share: float = 0.8) -> bool:
     return bool(flags) and sum(flags) >= share * len(flags)
 
 
-def _are_serial(names: Iterable[str]) -> bool:
-    """``a07, a12, a31``: most have the same letters around their digits."""
-    shapes = [re.sub(r"\d+", "#", name) for name in names]
-    shape, n = Counter(shapes).most_common(1)[0]
-    return "#" in shape and n >= 0.8 * len(shapes)
-
-
-def _is_number(name: str) -> bool:
-    return not re.search(r"[^\W\d_]", name) and bool(re.search(r"\d", name))
-
-
-def _is_opaque(name: str) -> bool:
-    """A hash, a UUID, or the id of a YouTube video."""
-    if re.fullmatch(r"[0-9a-fA-F-]{8,}", name) and re.search(r"\d", name):
-        return True
-    kinds = (r"[a-z]", r"[A-Z]", r"[\d_-]")
-    return bool(re.fullmatch(r"[\w-]{11}", name, re.ASCII)) and all(re.search(kind, name) for kind in kinds)
+def _are_ranges(folders: Mapping[str, _Content]) -> bool:
+    """Each is called by the first number that it may hold, as FFHQ's 00000, 01000, …: neither sources nor units."""
+    names = sorted(folders, key=lambda name: (len(name), name))
+    if len(names) < 2 or not all(name.isdecimal() and folders[name].stems for name in names):
+        return False
+    if not all(stem.isdecimal() for content in folders.values() for stem in content.stems):
+        return False
+    numbers = [[int(stem) for stem in folders[name].stems] for name in names]
+    starts = [int(name) for name in names]
+    return all(start <= min(own) for start, own in zip(starts, numbers, strict=True)) and all(
+        max(own) < after for own, after in zip(numbers, starts[1:], strict=False)
+    )
 
 
 def _are_small(folders: Mapping[str, _Content], several: int) -> bool:
@@ -295,19 +274,19 @@ def _are_numbered_anew(folders: Mapping[str, _Content], several: int) -> bool:
 
 _Reason = Callable[[Mapping[str, _Content], int], bool]
 _REASONS: tuple[tuple[str, _Reason], ...] = (
-    ("named as persons, videos or sessions are", lambda folders, several: _most(map(_is_unit_name, folders), 0.5)),
+    ("named as persons, videos or sessions are", lambda folders, several: _most(map(is_unit_name, folders), 0.5)),
     (
         "they hold frames",
         lambda folders, several: (
-            len(folders) > 1 and _most(_most((bool(FRAME.search(s)) for s in c.stems), 0.5) for c in folders.values())
+            len(folders) > 1 and _most(_most((is_frame(stem) for stem in c.stems), 0.5) for c in folders.values())
         ),
     ),
-    ("numbers for names", lambda folders, several: len(folders) > 1 and _most(map(_is_number, folders))),
-    ("ids for names", lambda folders, several: len(folders) > 1 and _most(map(_is_opaque, folders))),
-    ("numbered names", lambda folders, several: len(folders) > several / 2 and _are_serial(folders)),
+    ("numbers for names", lambda folders, several: len(folders) > 1 and _most(map(is_number, folders))),
+    ("ids for names", lambda folders, several: len(folders) > 1 and _most(map(is_opaque, folders))),
+    ("numbered names", lambda folders, several: len(folders) > several / 2 and are_serial(folders)),
     (
         "names of people",
-        lambda folders, several: len(folders) > 2 and _most(bool(PERSON_NAME.fullmatch(name)) for name in folders),
+        lambda folders, several: len(folders) > 2 and _most(is_person_name(name) for name in folders),
     ),
     ("more than a data set has sources", lambda folders, several: len(folders) > MOST_SOURCES),
     ("many and small", _are_small),
@@ -327,32 +306,23 @@ def _series(rows: list[_Row]) -> tuple[dict[str, list[_Row]], str]:
     series: dict[str, list[_Row]] = {}
     numbers = []
     for row in rows:
-        if (split := _split_stem(row.stem)) is not None:
+        if (split := split_stem(row.stem)) is not None:
             series.setdefault(split[0], []).append(row)
             numbers.append(split[1])
     several = {name: members for name, members in series.items() if len(members) > 1}
     if len(series) < 2 or len(numbers) < 0.8 * len(rows) or not several:
         return {}, ""
-    if len(set(numbers)) > len(numbers) / 2 and not _most(map(_is_unit_name, series)):
+    if len(set(numbers)) > len(numbers) / 2 and not _most(map(is_unit_name, series)):
         return {}, ""
     contents = {name: _Content(len(m), [row.stem for row in m]) for name, m in series.items()}
     units, why = _which_are_units(contents, several=SEVERAL)
     return {name: members for name, members in series.items() if name in units}, why
 
 
-def _split_stem(stem: str) -> tuple[str, int] | None:
-    """``vid1_0012`` -> vid1, 12; None where it names no series, or no number in it."""
-    if (frame := FRAME.search(stem)) is not None:
-        unit = stem[: frame.start()].rstrip("-_. ")
-        return (unit, int(re.findall(r"\d+", frame[0])[0])) if unit else None
-    match = NUMBERED.fullmatch(stem)
-    return (match["unit"], int(match["number"])) if match else None
-
-
 # --- what is said -------------------------------------------------------------------------------------------------
 
 
-def _line(found: _Found, rows: list[_Row], sources_given: bool) -> str:
+def _line(found: _Found) -> str:
     parts = []
     if found.sources:
         names = sorted(found.sources)

@@ -92,6 +92,15 @@ def test_folders_of_a_person_a_video_or_a_session_are_units_and_no_sources(paths
     assert "kept whole" in units.note
 
 
+def test_ranges_of_one_numbered_set_are_neither_sources_nor_units() -> None:
+    paths = [f"real/{start:05d}/{start + i:05d}.png" for start in (0, 1000, 2000) for i in range(20)]
+    units = judged(paths)
+    assert units.groups == paths
+    assert set(units.sources) == {"real"}
+    below = [path.replace("real/", "real/ffhq/") for path in paths]
+    assert judged(below).groups == below
+
+
 def test_units_below_a_source_keep_it() -> None:
     paths = files(*(f"fake/{gen}/{video}" for gen in ("Deepfakes", "roop") for video in ("000_003", "010_005")))
     paths += files(*(f"real/lfw/{name}" for name in PEOPLE), n=2) + files("real/ffhq")
@@ -100,7 +109,7 @@ def test_units_below_a_source_keep_it() -> None:
     assert len(groups_of(units, paths)) == 4 + len(PEOPLE)
     assert units.note == (
         "fake: 2 sources (Deepfakes, roop), 4 folders kept whole (numbers for names); "
-        "real: 2 sources (ffhq, lfw), 6 folders kept whole (names of people)"
+        "real: 2 sources (ffhq, lfw), 6 folders kept whole (names of people) (`--groups` overrides this)"
     )
 
 
