@@ -61,7 +61,7 @@ def assemble(recipe: Recipe) -> Assembly:
             f"prepare_size does nothing: {', '.join(folders.values())} is prepared already",
             "leave it out, or give the folder that it was prepared from",
         )
-    listings = _list_all(folders, recipe.real_label, order)
+    listings = _list_all(folders, recipe, order)
     listing = _join(listings)
     audit, broken = _look(listing, recipe, all_raw=len(raw) == len(folders))
     listing = without_broken(listing, broken)
@@ -73,17 +73,19 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     groups = audit.groups if audit else None
     for name in raw:
-        folder, is_new = _aligned(listings[name], recipe.prepare_size)
+        folder, is_new = _aligned(listings[name], recipe)
         folders[name] = str(folder)
         listings[name] = list_data(
             folder,
             real_label=recipe.real_label,
             label_order=order or listing.labels,
             check="none" if is_new else "full",  # what was written just now is whole
+            groups=recipe.groups,
         )
     if raw:
         prefixes = tuple(f"{name}/" for name in raw)
-        listing = _join(listings)
+        units = listing.units  # as the raw folders tell them; a prepared set names its groups itself
+        listing = replace(_join(listings), units=units)
         kept = [file for file in broken if len(raw) < len(folders) and not file.path.startswith(prefixes)]
         listing = without_broken(listing, kept)
         groups = None  # the copies that prepare found share a group in its metadata
@@ -111,7 +113,7 @@ def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
     if recipe.splits:
         listing, groups = with_splits(listing, recipe.splits), None
     data = split_listing(
-        listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, groups=groups
+        listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, copies=groups
     )
     data = hold_out_calibration(data)
     for split, rows in data.splits.items():
@@ -159,11 +161,11 @@ def choose_sets(data: FaceData, mix: Mapping[str, float]) -> FaceData:
     return replace(data, splits=DatasetDict(splits), _rows={}, _fingerprint="")
 
 
-def _list_all(folders: Mapping[str, str], real_label: str | None, order: Sequence[str] | None) -> dict[str, Listing]:
+def _list_all(folders: Mapping[str, str], recipe: Recipe, order: Sequence[str] | None) -> dict[str, Listing]:
     """The sets, of which no file has been opened yet."""
     listings: dict[str, Listing] = {}
     for name, folder in folders.items():
-        listing = list_data(folder, real_label=real_label, label_order=order, check="none")
+        listing = list_data(folder, real_label=recipe.real_label, label_order=order, check="none", groups=recipe.groups)
         first = next(iter(listings.values()), listing)
         if set(listing.labels) != set(first.labels):
             raise UsageError(
@@ -189,14 +191,15 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
         parts.append(rows.add_column("dataset", [name] * len(rows)))
         broken += [replace(file, path=f"{name}/{file.path}") for file in listing.broken]
     origin = ", ".join(f"{name}={listing.origin}" for name, listing in listings.items())
-    return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin)
+    units = "; ".join(f"{name}: {listing.units}" for name, listing in listings.items() if listing.units)
+    return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin, units)
 
 
-def _aligned(listing: Listing, sides: Sequence[int] | None) -> tuple[Path, bool]:
+def _aligned(listing: Listing, recipe: Recipe) -> tuple[Path, bool]:
     """The folder of a set's aligned copies, and whether they were made just now."""
-    low, high = sides or SIZE_RANGE
+    low, high = recipe.prepare_size or SIZE_RANGE
     folder = prepared_folder(listing, (low, high))
     is_new = not is_prepared(folder)
-    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label)
+    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label, groups=recipe.groups)
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
     return folder, is_new

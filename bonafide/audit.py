@@ -10,9 +10,9 @@ leak       the classes, or the splits, are given away: figures from these files 
 ========== ============================================================================================
 
 ``audit.json``, schema 1: ``schema_version``, ``origin``, ``level``, ``verdict``, ``labels``, ``real_label``,
-``n_files``, ``face_detector``, ``findings`` [{level, topic, text, hint}], ``file_facts`` and ``appearance`` ({auc, low,
-high, n, why_not, sources, clues} or null), ``duplicates`` [{kind, paths, labels, splits}], ``broken``, ``counts``.
-Undefined numbers are null.
+``units``, ``n_files``, ``face_detector``, ``findings`` [{level, topic, text, hint}], ``file_facts`` and ``appearance``
+({auc, low, high, n, why_not, sources, clues} or null), ``duplicates`` [{kind, paths, labels, splits}], ``broken``,
+``counts``. Undefined numbers are null.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from bonafide.images import ImageError, decode_image, inspect_image
 from bonafide.leaks import Leak, measure_leak
 from bonafide.listing import Listing, image_bytes, list_data, whole_reason
 from bonafide.rows import BrokenFile, left_out
+from bonafide.splits import merge_groups
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
 
@@ -76,6 +77,7 @@ class Audit:
     looks: pd.DataFrame = field(default_factory=pd.DataFrame)  # path and appearance of the images looked at
     face_detector: str | None = None
     findings: list[Finding] = field(default_factory=list)
+    units: str = ""  # as Listing.units
 
     @property
     def level(self) -> str:
@@ -92,7 +94,7 @@ class Audit:
 
     @property
     def groups(self) -> dict[str, str]:
-        """path -> name of its duplicate group, for those that have one; ``data.load_data(groups=…)`` takes it."""
+        """path -> name of its duplicate group, for those that have one; ``data.load_data(copies=…)`` takes it."""
         return {path: group.paths[0] for group in self.duplicates for path in group.paths}
 
     def counts(self) -> pd.DataFrame:
@@ -116,6 +118,7 @@ class Audit:
             "verdict": self.verdict,
             "labels": self.labels,
             "real_label": self.real_label,
+            "units": self.units,
             "n_files": len(self.files) + len(self.broken),
             "face_detector": self.face_detector,
             "findings": [asdict(finding) for finding in self.findings],
@@ -153,8 +156,8 @@ def audit_dataset(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True, whole_reasons=whole_reasons)
         duplicates = _find_duplicates(files, thumbnails, splits_given)
-        groups = {path: group.paths[0] for group in duplicates for path in group.paths}
-        files["group"] = [groups.get(p, g) for p, g in zip(files["path"], files["group"], strict=True)]
+        copies = {path: group.paths[0] for group in duplicates for path in group.paths}
+        files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
         chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
         audit = Audit(
             origin=data.origin,
@@ -164,6 +167,7 @@ def audit_dataset(
             broken=[*data.broken, *broken],
             duplicates=duplicates,
             facts_leak=_leak(chosen[[*FACT_NAMES, *HIDDEN_FACTS]], chosen, data.real_label, FACT_NAMES, seed),
+            units=data.units,
         )
         if not fast:
             detector = detector or FaceDetector()
@@ -183,6 +187,7 @@ def run_audit_command(
     strict: bool = False,
     *,
     real_label: str | None = None,
+    groups: str = "auto",
 ) -> int:
     """``python -m bonafide audit``: print a summary, write ``audit.json`` and ``audit.html`` to ``out`` (where given).
 
@@ -191,7 +196,7 @@ def run_audit_command(
     """
     from bonafide.audit_report import summary_lines, write_audit
 
-    listing = list_data(data, real_label=real_label, check="none")
+    listing = list_data(data, real_label=real_label, check="none", groups=groups)
     if out is not None:
         try:
             Path(out).mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,8 @@ def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
 def summary_lines(audit: Audit) -> list[str]:
     """A dozen lines for the terminal."""
     lines = [f"audit of {audit.origin}: {len(audit.files):,} files, {len(audit.broken):,} broken"]
+    if audit.units:
+        lines.append(f"  folders     {audit.units}")
     for name, leak in (("file facts", audit.facts_leak), ("appearance", audit.appearance_leak)):
         if leak is not None:
             lines.append(f"  {name:<11} {_figure(leak)} {_span(leak)}".rstrip())

@@ -132,8 +132,8 @@ def calibration_half(rows: Dataset, seed: int = HALVES_SEED) -> tuple[Dataset, D
 
     Stratified by label and source, groups whole, seeded: the same rows give the same halves everywhere.
     """
-    strata = [f"{label}\0{source}" for label, source in zip(rows["label"], rows["source"], strict=True)]
-    halves = assign_splits(strata, list(rows["group"]), {"selects": 0.5, "certifies": 0.5}, seed)
+    shares = {"selects": 0.5, "certifies": 0.5}
+    halves = assign_splits(list(rows["label"]), list(rows["source"]), list(rows["group"]), shares, seed)
     selects, certifies = (
         rows.select([i for i, half in enumerate(halves) if half == name]) for name in ("selects", "certifies")
     )

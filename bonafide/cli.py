@@ -25,6 +25,14 @@ DATA_HELP = (
 RealLabel = Annotated[
     str | None, typer.Option(help="The label that means a photograph; found by its name if not given.")
 ]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="Folders below a label that splits keep whole, as those of a person or a video: auto, folder (all that "
+        "hold images), none, or patterns, as real/*,fake/*/*."
+    ),
+]
+OwnGroups = Annotated[str | None, typer.Option(help="As for `audit`; by default as the model was trained.")]
 Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFIDE_YUNET, the Hub, or the Haar cascade.")]
 
 Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id, with or without @revision.")]
@@ -32,7 +40,9 @@ OwnModel = Annotated[
     str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
 ]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders (links are followed), globs, or `-` for standard input.")]
+Inputs = Annotated[
+    list[str], typer.Argument(help="Files, folders (links are followed), globs, or `-` for a list.")
+]
 Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
 FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]
@@ -50,6 +60,7 @@ def audit(
         bool, typer.Option("--strict", help="Exit with 3 where something gives the classes away.")
     ] = False,
     real_label: RealLabel = None,
+    groups: Groups = "auto",
 ) -> None:
     """Find what gives the classes away before a model does.
 
@@ -58,7 +69,7 @@ def audit(
     """
     from bonafide.audit import run_audit_command
 
-    raise typer.Exit(run_audit_command(data, out, strict, real_label=real_label))
+    raise typer.Exit(run_audit_command(data, out, strict, real_label=real_label, groups=groups))
 
 
 @app.command()
@@ -73,6 +84,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
     yunet: Weights = None,
     real_label: RealLabel = None,
+    groups: Groups = "auto",
 ) -> None:
     """Take away what gives the classes away: aligned face crops, one size range, one encoding history, no duplicates.
 
@@ -92,6 +104,7 @@ def prepare(
         detector=FaceDetector(yunet) if faces else None,
         workers=workers,
         real_label=real_label,
+        groups=groups,
     )
 
 
@@ -109,6 +122,7 @@ def evaluate(
     prior: Annotated[float, typer.Option(min=0, max=1, help="Base rate: the share of fakes among all images.")] = 0.5,
     real_label: RealLabel = None,
     fake_label: FakeLabel = None,
+    groups: OwnGroups = None,
     faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
     threads: Threads = None,
     yunet: Weights = None,
@@ -130,6 +144,7 @@ def evaluate(
         prior=prior,
         real_label=real_label,
         fake_label=fake_label,
+        groups=groups,
         faces=faces,
         threads=threads,
         yunet=str(yunet) if yunet else None,
@@ -190,6 +205,7 @@ def compare(
     max_images: MaxImages = None,
     real_label: RealLabel = None,
     fake_label: FakeLabel = None,
+    groups: OwnGroups = None,
     threads: Threads = None,
 ) -> None:
     """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
@@ -205,6 +221,7 @@ def compare(
         max_images=max_images,
         real_label=real_label,
         fake_label=fake_label,
+        groups=groups,
         threads=threads,
     )
 

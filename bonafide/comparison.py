@@ -292,6 +292,7 @@ def run_compare_command(
     max_images: int | None = None,
     real_label: str | None = None,
     fake_label: str | None = None,
+    groups: str | None = None,
     engine: str = "auto",
     device: str | None = None,
     threads: int | None = None,
@@ -311,7 +312,7 @@ def run_compare_command(
     found, caveats = [], []
     for name, (detector, _) in loaded.items():
         images, notes = evaluation_data(
-            data, split, real_label=real_label, facts=detector.facts, folder=detector.folder
+            data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
         )
         found.append(images)
         caveats += [f"{name}: {note}" for note in notes]

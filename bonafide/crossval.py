@@ -209,6 +209,8 @@ def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more:
 def _describe(assembly: Assembly, folds: Sequence[Fold]) -> None:
     listing = assembly.listing
     print(f"data: {listing.origin}, {len(listing.rows):,} images, labels {', '.join(listing.labels)}")
+    if listing.units:
+        print(f"folders: {listing.units}")
     if assembly.audit:
         print(f"audit: {assembly.audit.verdict}")
     for fold in folds:

@@ -24,7 +24,7 @@ from bonafide.images import ImageError, decode_image
 from bonafide.labels import SPLITS, find_real_label
 from bonafide.listing import Listing, image_bytes, list_data
 from bonafide.rows import BrokenFile
-from bonafide.splits import assign_splits, merge_groups
+from bonafide.splits import assign_splits, merge_groups, shortage
 
 __all__ = [
     "SPLITS",
@@ -52,6 +52,7 @@ class FaceData:
     broken: list[BrokenFile]
     origin: str
     made_splits: list[str] = field(default_factory=list)
+    units: str = ""  # as Listing.units
     _rows: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
     _fingerprint: str = field(default="", repr=False)
 
@@ -78,6 +79,8 @@ class FaceData:
             counts = Counter(rows["label"])
             shares = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(self.labels))
             lines.append(f"  {split:<10} {len(rows):>7,} images: {shares}")
+        if self.units:
+            lines.append(f"  folders    {self.units}")
         if self.broken:
             example = self.broken[0]
             lines.append(f"  left out   {len(self.broken):>7,} broken files, such as {example.path}: {example.reason}")
@@ -123,20 +126,22 @@ def load_data(
     seed: int = 42,
     validation_size: float = 0.15,
     test_size: float = 0.15,
-    groups: Mapping[str, str] | None = None,
+    groups: str = "auto",
+    copies: Mapping[str, str] | None = None,
     check: str = "full",
 ) -> FaceData:
     """List a data set and give it the three splits, making those that it lacks.
 
     Missing splits are cut from what is not yet split (else from ``train``), stratified by label and source, whole
-    groups together. ``groups`` maps paths to a further group name (near duplicates): files that share either kind
-    of group stay together.
+    groups together. ``groups`` says which folders are groups (see :data:`bonafide.units.GROUPS_HELP`), unless the
+    data has a column ``group``. ``copies`` maps paths to a further group name (near duplicates): files that share
+    either kind of group stay together.
 
     Raises:
         UsageError: as :func:`list_data`; also where ``train`` is missing, or a split lacks one of the classes.
     """
-    listing = list_data(data, real_label=real_label, label_order=label_order, check=check)
-    return split_listing(listing, seed=seed, validation_size=validation_size, test_size=test_size, groups=groups)
+    listing = list_data(data, real_label=real_label, label_order=label_order, check=check, groups=groups)
+    return split_listing(listing, seed=seed, validation_size=validation_size, test_size=test_size, copies=copies)
 
 
 def split_listing(
@@ -145,17 +150,18 @@ def split_listing(
     seed: int = 42,
     validation_size: float = 0.15,
     test_size: float = 0.15,
-    groups: Mapping[str, str] | None = None,
+    copies: Mapping[str, str] | None = None,
 ) -> FaceData:
     """The second half of :func:`load_data`, for callers that look at the listing in between."""
     rows = listing.rows
-    if groups:
-        merged = merge_groups(rows["group"], [groups.get(path, path) for path in rows["path"]])
+    if copies:
+        merged = merge_groups(rows["group"], [copies.get(path, path) for path in rows["path"]])
         rows = rows.remove_columns("group").add_column("group", merged)
     sizes = {"validation": validation_size, "test": test_size}
     split = np.array(rows["split"], dtype=object)
     owner = np.array(rows["dataset"] if "dataset" in rows.column_names else [""] * len(rows), dtype=object)
     made: set[str] = set()
+    cut: list[tuple[np.ndarray, list[str]]] = []
     free = np.zeros(len(rows), dtype=bool)  # rows of sets that name no split at all: they are split together
     for name in dict.fromkeys(owner):
         mine = owner == name
@@ -171,9 +177,11 @@ def split_listing(
         absent = {name for name in SPLITS if name not in named}
         pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
         if absent or "" in split[mine]:
+            cut.append((pool, ["train", *(name for name in sizes if name in absent)]))
             _cut(rows, split, pool, {name: size for name, size in sizes.items() if name in absent}, seed)
         made |= absent
     if free.any():
+        cut.append((np.flatnonzero(free), list(SPLITS)))
         _cut(rows, split, np.flatnonzero(free), sizes, seed)
         made |= set(SPLITS)
     rows = rows.remove_columns("split")
@@ -181,9 +189,15 @@ def split_listing(
     for name, dataset in splits.items():
         missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
         if missing:
+            why = next(
+                (text for pool, parts in cut if name in parts if (text := _shortage(listing, rows, pool, parts))), ""
+            )
             raise UsageError(
-                f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}",
-                "add images, or change --validation_size and --test_size",
+                f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}"
+                + (f": {why}" if why else ""),
+                "add images or groups; where folders are the groups, `--groups none` takes every image by itself"
+                if why
+                else "add images, or change --validation_size and --test_size",
             )
     return FaceData(
         splits,
@@ -192,7 +206,13 @@ def split_listing(
         listing.broken,
         listing.origin,
         [split for split in SPLITS if split in made],
+        listing.units,
     )
+
+
+def _shortage(listing: Listing, rows: datasets.Dataset, pool: np.ndarray, splits: Sequence[str]) -> str:
+    labels = [listing.labels[label] for label in np.array(rows["label"])[pool]]
+    return shortage(labels, list(np.array(rows["group"], dtype=object)[pool]), splits)
 
 
 def _cut(rows: datasets.Dataset, split: np.ndarray, pool: np.ndarray, sizes: Mapping[str, float], seed: int) -> None:
@@ -206,10 +226,12 @@ def _cut(rows: datasets.Dataset, split: np.ndarray, pool: np.ndarray, sizes: Map
     follows = np.array([settled.get(group[i], "") if split[i] == "" else "" for i in pool], dtype=object)
     split[pool] = follows
     pool = pool[follows == ""]
-    names = [name for name in ("dataset", "label", "source") if name in rows.column_names]
-    columns = [np.array(rows[name], dtype=object)[pool] for name in names]
-    strata = ["\0".join(map(str, values)) for values in zip(*columns, strict=True)]
-    split[pool] = assign_splits(strata, list(group[pool]), {"train": 1 - sum(sizes.values()), **sizes}, seed)
+    label, *columns = (
+        np.array(rows[name], dtype=object)[pool] for name in ("label", "source", "dataset") if name in rows.column_names
+    )
+    sources = list(zip(*columns, strict=True))
+    shares = {"train": 1 - sum(sizes.values()), **sizes}
+    split[pool] = assign_splits(list(label), sources, list(group[pool]), shares, seed)
 
 
 def balanced_subset(dataset: datasets.Dataset, n: int, seed: int = 42) -> datasets.Dataset:

@@ -254,6 +254,7 @@ def run_evaluate_command(
     prior: float = PRIOR,
     real_label: str | None = None,
     fake_label: str | None = None,
+    groups: str | None = None,
     faces: bool = False,
     yunet: str | None = None,
     engine: str = "auto",
@@ -274,7 +275,11 @@ def run_evaluate_command(
     detector, fakes = load_detector(
         model, real_label=real_label, fake_label=fake_label, engine=engine, device=device, dtype=dtype
     )
-    images, caveats = evaluation_data(data, split, real_label=real_label, facts=detector.facts, folder=detector.folder)
+    images, caveats = evaluation_data(
+        data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
+    )
+    if images.units:
+        print(f"folders: {images.units}")
     limit = max_images or (QUICK_IMAGES if quick else None)
     if limit:
         images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})

@@ -75,7 +75,9 @@ def with_labels(data: FaceData, labels: list[str]) -> FaceData:
             rows = rows.remove_columns(column).add_column(column, values)
             rows = rows.cast_column(column, feature) if feature is not None else rows
         splits[name] = rows
-    return FaceData(DatasetDict(splits), labels, data.real_label, data.broken, data.origin, data.made_splits)
+    return FaceData(
+        DatasetDict(splits), labels, data.real_label, data.broken, data.origin, data.made_splits, data.units
+    )
 
 
 def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: list[str], real: str) -> FloatArray:
@@ -102,6 +104,7 @@ def evaluation_data(
     real_label: str | None = None,
     facts: Mapping[str, Any] | None = None,
     folder: Path | None = None,
+    groups: str | None = None,
 ) -> tuple[FaceData, list[str]]:
     """The images to judge a model on, as one split, and what the reader must know about them.
 
@@ -109,16 +112,19 @@ def evaluation_data(
     where the data is what the model was trained on (by its fingerprint), the images that were held out for the test;
     else all. Files are not opened here: those that cannot be read are found when they are scored.
 
+    ``groups`` tells sources from units as in :func:`bonafide.listing.list_data`; by default as the model's recipe did.
+
     Raises:
         UsageError: no such data or split, or no real label.
     """
-    listing = _list(data, real_label)
+    recipe = _recipe_of(folder)
+    listing = _list(data, real_label, groups or recipe.get("groups", "auto"))
     named = set(listing.rows["split"]) - {""}
     caveats: list[str] = []
     if split == "auto" and named:
         split = next((name for name in ("test", "validation") if name in named), "all")
     elif split == "auto":
-        trained = _held_out(listing, facts or {}, folder)
+        trained = _held_out(listing, facts or {}, recipe)
         if trained is not None:
             return trained, caveats
         split = "all"
@@ -128,7 +134,7 @@ def evaluation_data(
                 "of them among its training images, the figures would be too good."
             )
     elif split in SPLITS and not named:
-        trained = _held_out(listing, facts or {}, folder, split)
+        trained = _held_out(listing, facts or {}, recipe, split)
         if trained is not None:
             return trained, caveats
     if split != "all" and split not in named:
@@ -140,30 +146,37 @@ def evaluation_data(
         rows = rows.select([i for i, name in enumerate(rows["split"]) if name == split])
     name = "" if split == "all" else split
     splits = DatasetDict({name: rows.remove_columns("split")})
-    return FaceData(splits, listing.labels, listing.real_label, listing.broken, listing.origin), caveats
+    listed = (listing.labels, listing.real_label, listing.broken, listing.origin)
+    return FaceData(splits, *listed, units=listing.units), caveats
 
 
-def _list(data: str, real_label: str | None) -> Listing:
+def _list(data: str, real_label: str | None, groups: str) -> Listing:
     """``real_label`` may name the model's label, the data's, or both."""
     try:
-        return list_data(data, real_label=real_label, check="none")
+        return list_data(data, real_label=real_label, check="none", groups=groups)
     except UsageError:
         if real_label is None:
             raise
-        return list_data(data, check="none")
+        return list_data(data, check="none", groups=groups)
 
 
-def _held_out(listing: Listing, facts: Mapping[str, Any], folder: Path | None, split: str = "test") -> FaceData | None:
+def _recipe_of(folder: Path | None) -> dict[str, Any]:
+    """What the run of a model's folder was told; empty where there is no such folder."""
+    if folder is None or not (folder / "recipe.yaml").is_file():
+        return {}
+    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
+
+
+def _held_out(
+    listing: Listing, facts: Mapping[str, Any], recipe: Mapping[str, Any], split: str = "test"
+) -> FaceData | None:
     """The split that the model's own training kept apart, cut again from the same data; None where it is not the same.
 
-    A run's folder tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
+    The run's recipe tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
     """
     wanted = facts.get("data_fingerprint")
     if not wanted:
         return None
-    recipe: dict[str, Any] = {}
-    if folder is not None and (folder / "recipe.yaml").is_file():
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
     sizes = {name: recipe[name] for name in ("seed", "validation_size", "test_size") if name in recipe}
     try:
         data = split_listing(listing, **sizes)

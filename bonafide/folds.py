@@ -19,7 +19,7 @@ from bonafide.errors import UsageError
 from bonafide.labels import SPLITS
 from bonafide.listing import Listing
 from bonafide.metrics import WORST_MIN_IMAGES
-from bonafide.splits import assign_splits, merge_groups
+from bonafide.splits import assign_splits, merge_groups, shortage
 
 FOLDS, BY_SOURCE, BY_FAMILY = KINDS = ("folds", "leave-one-source-out", "leave-one-family-out")
 
@@ -72,7 +72,7 @@ def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> 
         if len(part) >= WORST_MIN_IMAGES:
             _refuse_too_many(k, f"the source {source}", part["group"].nunique())
     names = [f"fold{number}" for number in range(1, k + 1)]
-    tested = np.array(assign_splits(_strata(images, k), list(images["group"]), dict.fromkeys(names, 1 / k), seed))
+    tested = np.array(_assign(images, dict.fromkeys(names, 1 / k), seed))
     return [_fold(images, name, tested == name, validation_size, seed) for name in names]
 
 
@@ -82,7 +82,7 @@ def _refuse_too_many(k: int, what: str, groups: int) -> None:
             f"--folds {k} is more than {what} has groups of images to deal out: {groups}",
             f"give at most --folds {groups}"
             if groups > 1
-            else "copies of one picture cannot be dealt to several folds",
+            else "copies, and images of one person or video, stay in one fold; `--groups none` takes each by itself",
         )
 
 
@@ -183,24 +183,22 @@ def _fold(
     copies = images["group"].isin(images["group"][tested]).to_numpy(bool) & ~tested
     rest = images[~tested & ~copies]
     shares = {"train": 1 - validation_size, "validation": validation_size}
-    strata = _strata(rest, 1 / validation_size)
     split = np.where(copies, "", "test").astype(object)
-    split[~tested & ~copies] = assign_splits(strata, list(rest["group"]), shares, seed)
+    split[~tested & ~copies] = _assign(rest, shares, seed)
     table = pd.DataFrame({"path": images["path"], "split": split})[~copies].reset_index(drop=True)
     for part in SPLITS:
         have = set(images["label"][split == part])
         if missing := sorted(set(images["label"]) - have):
+            why = shortage(list(rest["label"]), list(rest["group"]), list(shares)) if part != "test" else ""
             raise UsageError(
-                f"{name}: its {part} would have no image labelled {', '.join(missing)}",
+                f"{name}: its {part} would have no image labelled {', '.join(missing)}" + (f" ({why})" if why else ""),
                 "add images, use fewer folds, or change --validation_size",
             )
     return Fold(name, table, held_out or {}, int(copies.sum()))
 
 
-def _strata(images: pd.DataFrame, least: float) -> list[str]:
-    """What to spread evenly: a label's sources each, those of fewer than ``least`` groups together."""
-    large = images.groupby(["label", "source"])["group"].transform("nunique") >= least
-    return list(images["label"] + "\0" + images["source"].where(large, ""))
+def _assign(images: pd.DataFrame, shares: Mapping[str, float], seed: int) -> list[str]:
+    return assign_splits(list(images["label"]), list(images["source"]), list(images["group"]), shares, seed)
 
 
 def folder_names(names: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from bonafide.labels import find_real_label
 from bonafide.layout import read_layout
 from bonafide.metadata import METADATA_NAMES, metadata_files, read_metadata
 from bonafide.rows import BrokenFile, FileRow, left_out
+from bonafide.units import check_groups, find_units
 from bonafide.walk import walk_files
 
 
@@ -40,6 +41,7 @@ class Listing:
     real_label: str
     broken: list[BrokenFile]
     origin: str
+    units: str = ""  # which folders were taken for sources, and which are kept whole; "" where there are none
 
 
 def image_bytes(image: Mapping[str, Any] | None) -> bytes:
@@ -55,6 +57,7 @@ def list_data(
     real_label: str | None = None,
     label_order: Sequence[str] | None = None,
     check: str = "full",
+    groups: str = "auto",
 ) -> Listing:
     """List a data set: a folder, a folder with a metadata file, a folder of Parquet files, or a Hub id.
 
@@ -63,14 +66,17 @@ def list_data(
         real_label: the label that means "a photograph"; found by its name when not given.
         label_order: class order to keep (a checkpoint's own) when it holds the same names; else alphabetical.
         check: ``"full"`` decodes every file once and leaves out the broken ones, ``"none"`` trusts them.
+        groups: which folders are kept whole, see :data:`bonafide.units.GROUPS_HELP`; a metadata file's column ``group``
+            overrides it.
 
     Raises:
         UsageError: nothing there, no image, one class only, no real label, or a label whose files are all broken.
     """
+    check_groups(groups)
     root = Path(data)
     if root.is_dir():
-        columns, broken = _list_folder(root, real_label)
-        return _finish(columns, broken, str(data), real_label, label_order, check)
+        columns, broken, units = _list_folder(root, real_label, groups)
+        return replace(_finish(columns, broken, str(data), real_label, label_order, check), units=units)
     if root.exists() or not _looks_like_hub_id(str(data)):
         raise UsageError(
             f"no data folder at {data}",
@@ -90,8 +96,8 @@ def _looks_like_hub_id(data: str) -> bool:
     return True
 
 
-def _list_folder(root: Path, real_label: str | None) -> tuple[dict[str, Any], list[BrokenFile]]:
-    """Columns of a folder of image files or, where it holds none, of its Parquet files; and what is left out."""
+def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[str, Any], list[BrokenFile], str]:
+    """Columns of a folder of image files or, where it holds none, of its Parquet files; what is left out; the units."""
     images, tables, parquet, broken = [], [], [], []
     for found in walk_files(root, _refuse_unreadable):
         if found.problem:
@@ -105,7 +111,7 @@ def _list_folder(root: Path, real_label: str | None) -> tuple[dict[str, Any], li
     metadata = metadata_files(root, [*images, *tables])
     if not images and not metadata:
         if parquet:
-            return load_columns(str(root), parquet), broken
+            return load_columns(str(root), parquet), broken, ""
         raise UsageError(
             f"no image file in {root}" + (f"; {left_out(broken)}" if broken else ""),
             f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}",
@@ -113,11 +119,13 @@ def _list_folder(root: Path, real_label: str | None) -> tuple[dict[str, Any], li
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
         named = {row.path for row in rows}  # a link that leads nowhere is found out as the file of its row
-        return _columns(root, rows), [file for file in broken if file.path not in named] + unused
+        columns, broken = _columns(root, rows), [file for file in broken if file.path not in named] + unused
+        return columns, broken, _keep_units(columns, groups, sources_given=True)
     readable = [path for path in images if path == _shown(path)]
     broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
     rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
-    return _columns(root, rows), broken
+    columns = _columns(root, rows)
+    return columns, broken, _keep_units(columns, groups, sources_given=False)
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -125,6 +133,15 @@ def _refuse_unreadable(error: OSError) -> None:
     raise UsageError(
         f"cannot read {error.filename}: {str(error.strerror).lower()}", "fix the folder's permissions"
     ) from error
+
+
+def _keep_units(columns: dict[str, list[Any]], groups: str, *, sources_given: bool) -> str:
+    """Write sources and groups as the folders say, unless a metadata file names groups; what was decided, in words."""
+    if columns["group"] != columns["path"]:
+        return ""
+    found = find_units(columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given)
+    columns["source"], columns["group"] = found.sources, found.groups
+    return found.note
 
 
 def _shown(name: str) -> str:

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from bonafide.errors import UsageError
 from bonafide.models import PRESETS
 from bonafide.transforms import TRAIN_PRESETS
+from bonafide.units import GROUPS_HELP
 
 BALANCES = ("none", "label", "source", "class_weights")
 # Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
@@ -40,6 +41,7 @@ class Recipe:
         default=None, metadata={"help": "which of several data sets to train on, and how often: name=weight"}
     )
     splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
+    groups: str = _option("auto", GROUPS_HELP)
     model: str = _option("resnet", f"preset ({', '.join(PRESETS)}), timm/<architecture>, model folder, or Hub id")
     from_scratch: bool = _option(False, "fresh weights from the model's configuration; presets always have them")
     image_size: int | None = _option(None, "side of the model's input, pixels; the model's own when not given")

@@ -72,6 +72,7 @@ class PrepareSummary:
     upscaled: dict[str, int]  # by label; their crop was smaller than the side drawn
     near_duplicate_groups: int  # groups of two or more
     detector: str
+    units: str = ""  # which folders were taken for sources, and which are kept whole
 
 
 def prepare(
@@ -85,6 +86,7 @@ def prepare(
     faces: bool = True,
     detector: FaceDetector | None = None,
     real_label: str | None = None,
+    groups: str = "auto",
     workers: int | None = None,
 ) -> PrepareSummary:
     """Write the folder that this module's docstring describes to ``out``.
@@ -101,6 +103,7 @@ def prepare(
         faces: False takes the centre square of every picture, for data that is cropped already.
         detector: a FaceDetector of your own; default: YuNet where its weights are found, else the Haar cascade.
         real_label: only needed where no label's name says that it is the real one.
+        groups: which folders are groups that splits keep whole, as :func:`bonafide.listing.list_data` takes it.
         workers: processes; default one a CPU core. 1 works in this process.
 
     Raises:
@@ -111,7 +114,7 @@ def prepare(
     raw, out = Path(raw), Path(out)
     _refuse_overlap(raw, out)
     try:
-        listing = list_data(raw, real_label=real_label, check="none")
+        listing = list_data(raw, real_label=real_label, check="none", groups=groups)
     except OSError as error:
         raise UsageError(f"cannot read {raw}: {_why(error)}", "mend the folder's permissions") from error
     detector = (detector or FaceDetector()) if faces else None
@@ -139,6 +142,8 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
     summary = prepare(raw, out, **arguments)
     dropped = ", ".join(f"{n} {reason}" for reason, n in summary.dropped.items()) or "none"
     print(f"{summary.written} of {summary.found} files are in {out} (faces: {summary.detector})")
+    if summary.units:
+        print(f"folders: {summary.units}")
     print(f"dropped: {dropped}" + (f"; see {Path(out) / 'dropped.csv'}" if summary.dropped else ""))
     for what, counts in (("no face found", summary.no_face), ("upscaled", summary.upscaled)):
         if counts:
@@ -337,6 +342,7 @@ def _finish(
         upscaled=_count(row["label"] for row in table if row["crop_side"] < row["side"]),
         near_duplicate_groups=sum(n > 1 for n in Counter(near.get(path, path) for path in kept).values()),
         detector=str(parameters["detector"]),
+        units=listing.units,
     )
     write_file(out / "dropped.csv", _csv(lost, ["original_path", "reason", "label", "source"]), out / WORK)
     write_file(out / "metadata.csv", _csv(table, list(table[0])), out / WORK)

@@ -36,6 +36,7 @@ from bonafide.options import (
     weights_of,
 )
 from bonafide.transforms import TRAIN_PRESETS
+from bonafide.units import check_groups
 
 
 class _Parser(HfArgumentParser):
@@ -207,6 +208,7 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         value = getattr(recipe, key)
         if value is not None and not low_end <= value < 1:
             raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
+    check_groups(recipe.groups)
     if args.seed < 0:
         raise UsageError(f"seed is {args.seed}", "give 0 or more")
     if recipe.prepare_size is not None:

@@ -262,7 +262,7 @@ def test_duplicates_inside_and_across_labels(tmp_path: Path) -> None:
     assert "1 group of near duplicates under more than one label" in texts(audit, "duplicates", "leak")
     assert "1 group of identical files, for example real/alps/a.jpg" in texts(audit, "duplicates", "warning")
     assert audit.groups["real/bay/c.jpg"] == audit.groups["fake/gan/d.jpg"]
-    split = load_data(tmp_path, groups=audit.groups)
+    split = load_data(tmp_path, copies=audit.groups)
     homes = [name for name, rows in split.splits.items() for path in rows["path"] if path in audit.duplicates[0].paths]
     assert len(set(homes)) == 1
 

@@ -44,7 +44,7 @@ def test_groups_of_the_metadata_and_of_the_caller_stay_whole(tmp_path: Path) -> 
     lines = [f"{label}/{i:03d}.png,{label},p{i // 2}" for label in ("real", "fake") for i in range(30)]
     (tmp_path / "metadata.csv").write_text("file_name,label,group\n" + "\n".join(lines))
     near = {"real/000.png": "twin", "fake/029.png": "twin"}
-    data = load_data(tmp_path, groups=near)
+    data = load_data(tmp_path, copies=near)
     where = {path: name for name, rows in data.splits.items() for path in rows["path"]}
     assert where["real/000.png"] == where["fake/029.png"] == where["real/001.png"] == where["fake/028.png"]
     homes = Counter(group for rows in data.splits.values() for group in set(rows["group"]))
