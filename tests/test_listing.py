@@ -369,7 +369,7 @@ def test_linked_folders_and_files_are_read_under_their_names_in_the_data(tmp_pat
     (tmp_path / "data/fake/near/gone.png").symlink_to("nobody")
     (tmp_path / "data/fake/loop").symlink_to("..")
     (tmp_path / "link").symlink_to("data")
-    listing = list_data(tmp_path / "link", check=check)
+    listing = list_data(tmp_path / "link", check=check, groups="none")
     assert rows(listing) == [
         ("fake/again/000.png", "fake", "again", ""),
         ("fake/again/001.png", "fake", "again", ""),
