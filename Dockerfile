@@ -1,7 +1,7 @@
 # The web app in a container, for every place that is not a Space:
-#   docker build -t bonafide .
-#   docker run -p 7860:7860 bonafide --model USER/NAME
-#   docker run -p 7860:7860 --user "$(id -u)" -v "$PWD/runs/faces:/model:ro" bonafide --model /model
+#   docker build -t bonaface .
+#   docker run -p 7860:7860 bonaface --model USER/NAME
+#   docker run -p 7860:7860 --user "$(id -u)" -v "$PWD/runs/faces:/model:ro" bonaface --model /model
 #   (--user, because a run's weights are its owner's alone to read)
 # PyPI's torch brings CUDA. For a CPU alone the image is several GB smaller with
 #   --build-arg UV_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu --build-arg UV_INDEX_STRATEGY=unsafe-best-match

@@ -34,13 +34,13 @@ app: $(RUNTIME) ## serve the newest run on photographs, or MODEL=…, on http://
 
 # The sources that each training leaves out calibrate the one that knows all: see docs/detector.md.
 detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 minutes of one core
-	$(BIN)/python -m bonafide crossval recipes/faces.yaml --data $(DATA) --leave-one-source-out --out runs/bonafide-small-unseen
-	$(BIN)/python train_hf.py recipes/faces.yaml --data $(DATA) --output_dir runs/bonafide-small \
-		--calibrate_on runs/bonafide-small-unseen/report/predictions.parquet
-	$(BIN)/python -m hub card runs/bonafide-small --license cc-by-nc-4.0 --unseen runs/bonafide-small-unseen \
+	$(BIN)/python -m bonaface crossval recipes/faces.yaml --data $(DATA) --leave-one-source-out --out runs/bonaface-small-unseen
+	$(BIN)/python train_hf.py recipes/faces.yaml --data $(DATA) --output_dir runs/bonaface-small \
+		--calibrate_on runs/bonaface-small-unseen/report/predictions.parquet
+	$(BIN)/python -m hub card runs/bonaface-small --license cc-by-nc-4.0 --unseen runs/bonaface-small-unseen \
 		--data-license "research only, or none given; the images are not published with the model"
-	rm -rf models/bonafide-small
-	$(BIN)/python -m hub pack runs/bonafide-small models/bonafide-small
+	rm -rf models/bonaface-small
+	$(BIN)/python -m hub pack runs/bonaface-small models/bonaface-small
 
 test: $(DEV) ## ruff, mypy and all tests
 	$(BIN)/ruff check .

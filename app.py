@@ -3,7 +3,7 @@
 python app.py                               # the newest run on photographs, else the shipped model
 python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
 python app.py --host 0.0.0.0 --auth me:secret
-python app.py --root-path /bonafide         # behind a reverse proxy, see docs/serving.md
+python app.py --root-path /bonaface         # behind a reverse proxy, see docs/serving.md
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from bonafide.errors import UsageError, usage_errors_exit
-from bonafide.web.choice import default_model
-from bonafide.web.limits import Limits
-from bonafide.web.settings import (
+from bonaface.errors import UsageError, usage_errors_exit
+from bonaface.web.choice import default_model
+from bonaface.web.limits import Limits
+from bonaface.web.settings import (
     bindable,
     check_environment,
     prepare_environment,
@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--host", help="default: GRADIO_SERVER_NAME, else 127.0.0.1; 0.0.0.0 for every address")
     parser.add_argument("--port", help="default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one")
     parser.add_argument(
-        "--root-path", metavar="PATH", help="where a reverse proxy serves it, as /bonafide; default: GRADIO_ROOT_PATH"
+        "--root-path", metavar="PATH", help="where a reverse proxy serves it, as /bonaface; default: GRADIO_ROOT_PATH"
     )
     parser.add_argument("--share", action="store_true", help="also give it a public address, through Gradio's server")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="who may come in")
@@ -69,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = options.model or [model for model in [default_model(Path.cwd())] if model]
     prepare_environment(host, port, outside=options.share or not all(Path(model).is_dir() for model in models))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
-    with tempfile.TemporaryDirectory(prefix="bonafide-app-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bonaface-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
-        from bonafide.web.page import build_page, launch_options
-        from bonafide.web.service import Service
+        from bonaface.web.page import build_page, launch_options
+        from bonaface.web.service import Service
 
         service = Service(models, limits)
         page = build_page(service, Path(folder))

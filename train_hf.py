@@ -13,7 +13,7 @@ Started again after a kill, the same command goes on from the last complete chec
 
 from __future__ import annotations
 
-import bonafide.openmp  # noqa: F401  # before anything that loads torch
+import bonaface.training.openmp  # noqa: F401  # before anything that loads torch
 
 # isort: split
 
@@ -28,22 +28,22 @@ from accelerate import PartialState
 from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 from transformers.utils import logging
 
-from bonafide.assembly import Assembly, assemble, split_assembly
-from bonafide.calibration import calibrate_run
-from bonafide.data import FaceData
-from bonafide.detector import Detector
-from bonafide.errors import usage_errors_exit
-from bonafide.evaluation import evaluate
-from bonafide.head import with_hidden_head
-from bonafide.models import load_model
-from bonafide.options import Recipe
-from bonafide.recalibration import read_unseen, recalibrate, write_known
-from bonafide.recipe import read_recipe
-from bonafide.run import Run, on_main_process, versions
-from bonafide.search import search
-from bonafide.stages import train_stages
-from hub.card import write_card
-from hub.push import Push
+from bonaface.data.dataset import FaceData
+from bonaface.errors import usage_errors_exit
+from bonaface.evaluation.evaluate import evaluate
+from bonaface.hub.card import write_card
+from bonaface.hub.push import Push
+from bonaface.inference.calibration import calibrate_run
+from bonaface.inference.detector import Detector
+from bonaface.models.head import with_hidden_head
+from bonaface.models.load import load_model
+from bonaface.training.assembly import Assembly, assemble, split_assembly
+from bonaface.training.options import Recipe
+from bonaface.training.recalibration import read_unseen, recalibrate, write_known
+from bonaface.training.recipe import read_recipe
+from bonaface.training.run import Run, on_main_process, versions
+from bonaface.training.search import search
+from bonaface.training.stages import train_stages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_seed(args.seed)
     model, processor = build_model(recipe, data.labels)
     if recipe.head_hidden_size:
-        say("the head has a hidden layer: the model will need `import bonafide` wherever it is loaded")
+        say("the head has a hidden layer: the model will need `import bonaface` wherever it is loaded")
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     say(f"model: {recipe.model}, {size:.1f} M parameters")
 

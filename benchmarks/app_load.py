@@ -27,7 +27,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from bonafide.sample import SampleSpec, make_image
+from bonaface.data.sample import SampleSpec, make_image
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 24
@@ -120,7 +120,7 @@ def detector_speed(model: str, files: list[bytes], seconds: float) -> tuple[floa
     """Pictures a second of the detector alone on all cores, in a process of its own, and each picture's p_fake."""
     code = (
         "import sys, time, pickle, json\n"
-        "from bonafide.detector import Detector\n"
+        "from bonaface.inference.detector import Detector\n"
         "files, seconds = pickle.load(sys.stdin.buffer)\n"
         "detector = Detector.from_pretrained(sys.argv[1])\n"
         "scores = [r.p_fake for r in detector(files)]\n"

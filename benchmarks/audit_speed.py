@@ -25,15 +25,15 @@ from PIL import Image
 from scipy.fft import idctn
 from scipy.ndimage import shift
 
-from bonafide.duplicates import SIDE, duplicate_groups, near_duplicates, perceptual_hashes
+from bonaface.data.duplicates import SIDE, duplicate_groups, near_duplicates, perceptual_hashes
 
 
 def scan_speed(n: int, folder: Path) -> dict[str, float]:
     """Files a second of the audit's reading pass, over files that the system has in its cache."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from bonafide.audit import scan_files
-    from bonafide.listing import list_data
+    from bonaface.audit.audit import scan_files
+    from bonaface.data.listing import list_data
 
     rng = np.random.default_rng(0)
     sizes = []

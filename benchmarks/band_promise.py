@@ -15,8 +15,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from bonafide.certificates import images_needed, thresholds, uncertain_band, verdicts
-from bonafide.metrics import threshold_at_fpr
+from bonaface.stats.certificates import images_needed, thresholds, uncertain_band, verdicts
+from bonaface.stats.metrics import threshold_at_fpr
 
 
 def drawn_pool(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from train_throughput import make_data
 
-from bonafide.assembly import assemble, split_assembly
-from bonafide.options import Recipe
+from bonaface.training.assembly import assemble, split_assembly
+from bonaface.training.options import Recipe
 
 STEPS = ("list_audit_align_s", "again_s", "split_s")
 

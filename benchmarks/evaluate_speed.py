@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bonafide import scores
-from bonafide.data import balanced_subset
-from bonafide.detector import Detector
-from bonafide.evaluation_data import evaluation_data
-from bonafide.models import load_model
-from bonafide.robustness import all_variants
-from bonafide.scores import CLEAN, score_images
+from bonaface.data.dataset import balanced_subset
+from bonaface.evaluation import scores
+from bonaface.evaluation.data import evaluation_data
+from bonaface.evaluation.robustness import all_variants
+from bonaface.evaluation.scores import CLEAN, score_images
+from bonaface.inference.detector import Detector
+from bonaface.models.load import load_model
 
 
 def make_data(folder: Path, n: int, side: int) -> Path:

@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 from tqdm.auto import tqdm
 
-from bonafide.data import image_bytes, list_data
-from bonafide.detector import Detector
-from bonafide.explain import explain
-from bonafide.faces import FaceDetector
-from bonafide.faithfulness import centre_map
-from bonafide.images import decode_image
+from bonaface.data.dataset import image_bytes, list_data
+from bonaface.imaging.faces import FaceDetector
+from bonaface.imaging.images import decode_image
+from bonaface.inference.detector import Detector
+from bonaface.inference.explain import explain
+from bonaface.inference.faithfulness import centre_map
 
 EYES, MOUTH = (0, 1), (3, 4)  # YuNet's landmarks
 TRIES = 4  # generated faces whose part is tried in one photograph

@@ -28,9 +28,9 @@ import numpy as np
 from PIL import Image
 from transformers import logging
 
-from bonafide.detector import Detector
-from bonafide.models import load_model
-from bonafide.scoring import find_inputs, score_files
+from bonaface.inference.detector import Detector
+from bonaface.inference.scoring import find_inputs, score_files
+from bonaface.models.load import load_model
 
 MAX_SECONDS, MAX_RESIDENT = 5.0, 1.5  # of one file; GiB
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}

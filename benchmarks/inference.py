@@ -39,11 +39,11 @@ from transformers import (
     pipeline,
 )
 
-from bonafide.data import balanced_subset, image_bytes, list_data
-from bonafide.detector import Detector
-from bonafide.export import export_model
-from bonafide.images import decode_image
-from bonafide.scoring import find_inputs, score_files
+from bonaface.data.dataset import balanced_subset, image_bytes, list_data
+from bonaface.imaging.images import decode_image
+from bonaface.inference.detector import Detector
+from bonaface.inference.export import export_model
+from bonaface.inference.scoring import find_inputs, score_files
 
 LABELS: dict[str, Any] = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}
 NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -160,7 +160,9 @@ def agreement(args: argparse.Namespace, root: Path) -> None:
                 print(f"  {engine} {dtype or 'float32'}: {worst:.2g}")
 
 
-KILLED = "import sys; from bonafide.scoring import run_predict_command as run; run(sys.argv[3:], *sys.argv[1:3])"
+KILLED = (
+    "import sys; from bonaface.inference.scoring import run_predict_command as run; run(sys.argv[3:], *sys.argv[1:3])"
+)
 
 
 def killed(args: argparse.Namespace, root: Path) -> None:

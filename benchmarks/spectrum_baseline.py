@@ -3,7 +3,7 @@
     python benchmarks/spectrum_baseline.py --data PREPARED
     python benchmarks/spectrum_baseline.py --data PREPARED --colour
 
-``PREPARED`` is an aligned copy (``python -m bonafide prepare RAW PREPARED``), so size and encoding tell nothing. A
+``PREPARED`` is an aligned copy (``python -m bonaface prepare RAW PREPARED``), so size and encoding tell nothing. A
 picture becomes the mean log amplitude in 31 rings of spatial frequency: how sharp it is, and no more. ``--colour`` adds
 eight statistics of each Lab channel. Linear discriminant analysis with shrinkage, each source weighing the same. What a
 network finds in sources that it has not seen is worth what it finds beyond this.
@@ -21,11 +21,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from bonafide.data import image_bytes
-from bonafide.folds import BY_FAMILY, BY_SOURCE, FOLDS, make_folds
-from bonafide.images import decode_image
-from bonafide.intervals import auc_interval
-from bonafide.listing import list_data
+from bonaface.data.dataset import image_bytes
+from bonaface.data.folds import BY_FAMILY, BY_SOURCE, FOLDS, make_folds
+from bonaface.data.listing import list_data
+from bonaface.imaging.images import decode_image
+from bonaface.stats.intervals import auc_interval
 
 SIDE, RINGS, PER_SOURCE = 128, 31, 300
 FAMILIES = {"stylegan2": ["stylegan2_*"], "sheets": ["sdxl", "flux1_*"]}
@@ -50,7 +50,7 @@ def colours(rgb: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Print each fold's AUC with its interval, and their mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="aligned folder, as `python -m bonafide prepare` makes it")
+    parser.add_argument("--data", required=True, help="aligned folder, as `python -m bonaface prepare` makes it")
     parser.add_argument("--colour", action="store_true", help="and statistics of colour")
     args = parser.parse_args()
     listing = list_data(args.data, check="none")

@@ -26,11 +26,11 @@ from train_sides import ARCHITECTURES, ROOT, our_trainer, stock_trainer
 from train_throughput import machine
 from transformers import set_seed
 
-from bonafide.data import FaceData, load_data
-from bonafide.inference import run_rows
-from bonafide.loading import ImageRows
-from bonafide.models import load_model
-from bonafide.transforms import TRAIN_PRESETS, EvalTransform
+from bonaface.data.dataset import FaceData, load_data
+from bonaface.data.loading import ImageRows
+from bonaface.imaging.transforms import TRAIN_PRESETS, EvalTransform
+from bonaface.inference.forward import run_rows
+from bonaface.models.load import load_model
 
 ALIKE = {"learning_rate": 1e-3, "weight_decay": 0.05, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
 

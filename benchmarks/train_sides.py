@@ -117,8 +117,8 @@ def stock_trainer(
 def our_trainer(model: str, data: str, batch: int, flags: list[str]) -> tuple[Any, Any, Any]:
     """The trainer that train_hf.py would build, its data and its image processor; nothing is saved or evaluated."""
     import train_hf
-    from bonafide.recipe import read_recipe, stages_of
-    from bonafide.training import build_trainer
+    from bonaface.training.recipe import read_recipe, stages_of
+    from bonaface.training.trainer import build_trainer
 
     recipe, args, _ = read_recipe(
         [
@@ -172,7 +172,7 @@ def main() -> None:
     if options.side == "stock":
         from transformers import set_seed
 
-        from bonafide.models import load_model
+        from bonaface.models.load import load_model
 
         set_seed(42)
         network, processor = load_model(f"timm/{ARCHITECTURES[options.model]}", ["fake", "real"], from_scratch=True)

@@ -37,10 +37,10 @@ import torch
 from PIL import Image
 from train_sides import ARCHITECTURES
 
-from bonafide.machine import training_flops
-from bonafide.models import load_model
-from bonafide.portraits import draw_portrait
-from bonafide.transforms import Preprocessing
+from bonaface.data.portraits import draw_portrait
+from bonaface.imaging.transforms import Preprocessing
+from bonaface.models.load import load_model
+from bonaface.training.machine import training_flops
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"jpeg256": (256, "jpg"), "jpeg1024": (1024, "jpg"), "png1024": (1024, "png")}

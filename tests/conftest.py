@@ -25,7 +25,7 @@ SHARED = ROOT.parent / "shared"
 @pytest.fixture(scope="session")
 def faces_dir() -> Path:
     """Some thousands of real and generated faces with known faults; not part of the project."""
-    folder = Path(os.environ.get("BONAFIDE_FACES", SHARED / "faces"))
+    folder = Path(os.environ.get("BONAFACE_FACES", SHARED / "faces"))
     if not folder.is_dir():
         pytest.skip(f"the folder of faces is missing: {folder}")
     return folder
@@ -34,7 +34,7 @@ def faces_dir() -> Path:
 @pytest.fixture(scope="session")
 def yunet_weights() -> Path:
     """The YuNet face detector's weights; users get them from the Hub."""
-    path = Path(os.environ.get("BONAFIDE_YUNET", SHARED / "models" / "face_detection_yunet.onnx"))
+    path = Path(os.environ.get("BONAFACE_YUNET", SHARED / "models" / "face_detection_yunet.onnx"))
     if not path.is_file():
         pytest.skip(f"the YuNet weights are missing: {path}")
     return path

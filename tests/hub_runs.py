@@ -20,8 +20,8 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from bonafide.metrics import predictions_frame
-from bonafide.report import write_report
+from bonaface.report.write import write_report
+from bonaface.stats.metrics import predictions_frame
 
 SECRET_PLACE = "/home/somebody/very private/faces"
 
@@ -50,7 +50,7 @@ def small_run(folder: Path) -> Path:
         "model_type": "resnet",
         "architectures": ["ResNetForImageClassification"],
         "id2label": dict(enumerate(labels)),
-        "bonafide": {"data_fingerprint": "0123456789abcdef", "versions": {"torch": "2"}, "real_label": "real"},
+        "bonaface": {"data_fingerprint": "0123456789abcdef", "versions": {"torch": "2"}, "real_label": "real"},
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 32, "width": 32}}))
@@ -82,7 +82,7 @@ def environment(hub: HubServer, home: Path, token: str | None = "hf_test") -> di
     """The same for a process of its own, with an empty cache below ``home``."""
     found = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     found |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    found |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "BONAFIDE_YUNET": ""}
+    found |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "BONAFACE_YUNET": ""}
     found.pop("PYTHONDONTWRITEBYTECODE", None)
     return found | ({"HF_TOKEN": token} if token else {})
 

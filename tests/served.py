@@ -22,11 +22,11 @@ import pandas as pd
 from conftest import ROOT, make_faces
 from tiny import SIZES, tiny_run
 
-from bonafide.calibration import hold_out_calibration
-from bonafide.data import image_bytes, load_data
-from bonafide.detector import Detector
-from bonafide.metrics import predictions_frame
-from bonafide.report import write_report
+from bonaface.data.dataset import image_bytes, load_data
+from bonaface.inference.calibration import hold_out_calibration
+from bonaface.inference.detector import Detector
+from bonaface.report.write import write_report
+from bonaface.stats.metrics import predictions_frame
 
 START_SECONDS = 300
 # What the server of most tests allows: small enough to go beyond in a test.
@@ -68,7 +68,7 @@ class Server:
 @functools.cache
 def scratch() -> Path:
     """A folder for everything here, deleted at exit."""
-    folder = tempfile.TemporaryDirectory(prefix="bonafide-served-")
+    folder = tempfile.TemporaryDirectory(prefix="bonaface-served-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
@@ -115,7 +115,7 @@ def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = 
     elsewhere.mkdir()  # without runs/, so that the app finds no model by itself
     model = ["--model", *map(str, chosen)] if chosen else []
     limits = ["--max-files", str(MAX_FILES), "--max-upload", str(MAX_UPLOAD_MB)]
-    environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "BONAFIDE_YUNET": ""}
+    environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "BONAFACE_YUNET": ""}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     log = (scratch() / f"log{port}").open("wb")
     process = subprocess.Popen(

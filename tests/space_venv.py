@@ -18,7 +18,7 @@ from hub_runs import ask_app
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hub.space import make_space
+from bonaface.hub.space import make_space
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"installed in {time.monotonic() - started:.1f} s")
     elsewhere, started = options.work / "elsewhere", time.monotonic()
     elsewhere.mkdir()
-    where = "import importlib.util as u; print(u.find_spec('bonafide'))"
+    where = "import importlib.util as u; print(u.find_spec('bonaface'))"
     found = subprocess.run([str(python), "-c", where], cwd=elsewhere, env=env, capture_output=True, text=True)
     print(f"the project in the new environment: {found.stdout.strip()}")
     command = [str(python), str(space / "start.py"), "--host", "127.0.0.1"]

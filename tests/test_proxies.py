@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bonafide.download import model_folder
-from bonafide.errors import UsageError
-from bonafide.listing import list_data
-from bonafide.proxies import ask_directly, check_proxies, ignore_proxies
-from hub.publish import check_login
+from bonaface.data.listing import list_data
+from bonaface.errors import UsageError
+from bonaface.hub.publish import check_login
+from bonaface.models.download import model_folder
+from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
 
 SOCKS = "socks5://127.0.0.1:9"
 

@@ -9,13 +9,13 @@ import torch
 from conftest import make_faces, make_image
 from sklearn.linear_model import LogisticRegression
 
-from bonafide.calibration import calibrate_run, hold_out_calibration
-from bonafide.data import FaceData, load_data
-from bonafide.inference import run_rows
-from bonafide.loading import ImageRows
-from bonafide.models import last_linear, load_model
-from bonafide.run import Run
-from bonafide.transforms import EvalTransform
+from bonaface.data.dataset import FaceData, load_data
+from bonaface.data.loading import ImageRows
+from bonaface.imaging.transforms import EvalTransform
+from bonaface.inference.calibration import calibrate_run, hold_out_calibration
+from bonaface.inference.forward import run_rows
+from bonaface.models.load import last_linear, load_model
+from bonaface.training.run import Run
 
 torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
 SIZES = {"validation_size": 0.4, "test_size": 0.3}

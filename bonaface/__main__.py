@@ -1,0 +1,3 @@
+from bonaface.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Shortcuts in a data set that reveal its labels."""

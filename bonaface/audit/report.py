@@ -1,0 +1,241 @@
+"""An audit -> ``audit.json``, a self-contained ``audit.html`` and a few lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bonaface.audit.appearance import NAMES as APPEARANCE_NAMES
+from bonaface.audit.audit import FACT_NAMES, Audit
+from bonaface.audit.findings import APPEARANCE_LIMITS, FACTS_LIMITS, leak_level
+from bonaface.audit.leaks import Leak
+from bonaface.data.listing import image_bytes
+from bonaface.imaging.images import ImageError, decode_image
+from bonaface.report import plots
+from bonaface.report.pages import (
+    Block,
+    Gallery,
+    KeyFigure,
+    Page,
+    Picture,
+    Section,
+    Table,
+    Thumbnail,
+    page_html,
+    write_file,
+    write_json,
+)
+
+SHEET = 10  # samples of a source
+MOST_GROUPS, MOST_OUTLIERS, MOST_SOURCES = 24, 20, 30
+WORDS = {
+    "clean": "Nothing was found here that gives the classes away.",
+    "warning": "There are things to know before figures from these files are believed.",
+    "leak": "These files give the answer away: a detector trained on them as they are would learn the wrong thing.",
+}
+
+Show = Callable[[str, str, str], Thumbnail]
+
+
+def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
+    """Write both files into the folder ``out``; ``rows`` give the pictures. Returns the path of ``audit.html``."""
+    page = Page(
+        title="Data audit",
+        subtitle=f"{audit.origin} · {len(audit.files) + len(audit.broken):,} files",
+        conclusion=WORDS[audit.level],
+        caveats=[f"{_sentence(f.text)}. What to do: {f.hint}.".replace("`", "") for f in audit.findings],
+        key_figures=_key_figures(audit),
+        lead=_lead(audit),
+        sections=_sections(audit, _loader(rows)),
+    )
+    write_file(out / "audit.html", page_html(page))
+    write_json(out / "audit.json", audit.to_dict())  # last: where it stands, the report is whole
+    return out / "audit.html"
+
+
+def summary_lines(audit: Audit) -> list[str]:
+    """A dozen lines for the terminal."""
+    lines = [f"audit of {audit.origin}: {len(audit.files):,} files, {len(audit.broken):,} broken"]
+    if audit.units:
+        lines.append(f"  folders     {audit.units}")
+    for name, leak in (("file facts", audit.facts_leak), ("appearance", audit.appearance_leak)):
+        if leak is not None:
+            lines.append(f"  {name:<11} {_figure(leak)} {_span(leak)}".rstrip())
+    if audit.face_detector:
+        lines.append(f"  faces       by {audit.face_detector}")
+    lines += [f"  {finding.level}: {finding.text}\n    -> {finding.hint}" for finding in audit.findings]
+    return [*lines, f"verdict: {audit.level}. {WORDS[audit.level]}"]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _figure(leak: Leak) -> str:
+    return "–" if leak.why_not else f"{leak.auc:.3f}"
+
+
+def _span(leak: Leak) -> str:
+    return leak.why_not or f"({leak.low:.3f} to {leak.high:.3f})"
+
+
+def _key_figures(audit: Audit) -> list[KeyFigure]:
+    facts = KeyFigure(
+        "AUC of file facts",
+        _figure(audit.facts_leak),
+        _span(audit.facts_leak),
+        "how well size, format and JPEG tables alone tell real from fake; 0.5 is chance",
+    )
+    figures = [KeyFigure("Verdict", audit.level, "", "clean, warning or leak"), facts]
+    if audit.appearance_leak is not None:
+        figures.append(
+            KeyFigure(
+                "AUC of appearance",
+                _figure(audit.appearance_leak),
+                _span(audit.appearance_leak),
+                "how well colour, light, borders, sharpness and framing alone do",
+            )
+        )
+    copies = sum(len(group.paths) - 1 for group in audit.duplicates)
+    figures.append(KeyFigure("Copies", f"{copies:,}", "", "files beyond the first of each group of duplicates"))
+    figures.append(KeyFigure("Broken", f"{len(audit.broken):,}", "", "files that cannot be used"))
+    return figures
+
+
+def _lead(audit: Audit) -> list[Block]:
+    blocks: list[Block] = []
+    for name, leak in (("file facts", audit.facts_leak), ("appearance", audit.appearance_leak)):
+        if leak is not None and not leak.why_not:
+            caption = f"What a small classifier that sees only {name} makes of each image (cross-validated)."
+            draw = partial(plots.score_histogram, leak.is_fake, leak.scores, bins=25)
+            blocks.append(Picture(f"scores_{name[:4]}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+    return blocks or ["Too few images to measure how well facts tell the classes apart."]
+
+
+def _sections(audit: Audit, show: Show) -> list[Section]:
+    sections = [_leak_section("facts", "File facts", audit, audit.facts_leak, audit.files)]
+    if audit.appearance_leak is not None:
+        looks = audit.looks.merge(audit.files[["path", "label", "source"]], on="path")
+        sections.append(_leak_section("appearance", "Appearance", audit, audit.appearance_leak, looks))
+    sections += [_source_section(audit, show), *_duplicate_sections(audit, show), *_outlier_sections(audit, show)]
+    if audit.broken:
+        table = Table(pd.DataFrame([vars(file) for file in audit.broken])[["path", "reason", "label", "source"]])
+        sections.append(Section("broken", "Files that cannot be used", [table]))
+    return sections
+
+
+def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.DataFrame) -> Section:
+    if leak.why_not:
+        return Section(key, title, [f"Not judged: {leak.why_not}."])
+    level = leak_level(leak.auc, leak.low, FACTS_LIMITS if key == "facts" else APPEARANCE_LIMITS)
+    text = (
+        f"A classifier that sees none of the picture but these facts reaches an AUC of {leak.auc:.3f} {_span(leak)} on "
+        f"{leak.n:,} images ({level}). "
+        if key == "facts"
+        else f"A classifier that sees a few statistics of the aligned face and its place in the picture reaches an AUC "
+        f"of {leak.auc:.3f} {_span(leak)} on {leak.n:,} images ({level}); faces by {audit.face_detector}. "
+    )
+    text += "Below, each fact on its own." if leak.clues else "No single fact tells much on its own."
+    blocks: list[Block] = [text]
+    if leak.clues:
+        clues = pd.DataFrame([(c.auc, c.text) for c in leak.clues[:8]], columns=["AUC alone", "what differs"])
+        blocks.append(Table(clues))
+    fake = (values["label"] != audit.real_label).to_numpy()
+    for clue in [c for c in leak.clues if pd.api.types.is_numeric_dtype(values[c.name])][:3]:
+        name = (APPEARANCE_NAMES | FACT_NAMES)[clue.name]
+        numbers = values[clue.name].astype(float).to_numpy()
+        draw = partial(fact_histogram, numbers[~fake], numbers[fake], name)
+        caption = f"{_sentence(name.partition(', ')[0])} of real and of fake images."
+        blocks.append(Picture(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+    caption = f"Each source against all of the other class, by {title.lower()}: AUC with its 95 % interval."
+    draw = partial(plots.source_bars, leak.sources.head(MOST_SOURCES), value="auc")
+    blocks.append(Picture(f"{key}_sources", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+    return Section(key, title, blocks)
+
+
+def fact_histogram(real: np.ndarray, fake: np.ndarray, name: str, *, theme: plots.Theme = plots.LIGHT) -> Figure:
+    """How one number spreads over the real and the fake images, as shares of each; the outer 1 % is left out."""
+    figure, (axis,) = plots._canvas(theme, height=3.0)
+    known = np.concatenate([real, fake])
+    low, high = np.nanpercentile(known, (0.5, 99.5)) if np.isfinite(known).any() else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, 41)
+    for label, colour, part in (("real", theme.real, real), ("fake", theme.fake, fake)):
+        shares = np.histogram(part[np.isfinite(part)], edges)[0] / max(len(part), 1)
+        axis.stairs(shares, edges, color=colour, alpha=0.25, fill=True)
+        axis.stairs(shares, edges, color=colour, linewidth=1.6, label=label)
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_formatter(plots.PercentFormatter(1, decimals=0))
+    plots._name(axis, theme, name, "share of images")
+    plots._legend(figure, theme)
+    return figure
+
+
+def _source_section(audit: Audit, show: Show) -> Section:
+    blocks: list[Block] = [Table(audit.counts())]
+    rng = np.random.default_rng(0)
+    for (label, source), part in list(audit.files.groupby(["label", "source"], sort=True))[:MOST_SOURCES]:
+        rows = part.iloc[np.sort(rng.permutation(len(part))[:SHEET])]
+        sizes = [f"{w} x {h}" for w, h in zip(rows["width"], rows["height"], strict=True)]
+        items = [show(path, size, Path(path).name) for path, size in zip(rows["path"], sizes, strict=True)]
+        blocks.append(Gallery(items, f"{source} ({label}), {len(part):,} images"))
+    return Section("sources", "Sources", blocks)
+
+
+def _duplicate_sections(audit: Audit, show: Show) -> list[Section]:
+    if not audit.duplicates:
+        return []
+    worst = sorted(audit.duplicates, key=lambda g: (-len(g.labels), -len(g.splits), -len(g.paths)))
+    where = audit.files.set_index("path")[["label", "source", "split"]]
+    galleries: list[Block] = []
+    for group in worst[:MOST_GROUPS]:
+        items = []
+        for path in group.paths[:8]:
+            about = [str(word) for word in where.loc[path] if word]
+            items.append(show(path, " · ".join(about), path))
+        notes = [f"{len(group.paths)} files", "identical" if group.kind == "exact" else "near duplicates"]
+        notes += [f"across {kind}" for kind in ("labels", "splits") if len(getattr(group, kind)) > 1]
+        galleries.append(Gallery(items, ", ".join(notes)))
+    more = len(worst) - MOST_GROUPS
+    text = "Copies may be resized, recompressed, mirrored or cropped by a few per cent." + (
+        f" {more:,} further groups are in audit.json." if more > 0 else ""
+    )
+    return [Section("duplicates", "Duplicates", [text, *galleries])]
+
+
+def _outlier_sections(audit: Audit, show: Show) -> list[Section]:
+    """The images that look least like the rest of their source."""
+    if len(audit.looks) < SHEET:
+        return []
+    looks = audit.looks.merge(audit.files[["path", "source", "label"]], on="path")
+    numbers = [name for name in APPEARANCE_NAMES if pd.api.types.is_numeric_dtype(looks[name])]
+    grouped = looks.groupby(["label", "source"])[numbers]
+    middle = grouped.transform("median")
+    spread = grouped.transform(lambda part: part.quantile(0.9) - part.quantile(0.1))
+    odd = ((looks[numbers] - middle).abs() / (spread + 0.05 * middle.abs() + 0.02)).clip(upper=5)
+    score = odd.mean(axis=1) + 2 * (looks["face"] == "none")
+    items = []
+    for i in score.nlargest(min(MOST_OUTLIERS, len(looks) // 5)).index:
+        why = "no face found" if looks["face"][i] == "none" else APPEARANCE_NAMES[str(odd.loc[i].idxmax())]
+        items.append(show(looks["path"][i], looks["source"][i], why.partition(" (")[0].partition(", ")[0]))
+    text = "The images that differ most from the rest of their source, and in what most. Are they portraits at all?"
+    return [Section("outliers", "Outliers", [text, Gallery(items, "Least like their source")])]
+
+
+def _loader(rows: datasets.Dataset) -> Show:
+    places = {path: i for i, path in enumerate(rows["path"])}
+
+    def show(path: str, title: str, note: str) -> Thumbnail:
+        try:
+            image = decode_image(image_bytes(rows[places[path]]["image"]))
+        except ImageError:
+            return Thumbnail(None, title, note)
+        image.thumbnail((224, 224))
+        return Thumbnail(image, title, note)
+
+    return show

@@ -1,0 +1,131 @@
+"""``python -m hub``: publish a model, a data set or the app on the Hub. ``HF_TOKEN`` or ``hf auth login`` say who."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonaface.errors import usage_errors_exit
+
+app = typer.Typer(
+    name="hub",
+    help="Publish on the Hub: models, data sets, and the app as a Space.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(help="A finished run, as train_hf.py wrote it.")]
+Repo = Annotated[str, typer.Argument(help="USER/NAME on the Hub; made where it is missing.")]
+Private = Annotated[bool, typer.Option("--private", help="For your eyes only; refused where it is public already.")]
+Revision = Annotated[str | None, typer.Option(help="A branch; made from main where it is missing.")]
+License = Annotated[str | None, typer.Option(help="Of the weights or files, as the Hub spells it: apache-2.0, mit …")]
+DataLicense = Annotated[str | None, typer.Option(help="Of the training images, in words.")]
+DataIds = Annotated[list[str] | None, typer.Option("--dataset", help="Hub id of the training data; may be repeated.")]
+Unseen = Annotated[Path | None, typer.Option(help="A cross-validation that left sources out, for the card.")]
+
+
+@app.command()
+def push(
+    folder: Folder,
+    repo: Repo,
+    private: Private = False,
+    revision: Revision = None,
+    license: License = None,
+    data_license: DataLicense = None,
+    dataset: DataIds = None,
+    unseen: Unseen = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Leave the data's pictures in the report; you may publish them.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Without names for the labels, or without figures.")] = False,
+) -> None:
+    """Publish a run as a model: weights, report and card in one commit; nothing where nothing is new.
+
+    Sections of the card that somebody edited are kept. Checkpoints, pickles, paths of this machine and pictures of the
+    data set stay here.
+    """
+    from bonaface.hub.card import Story
+    from bonaface.hub.push import push_model
+
+    story = Story(repo, license, data_license, tuple(dataset or ()), unseen)
+    print(push_model(folder, repo, private=private, revision=revision, story=story, pictures=pictures, force=force))
+
+
+@app.command()
+def card(
+    folder: Folder,
+    license: License = None,
+    data_license: DataLicense = None,
+    dataset: DataIds = None,
+    unseen: Unseen = None,
+) -> None:
+    """Write FOLDER/README.md, the model card, and keep what was edited in it by hand."""
+    from bonaface.hub.card import Story, write_card
+    from bonaface.hub.push import check_folder
+
+    check_folder(folder)
+    print(write_card(folder, Story(None, license, data_license, tuple(dataset or ()), unseen)))
+
+
+@app.command()
+def pack(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    pictures: Annotated[bool, typer.Option("--pictures", help="Leave the data's pictures in the report.")] = False,
+) -> None:
+    """Write what would be published of a run to a folder, and publish nothing."""
+    from bonaface.hub.pack import pack_model
+
+    print(pack_model(folder, out, pictures=pictures))
+
+
+@app.command()
+def space(
+    model: Annotated[str, typer.Argument(help="Hub id, with or without @revision, or a model folder.")],
+    repo: Repo,
+    docker: Annotated[bool, typer.Option("--docker", help="From a Dockerfile, not the Hub's Gradio image.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the folder here, and publish nothing.")] = None,
+    private: Private = False,
+) -> None:
+    """Publish the app as a Space that serves a model, from its own files alone."""
+    from bonaface.hub.space import make_space
+
+    print(make_space(model, repo, docker=docker, out=out, private=private))
+
+
+@app.command()
+def dataset(
+    folder: Annotated[str, typer.Argument(help="Data in any form that training takes.")],
+    repo: Repo,
+    private: Private = False,
+    revision: Revision = None,
+    license: License = None,
+    real_label: Annotated[str | None, typer.Option(help="The label that means a photograph.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Audit file facts and copies, not the faces.")] = False,
+) -> None:
+    """Publish a data set: Parquet with image, label, source and group, and a card with its audit."""
+    from bonaface.hub.dataset import push_dataset
+
+    print(
+        push_dataset(
+            folder, repo, private=private, revision=revision, license=license, real_label=real_label, fast=fast
+        )
+    )
+
+
+def main() -> None:
+    """Run the command line; a usage error ends it with two lines and exit code 2."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the client is imported
+    with usage_errors_exit():
+        app()
+
+
+if __name__ == "__main__":
+    main()

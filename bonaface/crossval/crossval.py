@@ -1,0 +1,220 @@
+"""``python -m bonaface crossval``: one recipe trained and tested several times, each time on other images.
+
+``--folds K`` deals the images to K folds, stratified by label and source, copies of one picture together: every image
+is tested once. ``--leave-one-source-out`` makes a fold for each generator, and each fold also holds out one real source
+in turn, so that both sides of its test are unseen. ``--leave-one-family-out`` does so with families, generators of one
+making: as the recipe's ``families: {family: [source or pattern, …]}`` says, else the data's column ``family``; a source
+that neither names is a family of its own.
+
+A fold is nothing but ``python -m train_hf`` with a table of splits, so each can be repeated by hand::
+
+    OUT/crossval.yaml                 what was asked for; the same command goes on where it stopped
+    OUT/folds/NAME/splits.csv         path, split (train, validation or test; calibration is cut from validation)
+    OUT/folds/NAME/log.txt            the command and its output
+    OUT/folds/NAME/run/               the fold's model and report
+    OUT/report/                       all folds together: see :mod:`bonaface.crossval.report`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments
+
+from bonaface.crossval.jobs import Job, environment, run_jobs
+from bonaface.crossval.report import FoldRun, write_crossval_report
+from bonaface.data.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
+from bonaface.errors import UsageError
+from bonaface.training.assembly import Assembly, assemble
+from bonaface.training.options import Recipe
+from bonaface.training.recipe import changed_keys, read_recipe
+from bonaface.training.run import Run, write_text
+
+OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")
+
+
+def run_crossval_command(
+    argv: Sequence[str],
+    *,
+    folds: int | None = None,
+    by_source: bool = False,
+    by_family: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    jobs: int | None = None,
+    keep_folds: bool = True,
+) -> None:
+    """Make the folds of a recipe, train those that are not finished, and write the report of all.
+
+    Args:
+        argv: what ``train_hf.py`` takes: ``[RECIPE.yaml] [--flag value …]``.
+        folds: how many to deal the images to; 5 where nothing else is asked for.
+        by_source, by_family: leave whole sources or families out instead.
+        out: the folder; ``runs/RECIPE-crossval`` when not given.
+        jobs: folds at a time; by default one a core on a CPU, else 1.
+        keep_folds: keep the folds' models and reports.
+
+    Raises:
+        UsageError: a mistake in the recipe or the flags, folds that the data does not allow, a folder that holds
+            another cross-validation, or a fold that failed.
+    """
+    kind = _kind(folds, by_source, by_family)
+    _refuse_own_flags(argv)
+    recipe, args, said = _read(argv)
+    if recipe.splits:
+        raise UsageError("a cross-validation makes its own splits", "leave `splits` out of the recipe")
+    if recipe.calibrate_on:
+        raise UsageError("a cross-validation calibrates each fold by itself", "leave `calibrate_on` out of the recipe")
+    k = 5 if folds is None else folds
+    if kind == FOLDS and k < 2:
+        raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
+    name = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "sample"
+    folder = Path(out) if out else Path("runs") / f"{name}-crossval"
+    asked = {"kind": kind, **({"folds": k} if kind == FOLDS else {}), "recipe": said}
+    _check_same(folder, asked, args)
+    if _is_finished(folder):
+        print(f"{folder} is finished: its report is {folder / 'report' / 'report.html'}. Nothing to do.")
+        return
+
+    assembly = assemble(recipe)
+    made = make_folds(
+        assembly.listing,
+        assembly.groups,
+        kind=kind,
+        k=k,
+        families=recipe.families,
+        validation_size=recipe.validation_size,
+        seed=args.seed,
+    )
+    jobs = jobs or ((os.cpu_count() or 1) if args.use_cpu else 1)
+    side_by_side = min(jobs, len(made))
+    few_threads = side_by_side > 1 and bool(args.use_cpu)  # more would wait for each other
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "crossval.yaml", yaml.safe_dump(asked, sort_keys=True, allow_unicode=True))
+    queue = _write_folds(folder, made, argv, ["--dataloader_num_workers", "0"] if few_threads else [])
+    _describe(assembly, made)
+    run_jobs(queue, side_by_side, environment(few_threads))
+
+    runs = [FoldRun(job.fold, job.run.folder) for job in queue]
+    story = {
+        "title": f"{name}: {recipe.model} on {assembly.listing.origin}",
+        "model": recipe.model,
+        "data": assembly.listing.origin,
+        "recipe": said,
+        "broken": [asdict(file) for file in assembly.listing.broken],
+        "audit": {"level": assembly.audit.level, "verdict": assembly.audit.verdict} if assembly.audit else None,
+    }
+    result = write_crossval_report(folder, runs, assembly.listing, kind=kind, facts=story, kept=keep_folds)
+    if not keep_folds:
+        for job in queue:
+            shutil.rmtree(job.run.folder)
+    print(f"\n{result['conclusion']}\n\nreport  {folder / 'report' / 'report.html'}")
+
+
+# --- what is asked for --------------------------------------------------------------------------------------------
+
+
+def _kind(folds: int | None, by_source: bool, by_family: bool) -> str:
+    asked = [
+        name for name, given in ((FOLDS, folds is not None), (BY_SOURCE, by_source), (BY_FAMILY, by_family)) if given
+    ]
+    if len(asked) > 1:
+        raise UsageError(f"--{' and --'.join(asked)} are different cross-validations", "give one of them")
+    return asked[0] if asked else FOLDS
+
+
+def _refuse_own_flags(argv: Sequence[str]) -> None:
+    """Flags of ``train_hf.py`` that each fold gets from here."""
+    instead = {
+        "output_dir": "name the folder of all folds with --out",
+        "splits": "leave it out: a cross-validation makes its own splits",
+        "push_to_hub": "a fold's model is not for others: train one on everything, and push that",
+        "calibrate_on": "that is what this cross-validation is for: give its predictions to train_hf.py",
+    }
+    for word in argv:
+        flag = word.removeprefix("--").split("=")[0]
+        if word.startswith("--") and flag in instead:
+            raise UsageError(f"--{flag} is not for a cross-validation", instead[flag])
+
+
+def _read(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
+    """As :func:`bonaface.training.recipe.read_recipe`; a flag that it does not know may be one of ours, misspelt."""
+    try:
+        return read_recipe(argv)
+    except UsageError as error:
+        for flag in (word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")):
+            near = get_close_matches(flag, OWN_FLAGS, 1, 0.8)
+            if near and f"unknown flag `{flag}`" in str(error):
+                raise UsageError(str(error), f"did you mean --{near[0]}?") from error
+        raise
+
+
+def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments) -> None:
+    """Refuse to mix two cross-validations in one folder."""
+    file = folder / "crossval.yaml"
+    if not file.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds other files", "choose an empty --out")
+        return
+    stored = yaml.safe_load(file.read_text(encoding="utf-8"))
+    changed = [
+        f"{key}: {stored.get(key)} -> {asked.get(key)}"
+        for key in ("kind", "folds")
+        if stored.get(key) != asked.get(key)
+    ]
+    changed += changed_keys(stored["recipe"], dict(asked["recipe"]), args)
+    if changed:
+        raise UsageError(
+            f"{folder} holds another cross-validation ({'; '.join(changed)})",
+            "choose another --out, or delete the folder",
+        )
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the report stands and no fold's run was taken away after it (unless they were not to be kept)."""
+    file = folder / "report" / "crossval.json"
+    if not file.is_file():
+        return False
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    return not stored["kept"] or all(
+        Run(folder / "folds" / fold["folder"] / "run").is_finished for fold in stored["folds"]
+    )
+
+
+def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[Job]:
+    """Each fold's table of splits, and its command. Raises UsageError where other images were dealt before."""
+    queue = []
+    for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
+        place = folder / "folds" / name
+        table, text = place / "splits.csv", fold.table.to_csv(index=False, lineterminator="\n")
+        if table.is_file() and table.read_text(encoding="utf-8") != text:
+            raise UsageError(
+                f"the data has changed since {folder} was begun", "choose another --out, or bring the data back"
+            )
+        place.mkdir(parents=True, exist_ok=True)
+        write_text(table, text)
+        own = ["--splits", str(table), "--output_dir", str(place / "run"), "--robustness", "none", "--audit", "False"]
+        queue.append(Job(fold, place, [sys.executable, "-m", "train_hf", *argv, *own, *more]))
+    return queue
+
+
+def _describe(assembly: Assembly, folds: Sequence[Fold]) -> None:
+    listing = assembly.listing
+    print(f"data: {listing.origin}, {len(listing.rows):,} images, labels {', '.join(listing.labels)}")
+    if listing.units:
+        print(f"folders: {listing.units}")
+    if assembly.audit:
+        print(f"audit: {assembly.audit.verdict}")
+    for fold in folds:
+        counts = fold.table["split"].value_counts()
+        sizes = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "validation", "test"))
+        left = f"; {fold.left_out:,} copies of test images left out" if fold.left_out else ""
+        print(f"  {fold.title:<40} {sizes}{left}", flush=True)

@@ -1,0 +1,324 @@
+"""All folds of a cross-validation as one report: ``OUT/report``.
+
+Beside what :func:`write.write_report` writes of all test images together (``metrics.json`` and the rest)
+there are ``crossval.md`` and ``crossval.json``, and ``predictions.parquet`` has a column ``fold``. An image that
+several folds test (a real source may be held out more than once) has a row for each.
+
+``crossval.json``, schema 1 (a number that is not defined is null; a change that breaks a reader raises the number):
+
+- ``schema_version`` 1, ``kind`` (``folds``, ``leave-one-source-out`` or ``leave-one-family-out``), ``labels``,
+  ``real_label``, ``conclusion`` (words), ``kept`` (whether the folds' runs are still there)
+- ``folds``: rows of ``name``, ``title``, ``folder``, ``held_out`` {fake: […], real: […]} (empty where images were
+  dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (copies of test images), ``small`` (under 50 images on a side:
+  never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
+  ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, and by the fold's own band ``band_recall``,
+  ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonaface.stats.metrics.verdict_figures`); and
+  ``unfamiliar_auroc``: how well the distance to the training data tells the test images from the calibration images
+- ``over_folds``: {figure: {mean, sd, n}}, every fold counting once
+- ``worst``: the row of the worst fold by AUC, null where all are small
+- ``pooled``: the same figures of all test images together; the scores are of different models, so the AUC is usually
+  a little lower than the mean
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from bonaface.data.folds import BY_FAMILY, FOLDS, Fold
+from bonaface.data.listing import Listing, image_bytes
+from bonaface.errors import UsageError
+from bonaface.imaging.images import decode_image
+from bonaface.inference.unfamiliar import unfamiliar_auroc
+from bonaface.report import plots
+from bonaface.report.findings import amount, span
+from bonaface.report.pages import (
+    Block,
+    Page,
+    Picture,
+    Section,
+    Table,
+    cell,
+    jsonable,
+    page_markdown,
+    write_file,
+    write_json,
+)
+from bonaface.report.sections import LoadThumbnail
+from bonaface.report.write import write_report
+from bonaface.stats import metrics
+from bonaface.stats.intervals import Interval, auc_interval
+
+SCHEMA_VERSION = 1
+FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
+BAND_FIGURES = ("band_recall", "band_fpr", "uncertain", "band_error")
+UNFAMILIAR = "unfamiliar_auroc"
+NAMES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "ece": "ECE",
+    "tpr_at_5pct_fpr": "TPR at 5 % FPR",
+    "band_recall": "recall by band",
+    "uncertain": "uncertain",
+    "band_error": "wrong verdicts",
+    UNFAMILIAR: "unlike training, AUROC",
+}
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """A fold and the finished run folder of its training."""
+
+    fold: Fold
+    folder: Path
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The run's predictions of a split. Raises UsageError where there are none."""
+        try:
+            rows = pd.read_parquet(self.folder / "report" / "predictions.parquet")
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"cannot read the predictions of the fold {self.fold.name}: {error}",
+                f"delete {self.folder}, and the same command trains it again",
+            ) from error
+        rows = rows[rows["split"] == split].reset_index(drop=True)
+        rows.insert(1, "fold", self.fold.name)
+        return rows
+
+    def minutes(self) -> float:
+        """How long its training and evaluation took."""
+        facts = json.loads((self.folder / "report" / "metrics.json").read_text(encoding="utf-8"))["facts"]
+        return float(facts.get("minutes", np.nan))
+
+
+def write_crossval_report(
+    out: Path,
+    runs: Sequence[FoldRun],
+    listing: Listing,
+    *,
+    kind: str,
+    facts: Mapping[str, Any],
+    kept: bool = True,
+    n_resamples: int = 1000,
+) -> dict[str, Any]:
+    """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
+
+    ``facts`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
+    """
+    labels, real = listing.labels, listing.real_label
+    tests = [run.rows("test") for run in runs]
+    pooled = pd.concat(tests, ignore_index=True)
+    folds = fold_table(runs, tests, labels, real)
+    summary = {name: metrics.over_folds(folds[name]) for name in (*FIGURES, *BAND_FIGURES, UNFAMILIAR)}
+    together = fold_figures(pooled, labels, real)
+    large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
+    worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
+    finding = conclude(kind, folds, summary, worst)
+    conclusion = f"{finding} All test images together: AUC {cell(together['auc'])} {_span(together)}."
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "labels": labels,
+        "real_label": real,
+        "conclusion": conclusion,
+        "kept": kept,
+        "folds": folds,
+        "over_folds": summary,
+        "worst": worst,
+        "pooled": together,
+    }
+    section = Section(
+        "folds",
+        "Fold by fold",
+        [method(kind, len(folds)), Table(shown_table(folds, summary, together, wide=True))],
+        data={key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")},
+        brief=True,
+    )
+    # Of whole sources left out, no fold's model saw those that it was tested on.
+    seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
+    write_report(
+        out,
+        pooled,
+        labels=labels,
+        real_label=real,
+        facts=dict(facts) | {"train_sources": seen, "folds": len(folds), "kind": kind},
+        sections=[section],
+        lead=[*pictures(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
+        remarks=[finding],
+        load_thumbnail=_thumbnails(listing),
+        n_resamples=n_resamples,
+    )
+    report = Path(out) / "report"
+    page = Page(str(facts.get("title", "")), "", conclusion, [], [], [], [section])
+    write_file(report / "crossval.md", page_markdown(page))
+    write_json(report / "crossval.json", result)
+    return jsonable(result)
+
+
+def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> dict[str, Any]:
+    """The figures of one fold's test, or of all: see this module's docstring."""
+    fake = (rows["label"] != real_label).to_numpy()
+    known = metrics.table_metrics(rows, labels, real_label)
+    auc, interval = auc_interval(fake, rows["p_fake"].to_numpy(float))
+    figures = {name: known[name] for name in ("n", "n_real", "n_fake", *FIGURES)}
+    figures |= {"auc": auc, "auc_low": interval.low, "auc_high": interval.high}
+    has_band = "verdict" in rows and rows["verdict"].notna().all()
+    return figures | (
+        metrics.verdict_figures(fake, rows["verdict"]) if has_band else dict.fromkeys(BAND_FIGURES, float("nan"))
+    )
+
+
+def fold_table(
+    runs: Sequence[FoldRun], tests: Sequence[pd.DataFrame], labels: Sequence[str], real_label: str
+) -> pd.DataFrame:
+    """A row a fold: see this module's docstring."""
+    rows = []
+    for run, test in zip(runs, tests, strict=True):
+        figures = fold_figures(test, labels, real_label)
+        rows.append(
+            {
+                "name": run.fold.name,
+                "title": run.fold.title,
+                "folder": run.folder.parent.name,
+                "held_out": {side: list(sources) for side, sources in run.fold.held_out.items()},
+                "left_out": run.fold.left_out,
+                "small": min(figures["n_real"], figures["n_fake"]) < metrics.WORST_MIN_IMAGES,
+                "minutes": run.minutes(),
+                **figures,
+                UNFAMILIAR: unseen_auroc(run.rows("calibration"), test),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def unseen_auroc(seen: pd.DataFrame, unseen: pd.DataFrame) -> float:
+    """How well the distance tells images of the test from those of the training's own sources; NaN without one."""
+    if not all("distance" in rows and len(rows) for rows in (seen, unseen)):
+        return float("nan")
+    return unfamiliar_auroc(seen["distance"], unseen["distance"])[0]
+
+
+# --- in words and pictures ----------------------------------------------------------------------------------------
+
+
+def conclude(
+    kind: str, folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], worst: Mapping[str, Any] | None
+) -> str:
+    """What the figure means, how far it spreads, and where it is lowest."""
+    auc = summary["auc"]
+    ground = (
+        "On new images of generators and cameras that it was trained on"
+        if kind == FOLDS
+        else f"On {'families of ' if kind == BY_FAMILY else ''}generators and on cameras that it was not trained on"
+    )
+    spread = f" ± {auc['sd']:.3f}" if np.isfinite(auc["sd"]) else ""
+    sentences = [
+        f"{ground}, a detector of this recipe reaches AUC {cell(auc['mean'])}{spread} "
+        f"(mean ± standard deviation over {auc['n']} folds)."
+    ]
+    if worst is not None:
+        sentences.append(f"Its worst fold is {worst['title']}: AUC {cell(worst['auc'])} {_span(worst)}.")
+    if small := int(folds["small"].sum()):
+        sentences.append(
+            f"{small} of {len(folds)} folds test fewer than {metrics.WORST_MIN_IMAGES} real or fake images: they count "
+            "in the mean, but are never named the worst."
+        )
+    return " ".join(sentences)
+
+
+def method(kind: str, folds: int) -> str:
+    """How the figures came about, for a reader of the table."""
+    how = {
+        FOLDS: f"The images were dealt to {folds} folds, labels and sources spread evenly and copies of one picture "
+        "together; each fold is the test of a model that was trained on the others.",
+        BY_FAMILY: "Each fold leaves a family of generators out of training, and real sources in turn.",
+    }.get(kind, "Each fold leaves a generator out of training, and real sources in turn.")
+    return (
+        f"{how} AUC with its 95 % interval (DeLong); the band is each fold’s own, set on images of its training "
+        "sources. The models share most of their training images, so the deviation over folds is no standard error. "
+        "The last row puts the scores of all models together"
+        + ("." if kind == FOLDS else ", an image that several of them tested once for each.")
+    )
+
+
+def shown_table(
+    folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], together: Mapping[str, Any], *, wide: bool = False
+) -> pd.DataFrame:
+    """The folds for a reader, then mean ± sd over them, then all images together; ``wide`` with every figure."""
+    names = [name for name in NAMES if name == "auc" or (wide and summary[name]["n"])]
+    held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
+    rows = []
+    for _, fold in folds.iterrows():
+        row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
+        row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
+        row |= {NAMES[name]: _figure(name, fold) for name in names}
+        rows.append(row | ({"its fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
+    rows.append({"fold": "mean ± sd"} | {NAMES[name]: _mean_and_sd(name, summary[name]) for name in names})
+    last = {"fold": "all together", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
+    rows.append(last | {NAMES[name]: _figure(name, together) for name in names})
+    return pd.DataFrame(rows).fillna("")
+
+
+def pictures(
+    folds: pd.DataFrame,
+    tests: Sequence[pd.DataFrame],
+    real_label: str,
+    summary: Mapping[str, metrics.Figures],
+    worst: Mapping[str, Any] | None,
+) -> list[Block]:
+    """AUC by fold, and the ROC curves of all of them."""
+    pairs = [((rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(float)) for rows in tests]
+    curves = dict(zip(folds["title"], pairs, strict=True))
+    pooled = tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    auc = summary["auc"]
+    return [
+        Picture(
+            "folds_auc",
+            "AUC of each fold with its 95 % interval; the dashed line is their mean, the band one standard deviation "
+            "(hollow: fewer than 50 images on a side).",
+            lambda theme: plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
+        ),
+        Picture(
+            "folds_roc",
+            "ROC curves of all folds.",
+            lambda theme: plots.fold_roc_curves(
+                curves, (pooled[0], pooled[1]), worst=worst["title"] if worst else None, theme=theme
+            ),
+        ),
+    ]
+
+
+def _span(row: Any) -> str:
+    return span("auc", Interval(row["auc_low"], row["auc_high"]))
+
+
+def _is_share(name: str) -> str:
+    return "auc" if name in ("auc", "ece", UNFAMILIAR) else "recall"
+
+
+def _figure(name: str, row: Any) -> str:
+    text = amount(_is_share(name), row[name]) if np.isfinite(row.get(name, np.nan)) else ""
+    return f"{text} {_span(row)}".strip() if name == "auc" else text
+
+
+def _mean_and_sd(name: str, values: Mapping[str, Any]) -> str:
+    kind = _is_share(name)
+    if not np.isfinite(values["sd"]):
+        return amount(kind, values["mean"])
+    return f"{amount(kind, values['mean'])} ± {amount(kind, values['sd'])}"
+
+
+def _thumbnails(listing: Listing) -> LoadThumbnail:
+    places = {path: i for i, path in enumerate(listing.rows["path"])}
+
+    def load(path: str) -> Image.Image:
+        return decode_image(image_bytes(listing.rows[places[path]]["image"]), name=path)
+
+    return load

@@ -1,0 +1,1 @@
+"""Data sets: listed, split, prepared and loaded; no training."""

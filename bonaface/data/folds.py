@@ -1,0 +1,229 @@
+"""The folds of a cross-validation: which images each one trains on, and which it is tested on.
+
+Either every image is tested once (:func:`k_folds`), or whole sources or families of them are left out of training
+(:func:`leave_one_out`). A fold is a table of splits that ``train_hf.py --splits`` reads.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+
+from bonaface.data.labels import SPLITS
+from bonaface.data.listing import Listing
+from bonaface.data.splits import assign_splits, merge_groups, shortage
+from bonaface.errors import UsageError
+from bonaface.stats.metrics import WORST_MIN_IMAGES
+
+FOLDS, BY_SOURCE, BY_FAMILY = KINDS = ("folds", "leave-one-source-out", "leave-one-family-out")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training and its test. ``table`` has the columns path and split; ``left_out`` counts copies of test images.
+
+    ``held_out`` are the sources that only the test has, {"fake": […], "real": […]}; empty where images are dealt.
+    """
+
+    name: str
+    table: pd.DataFrame
+    held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: int = 0
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: its name, with the real sources that it holds out."""
+        return " / ".join([self.name, *([", ".join(self.held_out["real"])] if self.held_out else [])])
+
+
+def image_table(listing: Listing, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The listing as a table of path, label, source, family, group and is_real; groups are those of copies, merged."""
+    rows = listing.rows
+    table = pd.DataFrame({name: list(rows[name]) for name in ("path", "source", "group")}, dtype=object)
+    table["label"] = [listing.labels[i] for i in rows["label"]]
+    table["is_real"] = table["label"] == listing.real_label
+    named = rows["family"] if "family" in rows.column_names else [""] * len(rows)
+    table["family"] = [family or source for family, source in zip(named, table["source"], strict=True)]
+    if groups:
+        table["group"] = merge_groups(list(table["group"]), [groups.get(path, path) for path in table["path"]])
+    return table
+
+
+# --- dealing images -----------------------------------------------------------------------------------------------
+
+
+def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> list[Fold]:
+    """Every image in the test of one of ``k`` folds, whole groups together, labels and sources spread evenly.
+
+    Raises:
+        UsageError: fewer than two folds, or more than a label, or a source of 50 images, has groups.
+    """
+    if k < 2:
+        raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
+    for label, part in images.groupby("label"):
+        _refuse_too_many(k, f"the label {label}", part["group"].nunique())
+    for (_, source), part in images.groupby(["label", "source"]):
+        if len(part) >= WORST_MIN_IMAGES:
+            _refuse_too_many(k, f"the source {source}", part["group"].nunique())
+    names = [f"fold{number}" for number in range(1, k + 1)]
+    tested = np.array(_assign(images, dict.fromkeys(names, 1 / k), seed))
+    return [_fold(images, name, tested == name, validation_size, seed) for name in names]
+
+
+def _refuse_too_many(k: int, what: str, groups: int) -> None:
+    if groups < k:
+        raise UsageError(
+            f"--folds {k} is more than {what} has groups of images to deal out: {groups}",
+            f"give at most --folds {groups}"
+            if groups > 1
+            else "copies, and images of one person or video, stay in one fold; `--groups none` takes each by itself",
+        )
+
+
+# --- leaving sources out ------------------------------------------------------------------------------------------
+
+
+def leave_one_out(
+    images: pd.DataFrame, units: Mapping[str, Sequence[str]], validation_size: float, seed: int, what: str = "source"
+) -> list[Fold]:
+    """A fold for each unit of fake sources, which also holds out one unit of real sources in turn.
+
+    Where there are more of the real ones a fold holds out several, so that every source is unseen once. ``units`` maps
+    the name of a source or family to its sources; one that has both real and fake sources counts on both sides. Copies
+    of a test image are left out of the other splits, so its sources are truly unseen.
+
+    Raises:
+        UsageError: fewer than two units on a side, or more than two labels.
+    """
+    labels = sorted(images["label"].unique())
+    if len(labels) > 2:
+        raise UsageError(
+            f"leaving a {what} out needs one label for fakes, the data has the labels {', '.join(labels)}",
+            "keep generators apart as sources of one label, or use --folds",
+        )
+    sides: dict[bool, list[tuple[str, list[str]]]] = {}
+    for is_real, kind in ((False, "fake"), (True, "real")):
+        present = set(images.loc[images["is_real"] == is_real, "source"])
+        sides[is_real] = [(name, own) for name in sorted(units) if (own := sorted(present & set(units[name])))]
+        if len(sides[is_real]) < 2:
+            plural = what.replace("family", "familie") + "s"
+            raise UsageError(
+                f"--leave-one-{what}-out needs two {kind} {plural}, the data has {len(sides[is_real])}",
+                "name sources by a folder level below the label, as fake/sdxl/x.jpg, or use --folds",
+            )
+    fakes, reals = sides[False], sides[True]
+    folds = []
+    for number, (name, own) in enumerate(fakes):
+        turns = range(number, max(len(reals), number + 1), len(fakes))
+        real = sorted(source for turn in turns for source in reals[turn % len(reals)][1])
+        tested = np.where(images["is_real"], images["source"].isin(real), images["source"].isin(own))
+        folds.append(_fold(images, name, tested, validation_size, seed, {"fake": own, "real": real}))
+    return folds
+
+
+def source_units(images: pd.DataFrame) -> dict[str, list[str]]:
+    """Every source by itself."""
+    return {source: [source] for source in sorted(images["source"].unique())}
+
+
+def family_units(images: pd.DataFrame, families: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
+    """Family -> its sources: as ``families`` (names or patterns of sources) says, else the column ``family``.
+
+    A source that neither names is a family of its own.
+
+    Raises:
+        UsageError: a name or pattern that no source has, or a source in two families.
+    """
+    sources = sorted(images["source"].unique())
+    owner: dict[str, str] = {}
+    for family, patterns in (families or {}).items():
+        for pattern in patterns:
+            found = fnmatch.filter(sources, pattern)
+            if not found:
+                near = get_close_matches(pattern, sources, 1)
+                hint = f"did you mean {near[0]}?" if near else f"its sources are: {', '.join(sources)}"
+                raise UsageError(f"families: {family} names {pattern}, but the data has no such source", hint)
+            for source in found:
+                _own(owner, source, family)
+    mapped = set(owner)
+    for source, family in images[["source", "family"]].drop_duplicates().itertuples(index=False):
+        if source not in mapped:
+            _own(owner, source, family)
+    units: dict[str, list[str]] = {}
+    for source in sources:
+        units.setdefault(owner[source], []).append(source)
+    return units
+
+
+def _own(owner: dict[str, str], source: str, family: str) -> None:
+    if owner.setdefault(source, family) != family:
+        raise UsageError(
+            f"families: the source {source} is in two of them, {owner[source]} and {family}", "a source has one family"
+        )
+
+
+# --- both ---------------------------------------------------------------------------------------------------------
+
+
+def _fold(
+    images: pd.DataFrame,
+    name: str,
+    tested: np.ndarray,
+    validation_size: float,
+    seed: int,
+    held_out: Mapping[str, Sequence[str]] | None = None,
+) -> Fold:
+    """A fold whose test is the rows ``tested`` (bool); validation is cut from the rest, copies of test images go."""
+    copies = images["group"].isin(images["group"][tested]).to_numpy(bool) & ~tested
+    rest = images[~tested & ~copies]
+    shares = {"train": 1 - validation_size, "validation": validation_size}
+    split = np.where(copies, "", "test").astype(object)
+    split[~tested & ~copies] = _assign(rest, shares, seed)
+    table = pd.DataFrame({"path": images["path"], "split": split})[~copies].reset_index(drop=True)
+    for part in SPLITS:
+        have = set(images["label"][split == part])
+        if missing := sorted(set(images["label"]) - have):
+            why = shortage(list(rest["label"]), list(rest["group"]), list(shares)) if part != "test" else ""
+            raise UsageError(
+                f"{name}: its {part} would have no image labelled {', '.join(missing)}" + (f" ({why})" if why else ""),
+                "add images, use fewer folds, or change --validation_size",
+            )
+    return Fold(name, table, held_out or {}, int(copies.sum()))
+
+
+def _assign(images: pd.DataFrame, shares: Mapping[str, float], seed: int) -> list[str]:
+    return assign_splits(list(images["label"]), list(images["source"]), list(images["group"]), shares, seed)
+
+
+def folder_names(names: Iterable[str]) -> list[str]:
+    """A folder name for each fold, safe on any file system, no two alike."""
+    taken: list[str] = []
+    for number, name in enumerate(names, start=1):
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60].strip("_") or "fold"
+        taken.append(safe if safe.casefold() not in {other.casefold() for other in taken} else f"{safe}-{number}")
+    return taken
+
+
+def make_folds(
+    listing: Listing,
+    groups: Mapping[str, str] | None,
+    *,
+    kind: str,
+    k: int,
+    families: Mapping[str, Sequence[str]] | None,
+    validation_size: float,
+    seed: int,
+) -> list[Fold]:
+    """The folds of one of the ``KINDS``. Raises UsageError as the function that makes them."""
+    images = image_table(listing, groups)
+    if kind == FOLDS:
+        return k_folds(images, k, validation_size, seed)
+    if kind == BY_SOURCE:
+        return leave_one_out(images, source_units(images), validation_size, seed)
+    return leave_one_out(images, family_units(images, families), validation_size, seed, "family")

@@ -1,0 +1,208 @@
+"""Folders of image files -> label, source and split of each file, by what the folders' names say.
+
+The label is the level whose names say real and fake. Above it there may be folders that all files share (as archives
+unpack to), a split, and generators or classes of pictures (``progan/cat/0_real``); below it a source. What is neither
+label nor split names the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bonaface.data.labels import said_by, split_named
+from bonaface.data.rows import FileRow, shared_depth
+from bonaface.errors import UsageError
+
+Folder = tuple[str, ...]  # the names from the data folder down
+Said = Callable[[str], str]
+
+ADVICE = "sort images into one folder a label, such as real/ and fake/"
+
+
+def read_layout(root: Path, files: Iterable[str], real_label: str | None = None) -> list[FileRow]:
+    """A row for every file; ``files`` are paths relative to ``root``, with ``/``.
+
+    Args:
+        root: only named in errors.
+        real_label: a folder name that means "a photograph", beside those that say so.
+
+    Raises:
+        UsageError: files in no label folder, splits beside other folders, or no level that must be the labels'.
+    """
+    places = {file: tuple(file.split("/")[:-1]) for file in files}
+    examples: dict[Folder, str] = {}
+    for file, folder in places.items():
+        examples.setdefault(folder, file)
+
+    def said(name: str) -> str:
+        return "real" if name == real_label else said_by(name)
+
+    _refuse_mixed(root, {folder[0]: bool(split_named(folder[0])) for folder in examples if folder})
+    at = _label_levels(root, examples, said)
+    splits = _split_levels(root, at)
+    sources = _sources(at, splits)
+    return [
+        FileRow(
+            file,
+            label=folder[at[folder]],
+            source=sources[folder],
+            split=split_named(folder[splits[folder]]) if folder in splits else "",
+        )
+        for file, folder in places.items()
+    ]
+
+
+# -- the label -----------------------------------------------------------------------------------------------------
+
+
+def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dict[Folder, int]:
+    """Which of its names is a folder's label, for every folder that holds files."""
+    folders = list(examples)
+    pairs = _pairs(folders, said)
+    level = _common_level(folders, pairs, said)
+    if level is None and (nested := _nested_levels(root, examples, pairs, said)):
+        return nested
+    if level is None:
+        level = _unnamed_level(root, folders, said)
+    for folder, file in examples.items():
+        if len(folder) <= level:
+            raise UsageError(f"{root / file} lies in no label folder", ADVICE)
+    return dict.fromkeys(folders, level)
+
+
+def _pairs(folders: Iterable[Folder], said: Said) -> dict[Folder, set[str]]:
+    """The folders (splits taken out of their path) right below which names say both real and fake -> these names."""
+    below: dict[Folder, set[str]] = {}
+    for folder in folders:
+        for i, name in enumerate(folder):
+            if said(name):
+                below.setdefault(_without_splits(folder[:i]), set()).add(name)
+    return {parent: names for parent, names in below.items() if {said(name) for name in names} == {"real", "fake"}}
+
+
+def _without_splits(folder: Folder) -> Folder:
+    return tuple(name for name in folder if not split_named(name))
+
+
+def _candidates(folders: Sequence[Folder]) -> list[int]:
+    """Levels that could be the labels': below folders that all files share, and below splits."""
+    found = []
+    for level in range(shared_depth(folders) + 1):
+        names = {folder[level] for folder in folders if len(folder) > level}
+        found.append(level + bool(names and all(map(split_named, names))))
+    return found
+
+
+def _names_at(folders: Iterable[Folder], level: int) -> set[str]:
+    return {folder[level] for folder in folders if len(folder) > level}
+
+
+def _common_level(folders: Sequence[Folder], pairs: Mapping[Folder, set[str]], said: Said) -> int | None:
+    """The first level, the same for all, at which one of several names says real; the others may be any names.
+
+    Where none of them says fake, and real and fake lie side by side deeper down, that one is no label but a source.
+    """
+    for level in _candidates(folders):
+        names = _names_at(folders, level)
+        if len(names) > 1 and any(said(name) == "real" for name in names):
+            own = next(_without_splits(folder[:level]) for folder in folders if len(folder) > level)
+            if own in pairs or not any(len(parent) > len(own) for parent in pairs):
+                return level
+    return None
+
+
+def _nested_levels(
+    root: Path, examples: Mapping[Folder, str], pairs: Mapping[Folder, set[str]], said: Said
+) -> dict[Folder, int] | None:
+    """The label below each generator or class; None where folder names do not say both real and fake."""
+    if pairs:
+        known = {name.casefold() for names in pairs.values() for name in names}
+    else:  # each generator has its fakes, and a camera the real ones
+        speaking = [[name for name in folder if said(name)] for folder in examples]
+        alone = {names[0] for names in speaking if len(names) == 1}
+        if {said(name) for name in alone} != {"real", "fake"}:
+            return None
+        known = {name.casefold() for name in alone}
+    levels = {}
+    for folder, file in examples.items():
+        paired = [i for i, name in enumerate(folder) if said(name) and _without_splits(folder[:i]) in pairs]
+        found = paired or [i for i, name in enumerate(folder) if name.casefold() in known]
+        if not found:
+            example = next((f", as {'/'.join(parent)} has them" for parent in pairs), "")
+            raise UsageError(
+                f"{root / file} lies in no label folder: the names {', '.join(sorted(known))} are the labels here",
+                f"put every image below such a folder{example}, or write a metadata.csv",
+            )
+        if len(paired) > 1:
+            raise UsageError(
+                f"{root / file} lies in two folders that could be its label, "
+                f"{folder[paired[0]]} and {folder[paired[1]]}",
+                "rename the one that is none, or write a metadata.csv",
+            )
+        levels[folder] = found[0]
+    return levels
+
+
+def _unnamed_level(root: Path, folders: Sequence[Folder], said: Said) -> int:
+    """The level to look for labels at where no name says real: the caller will ask for the real one's name."""
+    candidates = _candidates(folders)
+    named = [level for level in candidates if any(map(said, _names_at(folders, level)))]
+    several = [level for level in candidates if len(_names_at(folders, level)) > 1]
+    level = next(iter(named or several or candidates))
+    deeper = {folder[: i + 1] for folder in folders for i, name in enumerate(folder) if i > level and said(name)}
+    if deeper and not named:
+        raise UsageError(
+            f"cannot tell the labels of {root}: its folders are {', '.join(sorted(_names_at(folders, level)))}, and "
+            f"{'/'.join(min(deeper))} lies deeper, not beside its opposite",
+            "put real and fake folders side by side, at the top or below each generator, or write a metadata.csv",
+        )
+    return level
+
+
+# -- split and source ----------------------------------------------------------------------------------------------
+
+
+def _split_levels(root: Path, at: Mapping[Folder, int]) -> dict[Folder, int]:
+    """Which of its names is a folder's split; empty where there are none.
+
+    It is the name next above the label, else a level below it where all names are splits, one of them ``train``.
+    """
+    found = {}
+    for folder, level in at.items():
+        above = [i for i in range(level) if split_named(folder[i])]
+        if above:
+            found[folder] = above[-1]
+    if found:
+        shown = {folder[: found.get(folder, level) + 1]: folder in found for folder, level in at.items()}
+        _refuse_mixed(root, {"/".join(names): is_split for names, is_split in shown.items()})
+        return found
+    depth = min((len(folder) - level for folder, level in at.items()), default=0)
+    for offset in range(1, depth):
+        splits = {split_named(folder[level + offset]) for folder, level in at.items()}
+        if "" not in splits and "train" in splits and len(splits) > 1:
+            return {folder: level + offset for folder, level in at.items()}
+    return {}
+
+
+def _refuse_mixed(root: Path, is_split: Mapping[str, bool]) -> None:
+    """Refuse folders of which only some name a split."""
+    if len(set(is_split.values())) > 1:
+        some, others = (sorted(name for name, yes in is_split.items() if yes is kind) for kind in (True, False))
+        raise UsageError(
+            f"{root} mixes split folders ({', '.join(some)}) with others ({', '.join(others)})",
+            "put every image below train/, validation/ or test/, or none of them",
+        )
+
+
+def _sources(at: Mapping[Folder, int], splits: Mapping[Folder, int]) -> dict[Folder, str]:
+    """The names above the label that not all files share, and the one below it; the label's where there is none."""
+    above, below = {}, {}
+    for folder, level in at.items():
+        named = [i for i in range(len(folder)) if i not in (level, splits.get(folder))]
+        above[folder] = tuple(folder[i] for i in named if i < level)
+        below[folder] = [folder[i] for i in named if i > level][:1]
+    shared = shared_depth(list(above.values()))
+    return {
+        folder: "/".join([*above[folder][shared:], *below[folder]]) or folder[level] for folder, level in at.items()
+    }

@@ -1,0 +1,1 @@
+"""Models judged by source, under degradation, and compared."""

@@ -1,0 +1,351 @@
+"""Several models on the same images: are they different, and by how much?
+
+``compare.json``, schema 1: ``labels``, ``real_label``, ``models`` (names in the order given), ``n``, ``unreadable``,
+``figures`` {model: {figure: {value, low, high}}}, ``pairs`` (rows of first, second and :func:`paired`'s results) and
+``robustness`` {model: rows of :func:`bonaface.evaluation.robustness.robustness_table`} or null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import DatasetDict
+from matplotlib.figure import Figure
+
+from bonaface.data.dataset import FaceData, balanced_subset
+from bonaface.errors import UsageError
+from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
+from bonaface.evaluation.evaluate import QUICK_IMAGES, refuse_unread, unreadable
+from bonaface.evaluation.robustness import all_variants, robustness_table
+from bonaface.evaluation.scores import CLEAN, score_images
+from bonaface.inference.detector import Detector
+from bonaface.report import plots
+from bonaface.report.findings import amount, span
+from bonaface.report.pages import (
+    Block,
+    KeyFigure,
+    Page,
+    Picture,
+    Section,
+    Table,
+    cell,
+    jsonable,
+    page_html,
+    page_markdown,
+    plain,
+    write_file,
+    write_json,
+)
+from bonaface.report.write import with_intervals, write_pictures, write_predictions
+from bonaface.stats import metrics
+from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
+
+SCHEMA_VERSION = 1
+FIGURES = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
+TITLES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "recall": "fakes found",
+    "fpr": "false alarms",
+    "tpr_at_1pct_fpr": "found at 1 % false alarms",
+    "eer": "EER",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+
+
+def paired(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    real_label: str,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """First less second on the same images: two predictions tables with the same rows in the same order.
+
+    ``auc``: :func:`delong_test`; ``accuracy``: :func:`mcnemar`; ``differences``: {figure: {value, low, high}}, the 95 %
+    percentile interval of the paired bootstrap, both models on the same resamples drawn within (label, source).
+
+    Raises:
+        ValueError: the tables are not of the same images.
+    """
+    if not first[["path", "label"]].equals(second[["path", "label"]]):
+        raise ValueError("the two tables must have the same images in the same order")
+    tables = (first, second)
+    values = [metrics.table_metrics(table, labels, real_label) for table in tables]
+    draws = [
+        metrics.table_samples(table, FIGURES, real_label=real_label, n_resamples=n_resamples, seed=seed)
+        for table in tables
+    ]
+    differences = {}
+    for name in FIGURES:
+        low, high = np.quantile(draws[0][name] - draws[1][name], [0.025, 0.975])
+        differences[name] = {"value": values[0][name] - values[1][name], "low": float(low), "high": float(high)}
+    fake = (first["label"] != real_label).to_numpy()
+    return {
+        "auc": delong_test(fake, first["p_fake"].to_numpy(), second["p_fake"].to_numpy()),
+        "accuracy": mcnemar(*((table["prediction"] == table["label"]).to_numpy() for table in tables)),
+        "differences": differences,
+    }
+
+
+def compare(
+    detectors: Mapping[str, Detector],
+    data: FaceData,
+    out: str | Path,
+    *,
+    fakes: Mapping[str, Sequence[str]] | None = None,
+    robustness: bool = False,
+    quick: bool = False,
+    caveats: Sequence[str] = (),
+    batch_size: int = 128,
+    threads: int | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge two or more models (by name) on the one split of ``data``, each image decoded once for all of them.
+
+    Writes ``out/report/`` with compare.json, compare.html, compare.md, the pictures and one predictions table a model,
+    and returns the contents of compare.json. ``fakes`` maps a model to its labels that count as fake.
+    """
+    models = list(detectors.values())
+    labels, real = shared_labels(data, models)
+    data = with_labels(data, labels)
+    (split, rows), *more = data.splits.items()
+    if more:
+        raise ValueError("compare takes data of one split")
+    variants = all_variants(quick) if robustness else [CLEAN]
+    scored = score_images(rows, models, variants=variants, batch_size=batch_size, threads=threads, title="comparing")
+    refuse_unread(data, split, scored)
+    kept = rows.select(scored.readable)
+    tables: dict[str, pd.DataFrame] = {}
+    degraded: dict[str, pd.DataFrame] = {}
+    for (name, detector), probabilities in zip(detectors.items(), scored.probabilities, strict=True):
+        mine = (fakes or {}).get(name) or [label for label in detector.labels if label != detector.real_label]
+        scores = align(probabilities[scored.readable], detector, mine, labels, real)
+        tables[name] = predictions_of(kept, scores[:, 0], data, split)
+        if robustness:
+            fake = (tables[name]["label"] != real).to_numpy()
+            index = labels.index(real)
+            degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
+    options: dict[str, Any] = {"real_label": real, "n_resamples": n_resamples, "seed": seed}
+    figures, values = {}, {}
+    for name, table in tables.items():
+        values[name] = {key: metrics.table_metrics(table, labels, real)[key] for key in FIGURES}
+        figures[name] = with_intervals(values[name], metrics.bootstrap(table, FIGURES, **options))
+    pairs = [
+        {"first": a, "second": b} | paired(tables[a], tables[b], labels=labels, **options)
+        for a, b in combinations(tables, 2)
+    ]
+    broken = [*data.broken, *unreadable(data, split, scored)]
+    result = jsonable(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "labels": labels,
+            "real_label": real,
+            "models": list(tables),
+            "n": len(kept),
+            "unreadable": [asdict(file) for file in broken],
+            "figures": figures,
+            "pairs": pairs,
+            "robustness": degraded or None,
+        }
+    )
+    notes = [*caveats, *([f"{len(broken)} files could not be read and took no part."] if broken else [])]
+    report = Path(out) / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    for i, table in enumerate(tables.values(), start=1):
+        write_predictions(report / f"predictions_{i}.parquet", table)
+    page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
+    write_pictures(report, page)
+    write_file(report / "compare.html", page_html(page))
+    write_file(report / "compare.md", page_markdown(page))
+    write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
+    return result
+
+
+def conclude_comparison(n: int, pairs: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict in words: which of two models ranks better, and whether that could be chance."""
+    sentences = [f"On the same {n:,} images:"]
+    for pair in pairs:
+        auc, accuracy = pair["auc"], pair["accuracy"]
+        first, second = plain(pair["first"]), plain(pair["second"])
+        if not np.isfinite(auc["difference"]):
+            sentences.append(f"{first} and {second} cannot be compared by AUC, which needs real and fake images.")
+            continue
+        better, worse = (first, second) if auc["difference"] >= 0 else (second, first)
+        size = (
+            f"AUC {max(auc['auc_first'], auc['auc_second']):.3f} against {min(auc['auc_first'], auc['auc_second']):.3f}"
+        )
+        test = f"DeLong’s test p = {cell(auc['p_value'])}"
+        if auc["p_value"] < 0.05:
+            sentences.append(f"{better} ranks better than {worse}: {size} ({test}).")
+        else:
+            sentences.append(f"no difference in ranking can be shown between {first} and {second}: {size} ({test}).")
+        sentences.append(
+            f"{first} alone is right on {accuracy['only_first']:,}, {second} alone on {accuracy['only_second']:,} "
+            f"(McNemar’s test p = {cell(accuracy['p_value'])})."
+        )
+    return " ".join(sentences)
+
+
+def _page(
+    origin: str,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
+    degraded: Mapping[str, pd.DataFrame],
+    caveats: Sequence[str],
+    real: str,
+) -> Page:
+    curves = {
+        name: ((table["label"] != real).to_numpy(), table["p_fake"].to_numpy(float)) for name, table in tables.items()
+    }
+    lead: list[Block] = [
+        Picture("compare_roc", "Fakes found against false alarms.", lambda theme: plots.roc_curve(curves, theme=theme)),
+        Picture(
+            "compare_roc_log",
+            "The same with the rare false alarms spread out.",
+            lambda theme: plots.roc_curve(curves, log=True, theme=theme),
+        ),
+    ]
+    models = pd.DataFrame(
+        [{"model": name} | {TITLES[key]: _with_span(key, row[key]) for key in FIGURES} for name, row in figures.items()]
+    )
+    sections = [
+        Section("models", "Models", ["Each with its 95 % bootstrap interval.", Table(models)], brief=True),
+        Section(
+            "pairs",
+            "Pairs",
+            [
+                "First less second on the same images, with the 95 % interval of the paired bootstrap; p-values of "
+                "DeLong’s test of the AUCs and McNemar’s test of the accuracies. With many models, some p-values fall "
+                "below 0.05 by chance.",
+                Table(_pair_table(pairs)),
+            ],
+            brief=True,
+        ),
+    ]
+    if degraded:
+        sections.append(_robustness(degraded))
+    n = len(next(iter(tables.values())))
+    tiles = [KeyFigure(name, amount("auc", row["auc"]["value"]), _span("auc", row["auc"]), "AUC")
+             for name, row in figures.items()]  # fmt: skip
+    return Page("Comparison", origin, conclude_comparison(n, pairs), list(caveats), tiles, lead, sections)
+
+
+def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for pair in pairs:
+        row = {"first": pair["first"], "second": pair["second"]}
+        row |= {TITLES[key]: _with_span(key, pair["differences"][key]) for key in ("auc", "accuracy", "recall", "fpr")}
+        rows.append(row | {"p (AUC)": pair["auc"]["p_value"], "p (accuracy)": pair["accuracy"]["p_value"]})
+    return pd.DataFrame(rows)
+
+
+def _span(name: str, figure: Mapping[str, float]) -> str:
+    return span(name, Interval(figure["low"], figure["high"]))
+
+
+def _with_span(name: str, figure: Mapping[str, float]) -> str:
+    return f"{amount(name, figure['value'])} {_span(name, figure)}".strip()
+
+
+def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
+    first = next(iter(degraded.values()))
+    pictures: list[Block] = []
+    for name in [name for name in dict.fromkeys(first["degradation"]) if name]:
+        part = first["degradation"].isin(["", name])
+        steps = ["none", *(f"{strength:g}" for strength in first.loc[part, "strength"].iloc[1:])]
+        lines = {model: (steps, table.loc[part, "auc"].to_numpy(float)) for model, table in degraded.items()}
+        unit = str(first.loc[part, "unit"].iloc[-1])
+        pictures.append(
+            Picture(
+                f"compare_{name}",
+                f"AUC under {name}, from mild to strong.",
+                _auc_curves(lines, unit),
+            )
+        )
+    return Section("robustness", "Under degradation", pictures)
+
+
+def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[plots.Theme], Figure]:
+    lowest = min(float(np.nanmin(values, initial=0.5)) for _, values in lines.values())
+    return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
+
+
+def run_compare_command(
+    models: Sequence[str],
+    data: str,
+    out: str,
+    *,
+    split: str = "auto",
+    robustness: bool = False,
+    quick: bool = False,
+    max_images: int | None = None,
+    real_label: str | None = None,
+    fake_label: str | None = None,
+    groups: str | None = None,
+    engine: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+) -> None:
+    """``python -m bonaface compare``: two or more models on the same images.
+
+    ``real_label`` and ``fake_label`` are for the models that have such a label; the others' are found by name. With
+    ``split="auto"`` only images that are fair to all take part: a model that was trained on this data leaves out what
+    it was trained on.
+
+    Raises:
+        UsageError: fewer than two models, or as :func:`bonaface.evaluation.evaluate.run_evaluate_command`.
+    """
+    if len(set(models)) < 2:
+        raise UsageError("compare needs two models or more", "give them one after the other: compare --data D M1 M2")
+    loaded = {name: _load(name, real_label, fake_label, engine, device) for name in dict.fromkeys(models)}
+    found, caveats = [], []
+    for name, (detector, _) in loaded.items():
+        images, notes = evaluation_data(
+            data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
+        )
+        found.append(images)
+        caveats += [f"{name}: {note}" for note in notes]
+    images = _in_all(found)
+    limit = max_images or (QUICK_IMAGES if quick else None)
+    if limit:
+        images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})
+    result = compare(
+        {name: detector for name, (detector, _) in loaded.items()}, images, out,
+        fakes={name: labels for name, (_, labels) in loaded.items()},
+        robustness=robustness, quick=quick, caveats=caveats, threads=threads,
+    )  # fmt: skip
+    print(f"{conclude_comparison(result['n'], result['pairs'])}\n\nreport  {Path(out) / 'report' / 'compare.html'}")
+
+
+def _in_all(found: Sequence[FaceData]) -> FaceData:
+    """The first data, with only those images that are in all."""
+    rows = [next(iter(data.splits.values())) for data in found]
+    paths = set(rows[0]["path"]).intersection(*(part["path"] for part in rows[1:]))
+    if not paths:
+        raise UsageError("no image is fair to all of these models", "give data that none of them was trained on")
+    kept = rows[0].select([i for i, path in enumerate(rows[0]["path"]) if path in paths])
+    return replace(found[0], splits=DatasetDict({next(iter(found[0].splits)): kept}), _rows={})
+
+
+def _load(
+    name: str, real_label: str | None, fake_label: str | None, engine: str, device: str | None
+) -> tuple[Detector, list[str]]:
+    """A label that only another of the models has is left out for this one."""
+    try:
+        return load_detector(name, real_label=real_label, fake_label=fake_label, engine=engine, device=device)
+    except UsageError:
+        if real_label is None and fake_label is None:
+            raise
+        return load_detector(name, engine=engine, device=device)

@@ -1,0 +1,201 @@
+"""What is judged on what: any model's labels beside any data set's, and which of its images are fair to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from datasets import ClassLabel, Dataset, DatasetDict
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+from bonaface.data.dataset import SPLITS, FaceData, Listing, list_data, split_listing
+from bonaface.errors import UsageError
+from bonaface.inference.calibration import hold_out_calibration
+from bonaface.inference.detector import Detector
+from bonaface.models.download import model_folder
+from bonaface.stats.metrics import predictions_frame
+
+FloatArray = NDArray[np.float64]
+
+# --- which label is which -----------------------------------------------------------------------------------------
+
+
+def load_detector(
+    name: str, *, real_label: str | None = None, fake_label: str | None = None, **options: Any
+) -> tuple[Detector, list[str]]:
+    """Any image classifier, and which of its labels count as fake; ``options`` go to ``Detector.from_pretrained``.
+
+    Without ``fake_label`` every label that is not the real one is fake. With it, that one alone is: other labels count
+    for nothing, and the two probabilities are scaled to add up to 1.
+
+    Raises:
+        UsageError: the model cannot be loaded, has no such label, or its real label cannot be told.
+    """
+    if fake_label is not None and real_label is None:
+        config = AutoConfig.from_pretrained(model_folder(name))
+        others = [label for label in config.id2label.values() if label != fake_label]
+        real_label = others[0] if len(others) == 1 else None
+    try:
+        detector = Detector.from_pretrained(name, real_label=real_label, **options)
+    except UsageError as error:
+        if "real one" in str(error) or "has no label" in str(error):
+            raise UsageError(str(error), f"{error.hint}; name the model's with --real-label") from error
+        raise
+    if fake_label is not None and fake_label not in detector.labels:
+        raise UsageError(f"{name} has no label `{fake_label}`", f"its labels are: {', '.join(detector.labels)}")
+    fakes = [label for label in detector.labels if label != detector.real_label]
+    return detector, [fake_label] if fake_label is not None else fakes
+
+
+def shared_labels(data: FaceData, detectors: Sequence[Detector]) -> tuple[list[str], str]:
+    """Labels that data and models can all be judged by: the data's own where the models have the same, else two."""
+    if all(set(d.labels) == set(data.labels) and d.real_label == data.real_label for d in detectors):
+        return data.labels, data.real_label
+    fakes = [label for label in data.labels if label != data.real_label]
+    return sorted([fakes[0] if len(fakes) == 1 else "fake", data.real_label]), data.real_label
+
+
+def with_labels(data: FaceData, labels: list[str]) -> FaceData:
+    """The data with other labels: all that are not the real one become one. A source that is not named is the label."""
+    if labels == data.labels:
+        return data
+    fake = next(label for label in labels if label != data.real_label)
+    splits = {}
+    for name, rows in data.splits.items():
+        old = [data.labels[i] for i in rows["label"]]
+        new = [labels.index(label if label == data.real_label else fake) for label in old]
+        sources = [source or label for source, label in zip(rows["source"], old, strict=True)]
+        columns = {"label": (new, ClassLabel(names=labels)), "source": (sources, None)}
+        for column, (values, feature) in columns.items():
+            rows = rows.remove_columns(column).add_column(column, values)
+            rows = rows.cast_column(column, feature) if feature is not None else rows
+        splits[name] = rows
+    return FaceData(
+        DatasetDict(splits), labels, data.real_label, data.broken, data.origin, data.made_splits, data.units
+    )
+
+
+def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: list[str], real: str) -> FloatArray:
+    """A model's probabilities (..., its classes) as those of ``labels`` (..., k): by name, else real against fake."""
+    if set(detector.labels) == set(labels) and detector.real_label == real:
+        result = scores[..., [detector.labels.index(label) for label in labels]]
+    else:
+        fake = next(i for i, label in enumerate(labels) if label != real)
+        result = np.empty((*scores.shape[:-1], 2))
+        result[..., 1 - fake] = scores[..., detector.labels.index(detector.real_label)]
+        result[..., fake] = scores[..., [detector.labels.index(label) for label in fakes]].sum(axis=-1)
+    total = result.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.where(total > 0, result / total, np.where(np.isnan(total), np.nan, 0.5))
+
+
+# --- which images -------------------------------------------------------------------------------------------------
+
+
+def evaluation_data(
+    data: str,
+    split: str = "auto",
+    *,
+    real_label: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    groups: str | None = None,
+) -> tuple[FaceData, list[str]]:
+    """The images to judge a model on, as one split, and what the reader must know about them.
+
+    ``split`` is ``auto``, ``all`` or a split's name. ``auto`` takes the data set's own test split where it has one;
+    where the data is what the model was trained on (by its fingerprint), the images that were held out for the test;
+    else all. Files are not opened here: those that cannot be read are found when they are scored.
+
+    ``groups`` tells sources from units as in :func:`listing.list_data`; by default as the model's recipe did.
+
+    Raises:
+        UsageError: no such data or split, or no real label.
+    """
+    recipe = _recipe_of(folder)
+    listing = _list(data, real_label, groups or recipe.get("groups", "auto"))
+    named = set(listing.rows["split"]) - {""}
+    caveats: list[str] = []
+    if split == "auto" and named:
+        split = next((name for name in ("test", "validation") if name in named), "all")
+    elif split == "auto":
+        trained = _held_out(listing, facts or {}, recipe)
+        if trained is not None:
+            return trained, caveats
+        split = "all"
+        if (facts or {}).get("data_fingerprint"):
+            caveats.append(
+                "The model was trained on a data set with another fingerprint, so all images here were taken. Were any "
+                "of them among its training images, the figures would be too good."
+            )
+    elif split in SPLITS and not named:
+        trained = _held_out(listing, facts or {}, recipe, split)
+        if trained is not None:
+            return trained, caveats
+    if split != "all" and split not in named:
+        raise UsageError(
+            f"{data} has no split `{split}`", f"choose among: all{''.join(', ' + n for n in sorted(named))}"
+        )
+    rows = listing.rows
+    if split != "all":
+        rows = rows.select([i for i, name in enumerate(rows["split"]) if name == split])
+    name = "" if split == "all" else split
+    splits = DatasetDict({name: rows.remove_columns("split")})
+    listed = (listing.labels, listing.real_label, listing.broken, listing.origin)
+    return FaceData(splits, *listed, units=listing.units), caveats
+
+
+def _list(data: str, real_label: str | None, groups: str) -> Listing:
+    """``real_label`` may name the model's label, the data's, or both."""
+    try:
+        return list_data(data, real_label=real_label, check="none", groups=groups)
+    except UsageError:
+        if real_label is None:
+            raise
+        return list_data(data, check="none", groups=groups)
+
+
+def _recipe_of(folder: Path | None) -> dict[str, Any]:
+    """What the run of a model's folder was told; empty where there is no such folder."""
+    if folder is None or not (folder / "recipe.yaml").is_file():
+        return {}
+    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
+
+
+def _held_out(
+    listing: Listing, facts: Mapping[str, Any], recipe: Mapping[str, Any], split: str = "test"
+) -> FaceData | None:
+    """The split that the model's own training kept apart, cut again from the same data; None where it is not the same.
+
+    The run's recipe tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
+    """
+    wanted = facts.get("data_fingerprint")
+    if not wanted:
+        return None
+    sizes = {name: recipe[name] for name in ("seed", "validation_size", "test_size") if name in recipe}
+    try:
+        data = split_listing(listing, **sizes)
+    except UsageError:
+        return None
+    for candidate in (data, hold_out_calibration(data)):
+        if candidate.fingerprint() == wanted and split in candidate.splits:
+            candidate.splits = DatasetDict({split: candidate.splits[split]})
+            return candidate
+    return None
+
+
+def predictions_of(rows: Dataset, scores: FloatArray, data: FaceData, split: str) -> pd.DataFrame:
+    """The predictions table of some rows of the data and their probabilities (n, k) in its class order.
+
+    Rows of several data sets keep the name of theirs in a column ``dataset``.
+    """
+    columns = {name: rows[name] for name in ("path", "source", "group")}
+    table = predictions_frame(
+        scores, rows["label"], labels=data.labels, real_label=data.real_label, split=split, **columns
+    )
+    return table.assign(dataset=rows["dataset"]) if "dataset" in rows.column_names else table

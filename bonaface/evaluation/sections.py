@@ -1,0 +1,259 @@
+"""The sections that an evaluation adds to a report: decisions, calibration, the unfamiliar, coverage.
+
+Their data, in ``metrics.json`` under ``sections``:
+
+- ``thresholds``: rows of rule, threshold (null where it is not one number), recall, fpr (called fake by that rule),
+  missed (fakes called real), uncertain, each with ``…_low`` and ``…_high`` (Clopper-Pearson), and ``share_fake`` among
+  those called fake at the base rate ``prior``
+- ``calibration``: the model's own ``stored`` facts; ``ece_by_chance`` (mean) and ``ece_by_chance_95`` (quantile): what
+  perfectly calibrated scores would show on as many images; ``ece_before``, ``ece_after`` of the clean images and
+  ``ece_degraded_before``, ``ece_degraded_after`` of all degraded ones together (null where there is none)
+- ``unfamiliar``: ``threshold``, rows of source, label, seen, n, beyond (share), and ``auroc`` {value, low, high} of
+  unseen against seen sources (null without both)
+- ``datasets``: of a model of several data sets: rows of dataset ("all" for the whole), n, auc with ``auc_low`` and
+  ``auc_high`` (DeLong), accuracy, ece
+- ``coverage``: ``files``, ``scored``, ``unreadable`` (rows of path, reason, label, source), ``faceless`` (paths; null
+  where no face was looked for)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bonaface.data.dataset import BrokenFile
+from bonaface.inference.calibration import uncalibrated
+from bonaface.inference.unfamiliar import unfamiliar_auroc
+from bonaface.report import plots
+from bonaface.report.findings import amount, span
+from bonaface.report.pages import Block, Picture, Section, Table, cell
+from bonaface.stats import metrics
+from bonaface.stats.certificates import PRIOR, share_fake_among_called
+from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
+from bonaface.training.recalibration import worth_in_words
+
+FloatArray = NDArray[np.float64]
+
+
+def dataset_section(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> Section:
+    """Every data set for itself, and all of them together; ``rows`` has a column ``dataset``."""
+    parts = {"all": rows, **{str(name): part for name, part in rows.groupby("dataset", sort=True)}}
+    table = []
+    for name, part in parts.items():
+        figures = metrics.table_metrics(part, labels, real_label)
+        auc, interval = auc_interval(part["label"] != real_label, part["p_fake"])
+        bounds = {"auc": auc, "auc_low": interval.low, "auc_high": interval.high}
+        table.append({"dataset": name, "n": len(part), **bounds, **{key: figures[key] for key in ("accuracy", "ece")}})
+    shown = pd.DataFrame(
+        {
+            "data set": [row["dataset"] for row in table],
+            "images": [row["n"] for row in table],
+            "AUC (95 %)": [f"{cell(r['auc'])} {span('auc', Interval(r['auc_low'], r['auc_high']))}" for r in table],
+            "accuracy": [row["accuracy"] for row in table],
+            "ECE": [row["ece"] for row in table],
+        }
+    )
+    text = "The test images of every data set for themselves, with DeLong intervals, and all of them together."
+    return Section("datasets", "By data set", [text, Table(shown)], data=table)
+
+
+def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any], prior: float = PRIOR) -> pd.DataFrame:
+    """What happens at each rule: the likeliest label, each certified threshold, the band as the verdicts apply it.
+
+    ``rows`` is a predictions table with a column ``verdict`` where the model has a band.
+    """
+    fake, p = (rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(float)
+    likeliest = np.where(rows["prediction"] != real_label, "fake", "real")
+    rules: list[tuple[str, float | None, Any]] = [("likeliest label", None, likeliest)]
+    for row in facts.get("thresholds") or []:
+        if row["threshold"] is not None:
+            called = np.where(p >= row["threshold"], "fake", "real")
+            rules.append((f"false alarms ≤ {100 * row['fpr']:g} %", row["threshold"], called))
+    if "verdict" in rows:
+        rules.append(("band", None, rows["verdict"].to_numpy(dtype=str)))
+    table = []
+    for rule, threshold, called in rules:
+        entry: dict[str, Any] = {"rule": rule, "threshold": threshold}
+        shares = {"recall": ("fake", fake), "fpr": ("fake", ~fake), "missed": ("real", fake)}
+        shares["uncertain"] = ("uncertain", np.ones(len(fake), dtype=bool))
+        for name, (verdict, among) in shares.items():
+            hits, n = int((called[among] == verdict).sum()), int(among.sum())
+            low, high = clopper_pearson(hits, n)
+            entry |= {name: hits / n if n else np.nan, f"{name}_low": float(low), f"{name}_high": float(high)}
+        entry["share_fake"] = share_fake_among_called(entry["recall"], entry["fpr"], prior)
+        table.append(entry | {"prior": prior})
+    return pd.DataFrame(table)
+
+
+def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: float = PRIOR) -> Section:
+    """Rules side by side, and what each promises."""
+    shown = pd.DataFrame({"rule": table["rule"], "threshold": table["threshold"].astype(float)})
+    names = {"recall": "fakes found", "fpr": "false alarms", "missed": "fakes called real", "uncertain": "no verdict"}
+    for key, name in names.items():
+        shown[name] = [
+            f"{amount('recall', value)} {span('recall', Interval(low, high))}".strip()
+            for value, low, high in zip(table[key], table[f"{key}_low"], table[f"{key}_high"], strict=True)
+        ]
+    shown["fake among called fake"] = [amount("recall", value) for value in table["share_fake"]]
+    blocks: list[Block] = [
+        "Each rule on these images, with 95 % intervals. The last column holds where "
+        f"{amount('recall', prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
+        "of the alarms are false.",
+        Table(shown),
+    ]
+    if band := facts.get("band"):
+        blocks.append(
+            f"The band: scores up to {cell(band['low'])} are called real, from {cell(band['high'])} on fake, and "
+            f"between them there is no verdict. On {judged_on(facts)}: {band['note']}. That is meant for images "
+            "drawn like those; the table says what became of it on the images of this report."
+        )
+        if worth := worth_in_words(facts):
+            blocks.append(worth)
+        if band.get("sources"):
+            blocks.append(Table(_band_sources(band), "The band on each source of the calibration images", folded=True))
+    else:
+        blocks.append("This model stores no band: its scores promise nothing, and its verdict is the likeliest label.")
+    if stored := facts.get("thresholds"):
+        bounds = [np.nan if row["fpr_upper"] is None else row["fpr_upper"] for row in stored]
+        promises = pd.DataFrame(
+            {
+                "false alarms at most": [f"{100 * row['fpr']:g} %" for row in stored],
+                "threshold": np.array([row["threshold"] for row in stored], dtype=float),
+                "upper bound": [amount("fpr", bound) for bound in bounds],
+                "promise": [row["note"] for row in stored],
+            }
+        )
+        blocks.append(Table(promises, f"Thresholds, by {judged_on(facts)}"))
+    return Section("thresholds", "Decisions", blocks, data=table, brief=True)
+
+
+def judged_on(facts: Mapping[str, Any]) -> str:
+    """What thresholds and band were chosen on."""
+    return str(facts.get("judged_on", "the calibration images"))
+
+
+def _band_sources(band: Mapping[str, Any]) -> pd.DataFrame:
+    rows = pd.DataFrame(band["sources"])
+    return pd.DataFrame(
+        {
+            "source": rows["source"],
+            "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
+            "images": rows["n"],
+            "wrong verdicts": rows["errors"],
+            "promise": [f"≤ {100 * band['delta']:g} %" if fine else "not certifiable" for fine in rows["certified"]],
+        }
+    )
+
+
+def calibration_section(
+    is_fake: NDArray[np.bool_],
+    scores: FloatArray,
+    real_index: int,
+    facts: Mapping[str, Any],
+    degraded: FloatArray | None = None,
+) -> Section:
+    """Whether 80 % means 80 %: before and after calibration, on clean and on degraded images.
+
+    ``scores`` are probabilities (n, classes), ``degraded`` (n, variants, classes) of the same images.
+    """
+    sets = {"clean": (is_fake, scores)}
+    if degraded is not None and degraded.shape[1]:
+        sets["degraded"] = (np.repeat(is_fake, degraded.shape[1]), degraded.reshape(-1, degraded.shape[2]))
+    pictures: list[Block] = []
+    values: dict[str, float | None] = {}
+    for kind, (truth, probabilities) in sets.items():
+        stages = {"before": uncalibrated(probabilities, facts), "after": probabilities}
+        for stage, rows in stages.items():
+            name = f"ece_{stage}" if kind == "clean" else f"ece_degraded_{stage}"
+            values[name] = None
+            if rows is None:
+                continue
+            p = metrics.fake_probability(rows, real_index)
+            values[name] = metrics.binary_figures(truth, p)["ece"]
+            when = f" {stage} calibration" if stages["before"] is not None else ""
+            if (kind, stage) != ("clean", "after"):  # that one is on the first screen
+                pictures.append(_reliability(f"reliability_{kind}_{stage}", f"{kind.capitalize()}{when}", truth, p))
+    text = [f"ECE of the clean images {cell(values['ece_after'])}"]
+    if values["ece_before"] is not None:
+        text.append(f" ({cell(values['ece_before'])} before calibration)")
+    if values.get("ece_degraded_after") is not None:
+        text.append(f"; of all degraded ones together {cell(values['ece_degraded_after'])}")
+        if values["ece_degraded_before"] is not None:
+            text.append(f" ({cell(values['ece_degraded_before'])} before)")
+    chance, most = metrics.ece_by_chance(metrics.fake_probability(scores, real_index))
+    values |= {"ece_by_chance": chance, "ece_by_chance_95": most}
+    text.append(
+        f". Perfectly calibrated scores would show {cell(chance)} on these {len(scores):,} images, and more than "
+        f"{cell(most)} one time in twenty"
+    )
+    stored = facts.get("calibration")
+    blocks: list[Block] = ["".join(text) + ".", *pictures]
+    if stored:
+        share = stored.get("share_fake")
+        blocks.insert(
+            1,
+            f"Temperature {stored['temperature']:.3f} and class biases, fitted on {stored['n']:,} images that the "
+            f"detector was not trained on, {'folded into its last layer' if stored['folded'] else 'kept beside it'}. "
+            + (
+                f"The scores suppose that {amount('recall', share)} of the images are fake, as among those."
+                if share
+                else ""
+            ),
+        )
+    return Section("calibration", "Calibration", blocks, data={"stored": stored, **values}, brief=True)
+
+
+def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArray) -> Picture:
+    bins = metrics.reliability(truth, p)
+    return Picture(name, f"Reliability: {caption}.", lambda theme: plots.reliability_diagram(bins, theme=theme))
+
+
+def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
+    """How far each source lies from the training data; ``rows`` is a predictions table with a column ``distance``."""
+    stored = facts["unfamiliar"]
+    trained = set(stored.get("sources") or []) - {""}
+    table = (
+        rows.assign(beyond=rows["distance"] > stored["threshold"], seen=rows["source"].isin(trained))
+        .groupby(["source", "label", "seen"], sort=True)
+        .agg(n=("beyond", "size"), beyond=("beyond", "mean"), median=("distance", "median"))
+        .reset_index()
+        .sort_values("beyond", ascending=False, kind="stable", ignore_index=True)
+    )
+    seen = rows["source"].isin(trained).to_numpy()
+    auroc = None
+    text = (
+        f"The distance of an image’s features to those of training images. Beyond {stored['threshold']:.3f}, which "
+        f"{amount('recall', stored['quantile'])} of familiar images stay within, there is no verdict."
+    )
+    if seen.any() and not seen.all():
+        value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])
+        auroc = {"value": value, "low": interval.low, "high": interval.high}
+        text += f" It tells sources that were not in training from those that were with AUROC {value:.3f}"
+        text += f" {span('auc', interval)}."
+    shown = table.rename(columns={"seen": "in training", "n": "images", "beyond": "share beyond", "median": "distance"})
+    data = {"threshold": stored["threshold"], "sources": table, "auroc": auroc}
+    return Section("unfamiliar", "Unlike the training data", [text, Table(shown)], data=data, brief=True)
+
+
+def coverage_section(scored: int, unreadable: Sequence[BrokenFile], faceless: Sequence[str] | None) -> Section:
+    """How many files the figures cover."""
+    files = scored + len(unreadable)
+    text = f"{scored:,} of {files:,} files were scored, {len(unreadable):,} could not be read."
+    if faceless is None:
+        text += " Whether there is a face in them was not looked at."
+    else:
+        text += f" In {len(faceless):,} of those scored no face was found; they count like the others."
+    blocks: list[Block] = [text]
+    rows = [asdict(file) for file in unreadable]
+    if rows:
+        blocks.append(Table(pd.DataFrame(rows), f"Unreadable ({len(rows):,})", folded=True))
+    if faceless:
+        blocks.append(Table(pd.DataFrame({"path": list(faceless)}), f"Without a face ({len(faceless):,})", folded=True))
+    data = {"files": files, "scored": scored, "unreadable": rows}
+    data["faceless"] = None if faceless is None else list(faceless)
+    return Section("coverage", "Coverage", blocks, data=data, brief=True)

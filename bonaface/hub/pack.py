@@ -1,0 +1,56 @@
+"""A finished run -> a folder with just what would be published of it: to ship, to copy, or to look at before a push."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from bonaface.errors import UsageError
+from bonaface.hub.merge import read_card
+from bonaface.hub.privacy import Redactor, refuse_secrets
+from bonaface.hub.publish import CARD
+from bonaface.hub.push import model_files
+
+
+def packed_files(folder: Path, *, pictures: bool = False) -> dict[str, bytes | Path]:
+    """:func:`push.model_files` and the folder's own card, freed of this machine's paths. Raises UsageError."""
+    files = model_files(folder, pictures=pictures)
+    if (folder / CARD).is_file():
+        card = Redactor(folder).text(read_card(folder / CARD)).encode()
+        refuse_secrets([(CARD, card)])
+        files[CARD] = card
+    return files
+
+
+def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
+    """Write the run's model, report and card to ``out``, freed of this machine's paths and of the data's pictures.
+
+    Raises:
+        UsageError: not a finished run's folder, or ``out`` is there already.
+    """
+    refuse_existing(out)
+    write_folder(out, packed_files(folder, pictures=pictures))
+    return out
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UsageError for what is neither a new folder nor an empty one."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already", "delete it, or name a new folder")
+
+
+def write_folder(out: Path, files: Mapping[str, bytes | Path]) -> None:
+    """All of the files by their names, under a temporary name, then renamed to ``out``, which is new or empty."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, content in files.items():
+        target = partial / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            shutil.copyfile(content, target)
+    if out.is_dir():
+        out.rmdir()
+    partial.replace(out)

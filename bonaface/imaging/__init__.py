@@ -1,0 +1,1 @@
+"""Images: read within limits, faces, degradations and transforms; no models."""

@@ -1,0 +1,1 @@
+"""One detector for app, command line, API and export; its calibration and its heat maps."""

@@ -1,0 +1,288 @@
+"""Which parts of a picture speak for the verdict: a heat map, its overlay, and a test of whether to believe it.
+
+Two methods. ``gradcam`` multiplies the last feature grid of the network by the gradient that reaches it and sums over
+channels: HiResCAM (Draelos and Carin 2020), which is Grad-CAM (Selvaraju et al. 2017) where the grid is averaged before
+a linear layer, and stays true where it is not: dense layers, and the tokens of a ViT laid out on their grid.
+``occlusion`` (Zeiler and Fergus 2014) blurs one window after another and needs nothing but scores.
+
+A map shows where the model looked, not what is wrong there; :mod:`faithfulness` says how far to trust it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import special
+
+from bonaface.errors import UsageError
+from bonaface.imaging.faces import Box
+from bonaface.imaging.images import ImageError, load_image
+from bonaface.imaging.transforms import Preprocessing
+from bonaface.inference.detector import Detector, Result
+from bonaface.inference.engines import TorchEngine
+from bonaface.inference.faithfulness import Faithfulness, blurred, measure
+
+METHODS = ("auto", "gradcam", "occlusion")
+WINDOWS = 6  # occluding windows a side; they overlap by half
+HeatMap = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A heat map of one picture or of its worst face.
+
+    Attributes:
+        picture: the upright RGB picture.
+        result: the detector's.
+        target: "fake" or "real": what the map shows evidence for; the likelier of the two.
+        method: "gradcam" or "occlusion".
+        heat: float32 (H, W) in [0, 1], on the grid of the pixels that the model reads.
+        region: x0, y0, x1, y1 in the picture's pixels: what those pixels show.
+        face: the face's box in the picture's pixels, where one was cut out.
+        pixels: float32 (3, H, W), what the model read; ``heat`` is of that height and width.
+        faithfulness: None where it was not measured.
+    """
+
+    picture: Image.Image
+    result: Result
+    target: str
+    method: str
+    heat: HeatMap
+    region: Box
+    face: Box | None
+    pixels: torch.Tensor
+    faithfulness: Faithfulness | None = None
+
+    def overlay(self, strength: float = 0.6) -> Image.Image:
+        """The picture with the heat over what the model saw, and the face's box."""
+        x0, y0, x1, y1 = (round(v) for v in self.region)
+        size = (max(1, x1 - x0), max(1, y1 - y0))
+        heat = Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR)
+        values = np.clip(np.asarray(heat), 0, 1)
+        colours = (matplotlib.colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8)
+        mask = Image.fromarray((values * 255 * strength).astype(np.uint8))
+        picture = self.picture.copy()
+        picture.paste(Image.fromarray(colours), (x0, y0), mask)
+        if self.face is not None:
+            width = max(2, min(picture.size) // 200)
+            ImageDraw.Draw(picture).rectangle(self.face, outline=(0, 200, 255), width=width)
+        return picture
+
+
+def explain(
+    detector: Detector,
+    image: Image.Image,
+    *,
+    faces: bool | None = None,
+    method: str = "auto",
+    test: bool = True,
+) -> Explanation:
+    """Explain a detector's verdict on a picture: on its worst face where faces are cut out.
+
+    Args:
+        image: RGB, upright.
+        faces: see :mod:`bonaface.inference.pictures`.
+        method: "gradcam" needs torch; "auto" is gradcam there and occlusion elsewhere.
+        test: measure the map's faithfulness too; :func:`faithfulness_of` does it later.
+
+    Raises:
+        UsageError: an unknown method, or gradcam on an exported network or one without a grid of features.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}", "choose " + ", ".join(METHODS))
+    if method == "auto":
+        method = "gradcam" if isinstance(detector.engine, TorchEngine) else "occlusion"
+    result = detector(image, faces=faces)[0]
+    face = max(result.faces, key=lambda f: f.p_fake, default=None)
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    square = detector.reader.face_square(image, face.box) if face else whole
+    view = image.crop(square) if face else image
+    target = "fake" if result.p_fake >= 0.5 else "real"
+    pixels = detector.pixels(view)
+    heat = gradcam(detector, pixels, target) if method == "gradcam" else occlusion(detector, pixels, target)
+    x0, y0, x1, y1 = seen_region(detector.reader.processor, view.size)
+    found = Explanation(
+        image,
+        result,
+        target,
+        method,
+        heat,
+        (square[0] + x0, square[1] + y0, square[0] + x1, square[1] + y1),
+        face.box if face else None,
+        pixels,
+    )
+    return replace(found, faithfulness=faithfulness_of(found, detector)) if test else found
+
+
+def faithfulness_of(found: Explanation, detector: Detector) -> Faithfulness:
+    """How far to trust an explanation that the same detector gave; some 150 runs of the model."""
+    return measure(found.pixels, found.heat, lambda batch: target_scores(detector, batch, found.target))
+
+
+def target_scores(detector: Detector, pixels: list[torch.Tensor], target: str) -> NDArray[np.float64]:
+    """The probability (n,) of ``target`` for pixel tensors (3, h, w)."""
+    p_fake = detector.p_fake(detector.probabilities(detector.run(pixels)[0]))
+    return p_fake if target == "fake" else 1 - p_fake
+
+
+def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
+    """Heat (h, w) in [0, 1] of pixels (3, h, w): where the last grid of features speaks for ``target``.
+
+    Raises:
+        UsageError: an exported network, or one that keeps no grid of features.
+    """
+    engine = detector.engine
+    if not isinstance(engine, TorchEngine):
+        raise UsageError(f"the engine {engine.name} gives no gradients", "choose occlusion, or the engine torch")
+    seen: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, output: _keep(seen, output)) for module in engine.model.modules()
+    ]
+    try:
+        with detector.lock, torch.enable_grad():
+            batch = pixels[None].to(engine.device, engine.dtype).requires_grad_()
+            score = _log_odds(detector, engine.model(pixel_values=batch).logits.float())
+            grids = [tensor for tensor in seen if _grid(tensor, batch.shape[2:]) is not None]
+            gradients = torch.autograd.grad(score if target == "fake" else -score, grids, allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not grids:
+        raise UsageError("this network keeps no grid of features to look at", "choose the method occlusion")
+    evidence = torch.zeros(2, 2)
+    for tensor, gradient in zip(reversed(grids), reversed(gradients), strict=True):
+        grid = None if gradient is None else _grid((tensor * gradient).detach().float(), batch.shape[2:])
+        # Behind the last attention only the class token counts: the grid in front of it is the last that matters.
+        if grid is not None and bool(grid.any()):
+            evidence = grid.sum(0).relu()
+            break
+    heat = torch.nn.functional.interpolate(evidence[None, None], size=batch.shape[2:], mode="bilinear")
+    return _scaled(heat[0, 0].cpu().numpy())
+
+
+def occlusion(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
+    """Heat (h, w) in [0, 1] of pixels (3, h, w): how far ``target`` falls where a window is blurred."""
+    hidden = blurred(pixels)
+    height, width = pixels.shape[1:]
+    side_y, side_x = max(1, round(height / WINDOWS)), max(1, round(width / WINDOWS))
+    corners = [(y, x) for y in range(0, height, max(1, side_y // 2)) for x in range(0, width, max(1, side_x // 2))]
+    variants = []
+    for y, x in corners:
+        variant = pixels.clone()
+        variant[:, y : y + side_y, x : x + side_x] = hidden[:, y : y + side_y, x : x + side_x]
+        variants.append(variant)
+    # Log-odds: near 0 and 1 a probability hardly moves.
+    scores = special.logit(target_scores(detector, [pixels, *variants], target).clip(1e-9, 1 - 1e-9))
+    drops, hits = np.zeros((height, width)), np.zeros((height, width))
+    for (y, x), score in zip(corners, scores[1:], strict=True):
+        drops[y : y + side_y, x : x + side_x] += scores[0] - score
+        hits[y : y + side_y, x : x + side_x] += 1
+    return _scaled(np.maximum(drops / hits, 0).astype(np.float32))
+
+
+def seen_region(processor: Any, size: tuple[int, int]) -> Box:
+    """The part of a picture of ``size`` (width, height) that the model reads: x0, y0, x1, y1 in its pixels.
+
+    Asked of the processor itself, by showing it ramps: it may squash, crop or pad, and names these things in many ways.
+    """
+    facts = Preprocessing.of(processor)
+    width, height = size
+    ramps = np.zeros((height, width, 3), dtype=np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, width).round()[None, :]
+    ramps[..., 1] = np.linspace(0, 255, height).round()[:, None]
+    output = processor(Image.fromarray(ramps), return_tensors="pt")["pixel_values"][0].double().numpy()
+    edges = []
+    for channel, n, line in ((0, width, output[0].mean(0)), (1, height, output[1].mean(1))):
+        values = (line - facts.offset[channel]) / facts.scale[channel] / 255
+        # The straight line through the middle half: resampling bends a ramp at its ends.
+        middle = np.arange(len(values) // 4, max(len(values) // 4 + 2, 3 * len(values) // 4))
+        slope, start = np.polyfit(middle, values[middle], 1)
+        edges.append([min(max((start + slope * at) * n, 0.0), float(n)) for at in (-0.5, len(values) - 0.5)])
+    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
+
+
+def run_explain_command(
+    path: str | os.PathLike[str],
+    model: str,
+    out: str | os.PathLike[str] = "heat.png",
+    *,
+    faces: bool | None = None,
+    method: str = "auto",
+    test: bool = True,
+    engine: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    real_label: str | None = None,
+    yunet: str | os.PathLike[str] | None = None,
+) -> int:
+    """``python -m bonaface explain``: write the overlay and say what it is worth. Raises UsageError."""
+    file = Path(out)
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"cannot write a picture to {file}", "end its name with .png")
+    try:
+        image = load_image(path)
+    except ImageError as error:
+        raise UsageError(str(error), "give a picture of a face") from error
+    detector = Detector.from_pretrained(
+        model, device=device, engine=engine, dtype=dtype, real_label=real_label, yunet=yunet
+    )
+    explanation = explain(detector, image, faces=faces, method=method, test=test)
+    result = explanation.result
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{os.getpid()}.{file.name}")
+    explanation.overlay().save(partial)
+    partial.replace(file)
+    print(f"{result.verdict}, p(fake) {result.p_fake:.4f}" + "".join(f"\nnote: {note}" for note in result.warnings))
+    print(f"{file}: the brighter, the more a part speaks for {explanation.target} ({explanation.method})")
+    if explanation.faithfulness is not None:
+        print(explanation.faithfulness.sentence)
+    return 0
+
+
+def _keep(seen: list[torch.Tensor], output: Any) -> None:
+    if isinstance(output, tuple) and output:  # a block that gives its attention too
+        output = output[0]
+    if isinstance(output, torch.Tensor) and output.requires_grad:
+        seen.append(output)
+
+
+def _grid(tensor: torch.Tensor, size: torch.Size) -> torch.Tensor | None:
+    """The features of one picture as (channels, rows, columns), rows and columns in the input's proportion; None for
+    a tensor that is no grid. Tokens in front of the grid (class, registers) are left out."""
+    height, width = size
+    if tensor.shape[0] != 1:
+        return None
+    if tensor.ndim == 4:
+        for grid in (tensor[0], tensor[0].permute(2, 0, 1)):
+            rows, columns = grid.shape[1:]
+            if 1 < rows <= height and rows * width == columns * height:
+                return grid
+    if tensor.ndim == 3:
+        for prefix in range(min(9, tensor.shape[1])):
+            rows = math.isqrt((tensor.shape[1] - prefix) * height // width)
+            columns = rows * width // height
+            if rows > 1 and rows * columns == tensor.shape[1] - prefix:
+                return tensor[0, prefix:].T.reshape(-1, rows, columns)
+    return None
+
+
+def _log_odds(detector: Detector, logits: torch.Tensor) -> torch.Tensor:
+    """Of the one picture in the batch: how much more the network says fake than real, in logits."""
+    if logits.shape[1] == 1:
+        return logits[0, 0] if detector.real_index else -logits[0, 0]
+    others = torch.cat([logits[0, : detector.real_index], logits[0, detector.real_index + 1 :]])
+    return torch.logsumexp(others, 0) - logits[0, detector.real_index]
+
+
+def _scaled(heat: NDArray[Any]) -> HeatMap:
+    heat = heat - heat.min()
+    return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)

@@ -1,0 +1,242 @@
+"""A picture as a user hands it over -> what the model reads: the pixels of its faces, or of the whole.
+
+**Whole picture or faces.** ``faces=False`` scores the picture as it is, as ``pipeline("image-classification")`` does.
+``faces=True`` looks for faces, cuts each out as ``bonaface prepare`` does, and scores each. By default
+(``faces=None``) a photograph is searched and a picture that is already a crop of a face is not:
+
+1. a model whose facts say that it was trained on whole pictures (``face_margin`` is null) never searches;
+2. a picture whose shorter side is at most ``CROP_SIDE`` pixels is a crop;
+3. else faces are searched: where the largest one's longer side is at least ``CROP_SHARE`` of the picture's shorter
+   side, the picture is a crop; where there is none, the whole picture is scored and a warning says so.
+
+Faces below ``TINY_FACE`` pixels are scored only where there is no larger one, and the ``MAX_FACES`` largest at most. A
+picture's score is the largest over its faces: one generated face makes a picture fake. It follows that a crowd
+has more chances of a false alarm than a portrait; the face's own score is in the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bonaface.data.alignment import face_square
+from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
+from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
+from bonaface.inference.admission import Admitted, Picture
+
+CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
+FACE_MARGIN = 0.15  # what `bonaface prepare` leaves around a face box
+SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
+LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
+# For the sake of memory: pictures of more pixels than LARGE are decoded and resized at once only as far as all of them
+# have no more than TOGETHER, and one of more than HUGE is first averaged over blocks, since an image processor makes
+# several copies. A phone's 12 megapixels stay as they are.
+LARGE, HUGE, TOGETHER = 4_000_000, 16_000_000, 50_000_000
+
+NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
+
+
+@dataclass
+class Item:
+    """A picture on its way to the model.
+
+    Attributes:
+        pixels: float32 (3, h, w) of each face in ``boxes``, or of the whole picture where there is no box; none after
+            an ``error``.
+        seconds: spent on "decode", "faces" and "pixels".
+    """
+
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: ImageError | None = None
+
+
+class PictureReader:
+    """Decodes, finds faces and preprocesses. Thread-safe.
+
+    Args:
+        processor: the model's image processor.
+        facts: the configuration's ``bonaface``; ``face_margin`` is the border that training left around faces, as a
+            share of the box on each side, or null for a model of whole pictures.
+        yunet: weights of the face detector, which is loaded when the first picture is searched.
+    """
+
+    def __init__(self, processor: Any, facts: Mapping[str, Any], yunet: Path | None = None) -> None:
+        self.processor, self.facts, self._yunet = processor, facts, yunet
+        self._faces: FaceDetector | None = None
+        self._large, self._loading = _PixelBudget(), threading.Lock()
+
+    def read(self, images: Sequence[Admitted], faces: bool | None) -> list[Item]:
+        """An item for each picture, in order, also for one that was refused.
+
+        Pictures of one size go through the processor together.
+        """
+        items: list[Item] = []
+        by_size: dict[tuple[int, int], list[tuple[Item, int, Image.Image]]] = defaultdict(list)
+        for image in images:
+            item = Item()
+            items.append(item)
+            if isinstance(image, ImageError):
+                item.error = image
+                continue
+            try:
+                data, n_pixels = _open(image, item)
+                if n_pixels < LARGE:
+                    for i, view in enumerate(self._views(data, image, faces, item)):
+                        by_size[view.size].append((item, i, view))
+            except ImageError as error:
+                item.error = _alone(error)
+                continue
+            if n_pixels >= LARGE:
+                with self._large.spent(n_pixels):
+                    self._read_large(data, image, faces, item)
+        for members in by_size.values():
+            self._process(members)
+        return items
+
+    def _read_large(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> None:
+        """As ``read`` does, of one picture that is gone when this returns."""
+        try:
+            for i, view in enumerate(self._views(data, image, faces, item)):
+                self._process([(item, i, view)])
+        except ImageError as error:
+            item.error = _alone(error)
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """RGB picture -> float32 (3, h, w), exactly as the model's image processor makes it."""
+        return self.processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def find_faces(self, image: Image.Image, faces: bool | None = None) -> tuple[list[Box], list[str]]:
+        """Face boxes of an RGB picture that are to be scored (none: the picture itself is), and warnings."""
+        small = [SMALL] if min(image.size) < SMALL_SIDE else []
+        by_rule = faces is None
+        if by_rule:
+            faces = min(image.size) > CROP_SIDE and self.facts.get("face_margin", FACE_MARGIN) is not None
+        if not faces:
+            return [], small
+        found = self._face_detector().detect(image)
+        if not found:
+            return [], [NO_FACE, *small]
+        x0, y0, x1, y1 = found[0].box
+        if by_rule and max(x1 - x0, y1 - y0) >= CROP_SHARE * min(image.size):
+            return [], small
+        large = [face for face in found if face.size >= TINY_FACE]
+        return [face.box for face in (large or found)[:MAX_FACES]], [] if large else [SMALL]
+
+    def face_square(self, image: Image.Image, box: Box) -> Box:
+        """The square around a face, framed as ``bonaface prepare`` frames it for training; whole pixels."""
+        margin = self.facts.get("face_margin")
+        return face_square(image, MainFace(box, "ok", 1.0, 1), FACE_MARGIN if margin is None else margin)
+
+    def _views(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> list[Image.Image]:
+        """The RGB pictures to score: the faces, or the whole."""
+        started = time.perf_counter()
+        picture = _rgb(data) if isinstance(data, Image.Image) else decode_image(data, name=_name(image))
+        if max(picture.size) > LARGEST_ASPECT * min(picture.size):
+            width, height = picture.size
+            raise ImageError(
+                "unreadable", f"{_name(image) or 'image'}: {width} x {height} pixels are too narrow a strip"
+            )
+        decoded = time.perf_counter()
+        item.boxes, warnings = self.find_faces(picture, faces)
+        item.warnings += warnings
+        item.seconds |= {"decode": decoded - started, "faces": time.perf_counter() - decoded}
+        views = [picture.crop(self.face_square(picture, box)) for box in item.boxes] or [picture]
+        views = [view.reduce(factor) if (factor := _reduction(view)) > 1 else view for view in views]
+        item.pixels = [torch.empty(0)] * len(views)
+        return views
+
+    def _process(self, members: Sequence[tuple[Item, int, Image.Image]]) -> None:
+        """Pictures of one size, each with its item and its place there."""
+        started = time.perf_counter()
+        pixels = self.processor([view for *_, view in members], return_tensors="pt")["pixel_values"]
+        share = (time.perf_counter() - started) / len(members)
+        for (item, i, _), tensor in zip(members, pixels, strict=True):
+            item.pixels[i] = tensor
+            item.seconds["pixels"] = item.seconds.get("pixels", 0.0) + share
+
+    def _face_detector(self) -> FaceDetector:
+        with self._loading:
+            if self._faces is None:
+                self._faces = FaceDetector(self._yunet)
+            return self._faces
+
+
+class _PixelBudget:
+    """Lets threads in while their pictures have no more than ``TOGETHER`` pixels; a larger one alone."""
+
+    def __init__(self) -> None:
+        self._pixels, self._changed = 0, threading.Condition()
+
+    @contextmanager
+    def spent(self, n_pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + n_pixels <= TOGETHER)
+            self._pixels += n_pixels
+        try:
+            yield
+        finally:
+            if _trim_memory is not None:
+                _trim_memory(0)
+            with self._changed:
+                self._pixels -= n_pixels
+                self._changed.notify_all()
+
+
+_trim_memory: Any
+try:  # glibc keeps freed blocks for itself, those of several large pictures too
+    _trim_memory = ctypes.CDLL(None).malloc_trim
+except (AttributeError, OSError, TypeError):  # another C library
+    _trim_memory = None
+
+
+def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
+    """The encoded bytes (or the PIL image) and the number of pixels, from the header alone."""
+    if isinstance(image, Image.Image):
+        width, height = image.size
+        if not 0 < width * height <= MAX_PIXELS:
+            raise ImageError("too many pixels", f"{width} x {height} pixels are not in 1 to {MAX_PIXELS:,}")
+        return image, width * height
+    data = image if isinstance(image, bytes) else read_bytes(image)
+    facts = inspect_image(data, name=_name(image))
+    if facts.jpeg_quality is not None and facts.jpeg_quality < LOW_QUALITY:
+        item.warnings.append(COMPRESSED)
+    return data, facts.width * facts.height
+
+
+def _alone(error: ImageError) -> ImageError:
+    """The error without its traceback, whose frames hold the broken picture's pixels."""
+    return ImageError(error.reason, str(error))
+
+
+def _reduction(image: Image.Image) -> int:
+    """The side of the blocks that bring a picture below HUGE pixels."""
+    return math.ceil(math.sqrt(image.width * image.height / HUGE))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A PIL image of any mode as decode_image would have given it."""
+    try:
+        image.load()
+        pixels, turn = to_rgb(image), orientation(image)
+    except Exception as error:
+        raise ImageError("unreadable", f"the picture cannot be decoded ({error})") from error
+    return pixels if turn is None else pixels.transpose(turn)
+
+
+def _name(image: Picture) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else ""

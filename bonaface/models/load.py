@@ -1,0 +1,268 @@
+"""A classifier with our labels and its image processor: from the Hub, a folder, timm, or one of our presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    ConvNextV2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ResNetConfig,
+    TimmWrapperConfig,
+    ViTConfig,
+    ViTImageProcessor,
+)
+from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+from bonaface.errors import UsageError
+from bonaface.models.cnn import PlainCNNConfig
+from bonaface.models.download import model_folder
+from bonaface.models.head import HiddenHeadForImageClassification
+
+# Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
+PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
+    # 3.4 M parameters: the widths and depths of ConvNeXtV2-atto (Woo et al. 2023, table 10).
+    "convnext": (
+        lambda side: ConvNextV2Config(
+            hidden_sizes=[40, 80, 160, 320], depths=[2, 2, 6, 2], image_size=side, drop_path_rate=0.05
+        ),
+        128,
+    ),
+    # 2.8 M parameters: the widths of ViT-tiny (Touvron et al. 2021) at half its depth, with 8 px patches.
+    "vit": (
+        lambda side: ViTConfig(
+            hidden_size=192,
+            num_hidden_layers=6,
+            num_attention_heads=3,
+            intermediate_size=768,
+            image_size=side,
+            patch_size=8,
+        ),
+        96,
+    ),
+    # 2.8 M parameters: ResNet-18 (He et al. 2016) at half its width.
+    "resnet": (
+        lambda side: ResNetConfig(
+            embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[2, 2, 2, 2], layer_type="basic"
+        ),
+        128,
+    ),
+    "resnet18": (lambda side: ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2] * 4, layer_type="basic"), 224),
+    # The students' plain CNN; needs `import bonaface` to be loaded.
+    "cnn": (lambda side: PlainCNNConfig(image_size=side), 256),
+}
+NO_NETWORK_HINT = (
+    "give a local model folder, or build it untrained with --from_scratch (presets: " + ", ".join(PRESETS) + ")"
+)
+
+
+def load_model(
+    name: str,
+    labels: Sequence[str],
+    *,
+    from_scratch: bool = False,
+    image_size: int | None = None,
+    resize: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """A float32 classifier over `labels` (class order) and the image processor that belongs to it.
+
+    Args:
+        name: a preset, ``timm/<architecture>``, a folder, or a Hub id with or without ``@revision``.
+        from_scratch: build from the configuration with fresh weights; presets always are.
+        image_size: side of the square input, pixels; the model's own when None.
+        resize: shorter side before the centre crop of `image_size`, pixels; None keeps the model's own rule, which
+            for presets is no border at all (`resize` = `image_size`).
+
+    Raises:
+        UsageError: the model cannot be found or reached, or does not fit the input size.
+    """
+    if name in PRESETS:
+        build, side = PRESETS[name]
+        side = image_size or side
+        model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
+        return model, _processor(side, resize or side)
+    if from_scratch and name.startswith("timm/"):
+        config = _timm_config(name.removeprefix("timm/"), image_size)
+        return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
+    folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
+    config = _load(AutoConfig, name, folder, trust_remote_code)
+    old_labels = class_names(config)
+    if image_size is not None:
+        _resize_config(config, image_size)
+    processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
+    if from_scratch:
+        model = AutoModelForImageClassification.from_config(
+            _with_labels(config, labels), trust_remote_code=trust_remote_code
+        )
+    else:
+        model = _load(
+            AutoModelForImageClassification,
+            name,
+            folder,
+            trust_remote_code,
+            config=_with_labels(config, labels),
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+        if old_labels != list(labels):
+            _reset_classifier(model)
+    if isinstance(processor, TimmWrapperImageProcessor):
+        processor = _timm_processor(config)
+    elif image_size is not None:
+        processor = _processor(image_size, resize or image_size, like=processor)
+    return model, processor
+
+
+def class_names(config: PreTrainedConfig) -> list[str] | None:
+    """The labels of a configuration in class order, or None where it has only ``LABEL_0, LABEL_1, …``."""
+    names = [config.id2label[i] for i in sorted(config.id2label)]
+    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def checkpoint_labels(name: str) -> list[str] | None:
+    """Class order of a model folder or Hub id, so that a second fine-tune on the same labels keeps its head.
+
+    None for what has no head yet: a preset, a timm architecture. Raises UsageError where there is no such model.
+    """
+    if name in PRESETS or name.startswith("timm/"):
+        return None
+    folder = model_folder(name, weights=False, otherwise=NO_NETWORK_HINT)
+    return class_names(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
+
+
+def last_linear(model: nn.Module, num_labels: int) -> nn.Linear | None:
+    """The linear layer that gives the logits, or None where the last module that maps to them is not one."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers and layers[-1].out_features == num_labels else None
+
+
+def head_of(model: PreTrainedModel) -> nn.Module:
+    """The part that is ours: the last linear layer, or the whole head where it has a hidden layer.
+
+    Raises:
+        UsageError: the logits do not come from a linear layer.
+    """
+    if isinstance(model, HiddenHeadForImageClassification):
+        return model.head
+    found = last_linear(model, model.config.num_labels)
+    if found is None:
+        raise UsageError(f"{type(model).__name__} has no linear classifier", "choose another model")
+    return found
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether channels_last pays: more convolutions than a patch embedding has."""
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
+
+
+def stem(model: nn.Module) -> nn.Conv2d:
+    """The first convolution that sees the three colour channels."""
+    return next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
+
+
+@torch.no_grad()
+def project_high_pass(conv: nn.Conv2d) -> None:
+    """Make a strided stem blind to the mean of every 2x2 pixel block, in place.
+
+    With an even stride, each kernel tap always meets the same phase of the 2x2 grid, so "subtract from every pixel the
+    mean of its block" in front of the convolution is the same as an orthogonal projection of its kernel: subtract from
+    every tap the mean of its own block; taps whose block leaves the kernel become zero. Projecting after each optimiser
+    step (projected gradient descent) trains a residual detector whose weights are those of a stock architecture.
+
+    Raises:
+        UsageError: the stride is odd, so that the phase changes from one output to the next.
+    """
+    if any(stride % 2 for stride in conv.stride):
+        raise UsageError(f"a high-pass stem needs an even stride, not {conv.stride}", "choose another model")
+    weight = conv.weight
+    top, left = (int(pad) % 2 for pad in conv.padding)
+    height, width = ((side - start) // 2 * 2 for side, start in zip(weight.shape[2:], (top, left), strict=True))
+    blocks = weight[:, :, top : top + height, left : left + width].clone()
+    means = nn.functional.avg_pool2d(blocks, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    weight.zero_()
+    weight[:, :, top : top + height, left : left + width] = blocks - means
+
+
+def _with_labels(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    if isinstance(config, TimmWrapperConfig):  # it keeps a second list of its own, which goes stale silently
+        config.label_names = list(labels)
+    if hasattr(config, "bonaface"):  # facts of another training
+        del config.bonaface
+    return config
+
+
+def _reset_classifier(model: PreTrainedModel) -> None:
+    layer = last_linear(model, model.config.num_labels)
+    if layer is not None:
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(folder), trust_remote_code=trust_remote_code, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot load the model {name}: {reason}", NO_NETWORK_HINT) from error
+
+
+def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
+    try:
+        facts = timm.get_pretrained_cfg(architecture)
+    except RuntimeError:
+        facts = None
+    if facts is None or not timm.is_model(architecture.split(".")[0]):
+        close = timm.list_models(f"*{architecture.split('.')[0]}*")[:5]
+        raise UsageError(
+            f"timm has no architecture `{architecture}`", f"close names: {', '.join(close) or 'see timm.list_models()'}"
+        )
+    pretrained_cfg = {key: value for key, value in facts.to_dict().items() if key != "num_classes"}
+    config = TimmWrapperConfig(architecture=architecture.split(".")[0], pretrained_cfg=pretrained_cfg)
+    if image_size is not None:
+        _resize_config(config, image_size)
+    return config
+
+
+def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    return TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+
+
+def _resize_config(config: PreTrainedConfig, side: int) -> None:
+    if isinstance(config, TimmWrapperConfig):
+        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, side, side]}
+        if timm.models.is_model_in_modules(config.architecture, ["vision_transformer", "deit", "beit", "eva"]):
+            config.model_args = {**(config.model_args or {}), "img_size": side}
+    elif isinstance(config, ViTConfig) and config.image_size != side:
+        raise UsageError(
+            f"this ViT takes {config.image_size} px, not {side}",
+            "leave --image_size out, or use a timm ViT, which adapts",
+        )
+    elif hasattr(config, "image_size"):
+        config.image_size = side
+
+
+def _processor(side: int, resize: int, like: BaseImageProcessor | None = None) -> ViTImageProcessor:
+    """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
+    return ViTImageProcessor(
+        size={"shortest_edge": resize},
+        do_center_crop=True,
+        crop_size={"height": side, "width": side},
+        do_convert_rgb=True,
+        image_mean=like.image_mean if like else [0.5, 0.5, 0.5],
+        image_std=like.image_std if like else [0.25, 0.25, 0.25],
+    )

@@ -1,0 +1,90 @@
+"""The proxy variables of the environment, as httpx reads them: the Hub's client and Gradio both ask through it.
+
+httpx refuses to make any client at all while one of them is of no use to it, whichever address is to be asked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+from urllib.request import getproxies_environment
+
+from bonaface.errors import UsageError
+
+SCHEMES = ("http", "https", "socks5", "socks5h")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def check_proxies() -> None:
+    """Raise UsageError, naming the variable, where httpx cannot use a proxy that the environment sets."""
+    import httpx
+
+    proxies = getproxies_environment()
+    if proxies.get("no", "").strip() == "*":
+        return
+    for kind in ("http", "https", "all"):
+        url = proxies.get(kind, "").strip()
+        name = _spelled(f"{kind}_proxy")
+        try:
+            scheme = httpx.URL(url if "://" in url else f"http://{url}").scheme
+        except httpx.InvalidURL as error:
+            raise UsageError(
+                f"{name} is no address of a proxy: {error}", "set http://HOST:PORT, or unset it"
+            ) from error
+        if scheme not in SCHEMES:
+            raise UsageError(
+                f"{name} names a proxy of the kind {scheme}://, which is not known", f"set one of {', '.join(SCHEMES)}"
+            )
+        if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            raise UsageError(
+                f"{name} names a SOCKS proxy, which needs a package that is not installed",
+                f"pip install 'httpx[socks]', or unset {name}",
+            )
+    for host in filter(None, map(str.strip, proxies.get("no", "").split(","))):
+        if not _is_host(host):
+            name = _spelled("no_proxy")
+            raise UsageError(f"{name} has an entry that cannot be read: {host}", "name hosts, or IPv6 addresses bare")
+
+
+def ask_directly(*hosts: str) -> None:
+    """Let no proxy come between this process and these hosts, or itself; others are asked as before.
+
+    Raises:
+        UsageError: as :func:`check_proxies`, for then nothing can be asked.
+    """
+    check_proxies()
+    proxies = getproxies_environment()
+    if set(proxies) - {"no"}:  # where nothing is set, setting this would hide a system's own proxies
+        known = [host.strip() for host in proxies.get("no", "").split(",") if host.strip()]
+        _set_no_proxy(",".join(dict.fromkeys([*known, *LOOPBACK, *hosts])))
+
+
+def ignore_proxies() -> None:
+    """Use none of them, and leave the Hub alone, which might be out of reach, or not to be asked from here."""
+    _set_no_proxy("*")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub's client is imported
+
+
+def _set_no_proxy(hosts: str) -> None:
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = hosts
+
+
+def _spelled(name: str) -> str:
+    """The variable as the environment has it: small letters go before capitals."""
+    return name if os.environ.get(name) else next((key for key in os.environ if key.lower() == name), name.upper())
+
+
+def _is_host(entry: str) -> bool:
+    import httpx
+
+    try:
+        ipaddress.IPv6Address(entry)
+        return True
+    except ValueError:
+        pass
+    try:
+        httpx.URL(entry if "://" in entry else f"all://*{entry}")
+    except httpx.InvalidURL:
+        return False
+    return True

@@ -1,0 +1,182 @@
+"""Figures become ``report/``: metrics.json, predictions.parquet, plots, report.html and report.md.
+
+``metrics.json``, schema 2 (a number that is not defined is null; a change that breaks a reader raises the number):
+
+- ``schema_version`` 2, ``labels`` (class order), ``real_label``
+- ``conclusion`` and ``caveats``: the words of the first screen
+- ``split``: the split that the headline figures are of, ``test`` where there is one
+- ``figures``: {name: {value, low, high}}, names as in :func:`metrics.all_figures`, 95 % bootstrap intervals
+  stratified by source (null where there is none); the counts, ``per_class`` and ``confusion_matrix`` as they are
+- ``splits``: {split: all its figures, without intervals}
+- ``sources``: the rows of :func:`bonaface.stats.metrics.per_source`
+- ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr``, each source counting once, as {value, low, high}
+  (plain numbers in schema 1), and the worst sources
+- ``facts``: what the caller knows (model, data, versions, timing, broken files, audit ...), as given
+- ``sections``: {key: data} of the sections that were added; an evaluation adds ``robustness`` (the rows of
+  :func:`robustness.robustness_table`) and those of :mod:`sections`: ``thresholds``,
+  ``calibration``, ``unfamiliar``, ``coverage``
+
+To add a section (robustness, calibration ...), make a :class:`bonaface.report.pages.Section` and hand it to
+:func:`write_report`; its pictures become PNG files, its data part of ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bonaface.report import plots
+from bonaface.report.findings import conclude, key_figures, list_caveats, sources_seen
+from bonaface.report.pages import (
+    Block,
+    Page,
+    Picture,
+    Section,
+    jsonable,
+    page_html,
+    page_markdown,
+    write_file,
+    write_json,
+)
+from bonaface.report.sections import (
+    HeatMap,
+    LoadThumbnail,
+    decision_section,
+    error_sections,
+    fact_sections,
+    figure_section,
+    lead_pictures,
+    score_section,
+    source_section,
+    training_sections,
+)
+from bonaface.stats import metrics
+from bonaface.stats.intervals import Interval
+from bonaface.stats.sources import metrics_by_source
+
+SCHEMA_VERSION = 2
+
+
+def write_report(
+    folder: Path,
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    real_label: str,
+    history: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
+    sections: Sequence[Section] = (),
+    lead: Sequence[Block] = (),
+    remarks: Sequence[str] = (),
+    load_thumbnail: LoadThumbnail | None = None,
+    heat_map: HeatMap | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write the report into ``folder/report`` and return the contents of its ``metrics.json``.
+
+    ``predictions`` is the table of :func:`metrics.predictions_frame`, of one split or several; ``history`` a
+    Trainer's ``log_history``. ``load_thumbnail`` turns a path of the table into a picture for the gallery of errors; a
+    picture it cannot read (OSError, ValueError) is left blank, and ``heat_map`` into what its score hangs on. ``lead``
+    adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.
+
+    Keys of ``facts`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
+    plain text, the subtitle), ``train_sources`` (names; without it the table's train split tells), ``caveats``
+    (sentences), ``audit`` (mapping with ``verdict``, a sentence), ``broken`` (rows of path, reason, label, source).
+    All but title and caveats are listed at the end, mappings by dotted names.
+    """
+    facts = dict(facts or {})
+    report = Path(folder) / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    split, rows = headline_rows(predictions)
+    figures = metrics.table_metrics(rows, labels, real_label)
+    intervals = metrics.bootstrap(rows, real_label=real_label, n_resamples=n_resamples, seed=seed)
+    sources = metrics.per_source(rows, real_label=real_label)
+    summary = metrics.source_summary(sources)
+    seen = sources_seen(predictions, rows, facts)
+    summary_intervals = metrics_by_source(rows, real_label=real_label, n_resamples=min(n_resamples, 500), seed=seed)
+    conclusion = " ".join([conclude(split, figures, intervals, sources, summary, seen), *filter(None, remarks)])
+    splits = {
+        str(name): metrics.table_metrics(part, labels, real_label)
+        for name, part in predictions.groupby("split", sort=False)
+    }
+    caveats = list_caveats(figures, sources, seen, facts)
+    page = Page(
+        title=str(facts.get("title") or "Detector report"),
+        subtitle=" · ".join(str(facts[key]) for key in ("model", "data") if isinstance(facts.get(key), str)),
+        conclusion=conclusion,
+        caveats=caveats,
+        key_figures=key_figures(figures, intervals),
+        lead=[*lead_pictures(rows, sources, real_label), *lead],
+        sections=[
+            source_section(sources, summary, summary_intervals),
+            *error_sections(rows, real_label, load_thumbnail, heat_map),
+            score_section(rows, real_label),
+            decision_section(figures, labels),
+            *sections,
+            *training_sections(history),
+            figure_section(figures, intervals, splits, n_resamples),
+            *fact_sections(facts),
+        ],
+    )
+    result = jsonable(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "labels": list(labels),
+            "real_label": real_label,
+            "conclusion": conclusion,
+            "caveats": caveats,
+            "split": split,
+            "figures": with_intervals(figures, intervals),
+            "splits": splits,
+            "sources": sources,
+            "source_summary": with_intervals(summary, summary_intervals),
+            "facts": facts,
+            "sections": {section.key: section.data for section in sections},
+        }
+    )
+    write_predictions(report / "predictions.parquet", predictions)
+    write_pictures(report, page)
+    write_file(report / "report.html", page_html(page))
+    write_file(report / "report.md", page_markdown(page))
+    write_json(report / "metrics.json", result)  # last: where it stands, the report is whole
+    return result
+
+
+def headline_rows(predictions: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The split that a report speaks about first (test, else validation, else the last one named) and its rows."""
+    names = list(dict.fromkeys(predictions["split"]))
+    split = next((name for name in ("test", "validation") if name in names), names[-1] if names else "")
+    return split, predictions[predictions["split"] == split].reset_index(drop=True)
+
+
+def with_intervals(figures: metrics.Figures, intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Each number as {value, low, high}; counts and tables as they are."""
+    return {
+        name: dict(zip(("value", "low", "high"), (value, *intervals.get(name, (np.nan, np.nan))), strict=True))
+        if isinstance(value, float)
+        else value
+        for name, value in figures.items()
+    }
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
+    """The predictions table as parquet, under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    predictions.to_parquet(temporary, index=False)
+    temporary.replace(path)
+
+
+def write_pictures(report: Path, page: Page) -> None:
+    """Every picture of the page as a PNG of its name."""
+    blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
+    pictures = {block.name: block for block in blocks if isinstance(block, Picture)}
+    for name, picture in pictures.items():
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"a picture's name is a file name of letters, digits, - and _, not {name!r}")
+        plots.save_figure(picture.draw(plots.LIGHT), report / f"{name}.png")

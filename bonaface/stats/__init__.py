@@ -1,0 +1,1 @@
+"""Statistics: intervals, metrics and certificates; they know no images."""

@@ -1,0 +1,180 @@
+"""What a run can be told: the fields of a recipe beside transformers' `TrainingArguments`, and their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from bonaface.data.units import GROUPS_HELP
+from bonaface.errors import UsageError
+from bonaface.imaging.transforms import TRAIN_PRESETS
+from bonaface.models.load import PRESETS
+
+BALANCES = ("none", "label", "source", "class_weights")
+# Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
+SCHEDULES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",
+    "plateau": "reduce_lr_on_plateau",
+    "one_cycle": "constant",
+}
+FREEZES = ("none", "backbone", "all_but_last_N")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class Recipe:
+    """Everything about a run that `TrainingArguments` does not know."""
+
+    data: list[str] = field(
+        default_factory=lambda: ["sample"],
+        metadata={"help": "image folder, metadata.csv folder or Hub id; several as name=DATA; `sample` makes our own"},
+    )
+    mix: list[str] | None = field(
+        default=None, metadata={"help": "which of several data sets to train on, and how often: name=weight"}
+    )
+    splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
+    groups: str = _option("auto", GROUPS_HELP)
+    model: str = _option("resnet", f"preset ({', '.join(PRESETS)}), timm/<architecture>, model folder, or Hub id")
+    from_scratch: bool = _option(False, "fresh weights from the model's configuration; presets always have them")
+    image_size: int | None = _option(None, "side of the model's input, pixels; the model's own when not given")
+    resize: int | None = _option(None, "shorter side before the centre crop, pixels; image_size when not given")
+    augmentation: str = _option("robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}")
+    high_pass_stem: bool = _option(False, "blind the first convolution to the mean of each 2x2 pixel block")
+    balance: str = _option("none", f"even out label or (label, source): {', '.join(BALANCES)}")
+    freeze: str = _option(
+        "none", f"what keeps its weights: {', '.join(FREEZES)} (N blocks from the end, head included)"
+    )
+    head_dropout: float = _option(0.0, "dropout in front of the last layer, in [0, 1)")
+    head_hidden_size: int | None = _option(
+        None, "a hidden layer in the head (dense, batch norm, ReLU, dropout); the model then needs `import bonaface`"
+    )
+    lora_rank: int | None = _option(None, "train low-rank updates (LoRA) instead of all weights; merged before saving")
+    schedule: str | None = _option(None, f"learning rate after warm-up: {', '.join(SCHEDULES)}")
+    layer_decay: float | None = _option(None, "learning rate of a block as a share of the next one's, e.g. 0.75")
+    ema_decay: float | None = _option(None, "evaluate and keep an exponential average of the weights, e.g. 0.999")
+    mixup: float = _option(0.0, "mix pairs of images and labels; the Beta distribution's alpha, 0 for never")
+    cutmix: float = _option(0.0, "paste boxes of other images; the Beta distribution's alpha, 0 for never")
+    real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
+    validation_size: float = _option(0.15, "share cut off for validation where the data has no such split")
+    test_size: float = _option(0.15, "share cut off for the test where the data has no such split")
+    prepare: bool = _option(True, "train on aligned copies: face crops of one size range and one encoding history")
+    audit: bool = _option(True, "look for what gives the classes away before training (file facts, duplicates)")
+    strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
+    max_train_samples: int | None = _option(None, "train on this many images at most, balanced over sources")
+    max_eval_samples: int | None = _option(None, "validate and test on this many images each at most")
+    robustness: str = _option(
+        "quick", "degrade the test images after training: none, quick (two strengths each) or full"
+    )
+    calibrate_on: str | None = _option(
+        None, "predictions.parquet of a leave-one-source-out crossval: calibrate by sources that were not trained on"
+    )
+    early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
+    channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
+    compile: bool | None = _option(None, "torch.compile; by default where the run is long enough to gain by it")
+    prepare_size: list[int] | None = field(
+        default=None, metadata={"help": "range of the aligned crops' sides, pixels; 128 160 when not given"}
+    )
+    search: int | None = _option(
+        None, "try so many settings of the recipe's search_space, and write the best as a recipe"
+    )
+    keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
+    trust_remote_code: bool = _option(False, "run model code that came with a Hub model")
+    data_fingerprint: str | None = _option(None, "refuse data with another fingerprint; a finished run's recipe has it")
+    # These need more room than a flag has: in a recipe's YAML only.
+    stages: list[dict[str, Any]] | None = field(default=None, init=False)  # the recipe with some keys changed, in turn
+    families: dict[str, list[str]] | None = field(default=None, init=False)  # generators that are of one making
+    search_space: dict[str, Any] | None = field(default=None, init=False)  # what --search tries
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a training: the recipe and the arguments with the stage's own keys in place."""
+
+    name: str
+    recipe: Recipe
+    args: TrainingArguments
+
+
+# What a stage may say of its own; everything else is the whole run's.
+STAGE_KEYS = {
+    "name", "freeze", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay", "ema_decay", "mixup",
+    "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+    "learning_rate", "num_train_epochs", "max_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+}  # fmt: skip
+YAML_ONLY = ("stages", "families", "search_space")
+
+
+# Ours where transformers' own defaults do not fit a classifier of images.
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,  # below 1: a share of all steps
+    "num_train_epochs": 10,
+    "per_device_train_batch_size": 32,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_total_limit": 1,  # the newest, and the best beside it
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "auc",
+    "greater_is_better": True,
+    "report_to": "none",
+    "remove_unused_columns": False,
+    "dataloader_persistent_workers": True,
+}
+# Flags that change neither the data nor the weights: a run may be continued with others.
+HARMLESS = {
+    "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
+    "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
+    "dataloader_prefetch_factor", "strict_audit", "robustness", "logging_nan_inf_filter",
+    "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "search",
+    "push_to_hub",
+    "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
+}  # fmt: skip
+
+
+def named_data(data: Sequence[str]) -> dict[str, str]:
+    """``["DATA"]`` or ``["name=DATA", "name=DATA", …]`` -> {name: DATA}; one set alone needs no name.
+
+    Raises:
+        UsageError: several sets of which one has no name, or two share one.
+    """
+    if len(data) == 1:
+        name, _, place = data[0].partition("=")
+        return {name: place} if name.isidentifier() and place else {"": data[0]}
+    pairs = [item.partition("=")[::2] for item in data]
+    names = [name for name, place in pairs if name.isidentifier() and place]
+    if len(names) != len(data) or len(set(names)) != len(names):
+        raise UsageError(
+            f"several data sets need names of their own, not {' '.join(data)}", "as in --data old=DATA1 new=DATA2"
+        )
+    return dict(pairs)
+
+
+def weights_of(mix: Sequence[str] | None) -> dict[str, float]:
+    """``["name", "name=2", …]`` -> {name: weight}; a weight that is not given is 1.
+
+    Raises:
+        UsageError: a weight that is not a positive number.
+    """
+    weights = {}
+    for item in mix or []:
+        name, _, weight = item.partition("=")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError:
+            weights[name] = 0.0
+        if not 0 < weights[name] < float("inf"):
+            raise UsageError(f"mix: `{item}` has no positive weight", "as in `mix: {old: 1, new: 3}`")
+    return weights

@@ -1,0 +1,229 @@
+"""Scores, thresholds and band by sources that were not trained on: calibration on known sources lies about others.
+
+A cross-validation that leaves sources out (``python -m bonaface crossval RECIPE --leave-one-source-out``) scores every
+source by a model that has not seen it. Those predictions calibrate the model that is trained on all: its
+``calibrate_on`` names their file. What the result is worth is told by leaving each fold out once more: its scores are
+calibrated, and its verdicts given, by the other folds alone.
+
+The scores suppose that half of all pictures are fake, whatever share of the predictions is: which kind the folds happen
+to hold more of says nothing about a stranger's picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from bonaface.data.folds import FOLDS
+from bonaface.errors import UsageError
+from bonaface.inference.calibration import Calibration, apply, fit, fold
+from bonaface.report.write import write_predictions
+from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
+from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures, fake_probability
+
+FloatArray = NDArray[np.float64]
+KNOWN = Path("report") / "unseen.parquet"  # in a run: what it would have said of sources left out, with the truth
+
+
+def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
+    """The predictions of a cross-validation that left sources or families out: a row an image and fold.
+
+    Raises:
+        UsageError: no such file, not such a table, other labels or none of one, or folds that share their sources with
+            the training.
+    """
+    hint = "give OUT/report/predictions.parquet of `python -m bonaface crossval RECIPE --leave-one-source-out`"
+    if not Path(file).is_file():
+        raise UsageError(f"cannot read {file}: there is no such file", hint)
+    try:
+        rows = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {file}: {error}", hint) from error
+    missing = {"fold", "source", "label", *(f"p_{label}" for label in labels)} - set(rows.columns)
+    if missing:
+        raise UsageError(f"{file} has no column {', '.join(sorted(missing))}", hint)
+    p = rows[[f"p_{label}" for label in labels]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():  # NaN is neither
+        raise UsageError(f"{file} has scores that are no probabilities", hint)
+    if strange := sorted({str(label) for label in rows["label"]} - set(labels)):
+        raise UsageError(f"{file} has other labels than the data: {', '.join(strange)}", hint)
+    if lacking := sorted(set(labels) - set(rows["label"])):
+        raise UsageError(f"{file} has no image labelled {', '.join(lacking)}", hint)
+    described = Path(file).with_name("crossval.json")
+    try:
+        kind = json.loads(described.read_text(encoding="utf-8"))["kind"] if described.is_file() else ""
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{described} is damaged", hint) from error
+    if kind == FOLDS:
+        raise UsageError(f"{file} is of folds that know every source", hint)
+    if rows["fold"].nunique() < 2:
+        raise UsageError(f"{file} has one fold only", hint)
+    return rows
+
+
+def recalibrate(
+    model: PreTrainedModel,
+    facts: Mapping[str, Any],
+    unseen: pd.DataFrame,
+    labels: Sequence[str],
+    real_index: int,
+    *,
+    delta: float = 0.05,
+    confidence: float = 0.95,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Calibrate a calibrated model once more, on predictions of unseen sources, in place where that can be folded.
+
+    Args:
+        model: with what ``facts`` say of its calibration folded in, or not.
+        facts: what :func:`bonaface.inference.calibration.calibrate_run` gave.
+        unseen: see :func:`read_unseen`; the folds' models were calibrated as this one was.
+        labels, real_index: in class order.
+
+    Returns:
+        ``calibration``, ``thresholds`` and ``band`` in place of the old ones; ``judged_on``, a phrase; and ``unseen``:
+        what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
+        verdict, ``wrong`` as the share of wrong ones among those, None where nothing was called; ``hardest``, the
+        source most of whose images got a wrong verdict, with ``source``, ``label``, ``n`` and that share as ``wrong``,
+        None where every source is small), or None where no fold can be judged by the others. And the predictions as the
+        calibrated model would give them: ``fold``, ``source``, ``label``, ``p_fake``.
+    """
+    true = np.array([labels.index(label) for label in unseen["label"]])
+    fake = true != real_index
+    probabilities = unseen[[f"p_{label}" for label in labels]].to_numpy(dtype=np.float64)
+    logits = np.log(np.maximum(probabilities, 1e-300))
+    even = _even(true)
+    whole = replace(fit(logits[even], true[even]), n=len(true))
+    before = facts.get("calibration") or {"temperature": 1.0, "bias": [0.0] * len(labels), "folded": True}
+    temperature, bias = np.array(before["temperature"]), np.array(before["bias"])
+    judged_on = f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds"
+    after = _calibrated(whole, logits)
+    p = fake_probability(after, real_index)
+    worth = _worth(unseen, logits, true, labels, real_index, delta, confidence)
+    known = unseen[["fold", "source", "label"]].assign(p_fake=p).reset_index(drop=True)
+    facts_after = {
+        "calibration": {
+            **before,
+            "method": "temperature+bias",
+            "temperature": float(temperature * whole.temperature),
+            "bias": (bias + temperature * np.array(whole.bias)).tolist(),
+            "folded": bool(before["folded"]) and fold(model, whole),
+            "n": whole.n,
+            "share_fake": float(fake[even].mean()),
+            **{
+                f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
+                for when, scores in (("before", probabilities), ("after", after))
+                for name, key in (("ece", "ece"), ("log_loss", "nll"))
+            },
+        },
+        "thresholds": thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
+        "band": uncertain_band(p, fake, delta=delta, confidence=confidence),
+        "judged_on": judged_on,
+        "unseen": worth,
+    }
+    return facts_after, known
+
+
+def write_known(folder: Path, known: pd.DataFrame) -> None:
+    """Keep the second result of :func:`recalibrate` in a run: the app shows by it what a score meant."""
+    (folder / KNOWN).parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / KNOWN, known)
+
+
+def worth_in_words(facts: Mapping[str, Any]) -> str:
+    """What :func:`recalibrate` found out by leaving each fold out once more, as a sentence; "" without it."""
+    worth = facts.get("unseen")
+    if not worth:
+        return ""
+    called = (
+        f"it gave a verdict on {_percent(worth['coverage'])} of the images, and {_percent(worth['wrong'])} of those "
+        "were wrong"
+        if worth["wrong"] is not None
+        else "it gave no verdict at all"
+    )
+    words = (
+        f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
+        f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
+    )
+    hardest = worth.get("hardest")
+    if not hardest or not hardest["wrong"]:
+        return words
+    return (
+        f"{words} Most often about {hardest['source']} ({hardest['label']}): {_percent(hardest['wrong'])} of its "
+        "images got a wrong verdict."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows in which every class is as frequent as the largest, its own in turn."""
+    classes = [np.flatnonzero(true == number) for number in np.unique(true)]
+    most = max(len(rows) for rows in classes)
+    return np.concatenate([np.resize(rows, most) for rows in classes])
+
+
+def _calibrated(calibration: Calibration, logits: FloatArray) -> FloatArray:
+    stored = {"temperature": calibration.temperature, "bias": calibration.bias, "folded": False}
+    return apply(logits, {"calibration": stored})
+
+
+def _worth(
+    unseen: pd.DataFrame,
+    logits: FloatArray,
+    true: NDArray[np.int64],
+    labels: Sequence[str],
+    real_index: int,
+    delta: float,
+    confidence: float,
+) -> dict[str, Any] | None:
+    """Each fold's scores and verdicts as the other folds would have them, less the sources that both have.
+
+    A fold to which the others have nothing to say of some label, as where all share one camera, is left out.
+    """
+    fake, scores, called = true != real_index, np.empty_like(logits), np.full(len(true), "", dtype=object)
+    for name in unseen["fold"].unique():
+        mine = (unseen["fold"] == name).to_numpy()
+        others = np.flatnonzero(~mine & ~unseen["source"].isin(set(unseen["source"][mine])).to_numpy())
+        if len(np.unique(true[others])) < len(labels):
+            continue
+        others_even = others[_even(true[others])]
+        calibration = fit(logits[others_even], true[others_even])
+        p, scores[mine] = _calibrated(calibration, logits[others]), _calibrated(calibration, logits[mine])
+        band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
+        called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
+    judged = np.flatnonzero(called != "")
+    if not len(judged):
+        return None
+    decided = called[judged] != "uncertain"
+    wrong = decided & ((called[judged] == "fake") != fake[judged])
+    even = judged[_even(true[judged])]
+    figures = {
+        key: all_figures(true[even], table[even], labels=labels, real_index=real_index)["ece"]
+        for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
+    }
+    return {
+        "n": len(judged),
+        "folds": int(unseen["fold"].iloc[judged].nunique()),
+        **figures,
+        "coverage": float(decided.mean()),
+        "wrong": float(wrong.sum() / decided.sum()) if decided.any() else None,
+        "hardest": _hardest(unseen.iloc[judged], wrong),
+    }
+
+
+def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """The source with the largest share of wrong verdicts among those with enough images to be named."""
+    shares = unseen[["source", "label"]].assign(wrong=wrong).groupby(["source", "label"], as_index=False)["wrong"]
+    rows = shares.agg(n="size", wrong="mean")
+    rows = rows[rows["n"] >= WORST_MIN_IMAGES]
+    return None if rows.empty else rows.nlargest(1, "wrong").to_dict("records")[0]

@@ -1,0 +1,301 @@
+"""What a training run is told: a recipe file and command line flags -> typed, checked arguments.
+
+Command line beats recipe beats default. A recipe is YAML whose keys are the fields of :class:`Recipe` and of
+transformers' `TrainingArguments`; both kinds are flags of ``train_hf.py`` too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
+
+from bonaface.data.alignment import SIZE_RANGE, Alignment
+from bonaface.data.units import check_groups
+from bonaface.errors import UsageError
+from bonaface.imaging.transforms import TRAIN_PRESETS
+from bonaface.training.machine import has_compiler, machine_defaults
+from bonaface.training.options import (
+    BALANCES,
+    DEFAULTS,
+    FREEZES,
+    HARMLESS,
+    SCHEDULES,
+    STAGE_KEYS,
+    YAML_ONLY,
+    Recipe,
+    Stage,
+    named_data,
+    weights_of,
+)
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "`python train_hf.py --help` lists every flag with its meaning")
+
+
+def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
+    """``[RECIPE.yaml] [--flag value …]`` -> recipe, training arguments, and what was said, with our defaults.
+
+    The third is what a run stores as its ``recipe.yaml``: given to ``train_hf.py`` again it means the same run.
+
+    Raises:
+        UsageError: no such file, an unknown key or flag (with the nearest valid name), a value of the wrong type.
+    """
+    argv = list(argv)
+    path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
+    known = {f.name for kind in (Recipe, TrainingArguments) for f in fields(kind) if f.init}
+    values = _read_yaml(path, {*known, *YAML_ONLY}) if path else {}
+    source = f"{path}: " if path else ""
+    structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
+    defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
+    defaults.update(values)
+    _check_types(parser, values, source)
+    try:
+        recipe, args, unknown = parser.parse_args_into_dataclasses(
+            _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:  # settings that TrainingArguments finds at odds with each other
+        raise UsageError(f"{source}{' '.join(str(error).split())}", "change one of these settings") from error
+    for word in unknown:
+        if word.endswith((".yaml", ".yml")):
+            raise UsageError(f"the recipe {word} must come first", "python train_hf.py RECIPE.yaml --flag value …")
+        _refuse_unknown(word.split("=")[0].lstrip("-"), known, "flag" if word.startswith("-") else "argument", "")
+    if args.dataloader_num_workers == 0:
+        args.dataloader_persistent_workers = False
+    flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    given = {*values, *flags}
+    if "accelerator_config" not in given:
+        args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
+    if recipe.prepare_size == list(SIZE_RANGE):
+        recipe.prepare_size = None
+    if "per_device_eval_batch_size" not in given:
+        args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
+    # Two names of one thing: the one that is said on the command line beats the other one of a recipe too.
+    beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
+    if "lr_scheduler_type" in flags and "schedule" not in flags:
+        recipe.schedule = None
+    recipe.families = _check_families(structured.get("families"), source)
+    recipe.search_space = structured.get("search_space")
+    recipe.stages = _read_stages(structured.get("stages"), beaten, parser, source)
+    check_recipe(recipe, args)
+    for number, stage in enumerate(stages_of(recipe, args), start=1):
+        if recipe.stages:
+            _blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
+    said = ({*defaults, *flags} & known) - HARMLESS
+    if "use_cpu" not in given:
+        said -= {"use_cpu"}  # this machine has no GPU; the next one, which is given this recipe, may have one
+    effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
+    return recipe, args, {key: value for key, value in effective.items() if value is not None and key not in HARMLESS}
+
+
+def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
+    """The stages of a run in their order; a recipe without any is one stage."""
+    parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
+    stages = []
+    for number, given in enumerate(recipe.stages or [{}], start=1):
+        own = {key: value for key, value in given.items() if key != "name"}
+        parsed = parser.parse_known_args(_as_flags(own))[0]
+        typed = {key: getattr(parsed, key) for key in own}
+        ours = {key: value for key, value in typed.items() if hasattr(recipe, key)}
+        theirs = {key: value for key, value in typed.items() if key not in ours}
+        stage_recipe = replace(recipe, **ours)
+        if stage_recipe.schedule in SCHEDULES and "lr_scheduler_type" not in own:
+            theirs["lr_scheduler_type"] = SCHEDULES[stage_recipe.schedule]
+        elif "lr_scheduler_type" in own:
+            stage_recipe.schedule = None
+        name = str(given.get("name", f"stage{number}" if recipe.stages else "train"))
+        stages.append(Stage(name, stage_recipe, replace(args, **theirs) if theirs else args))
+    return stages
+
+
+def _read_stages(stages: Any, beaten: set[str], parser: _Parser, source: str) -> list[dict[str, Any]] | None:
+    """Stages as YAML gives them, checked; without the keys that a flag of the command line beats."""
+    if stages is None:
+        return None
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        raise UsageError(f"{source}stages is not a list of stages", "as in `stages: [{name: head, freeze: backbone}]`")
+    names = [str(stage.get("name", f"stage{number}")) for number, stage in enumerate(stages, start=1)]
+    read = []
+    for number, (name, stage) in enumerate(zip(names, stages, strict=True), start=1):
+        where = f"{source}stage {number} ({name}): "
+        if names.count(name) > 1 or not name.replace("-", "_").isidentifier():
+            raise UsageError(f"{where}needs a name of its own, of letters, digits, - and _", "as in `name: head`")
+        for key in stage:
+            _refuse_unknown(str(key), STAGE_KEYS, "key", where)
+        stage = {key: _mapping_as_list(value) if key == "mix" else value for key, value in stage.items()}
+        _check_types(parser, {key: value for key, value in stage.items() if key != "name"}, where)
+        read.append({key: value for key, value in stage.items() if key not in beaten})
+    return read
+
+
+def _check_families(families: Any, source: str) -> dict[str, list[str]] | None:
+    if families is None:
+        return None
+    if not isinstance(families, dict) or not all(isinstance(names, list) for names in families.values()):
+        raise UsageError(f"{source}families is not a mapping of lists", "as in `families: {sheets: [sdxl, flux1_dev]}`")
+    return {str(family): [str(name) for name in names] for family, names in families.items()}
+
+
+def _check_types(parser: _Parser, values: dict[str, Any], source: str) -> None:
+    """Refuse values that the flag of their name would refuse."""
+    for key, value in values.items():
+        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs not in ("+", "*"):
+            raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
+    _blame(source, lambda: parser.parse_known_args(_as_flags(values)))
+
+
+def _blame(where: str, check: Callable[[], Any]) -> None:
+    """Run a check whose errors name the place at which to mend them."""
+    try:
+        check()
+    except UsageError as error:
+        raise UsageError(f"{where}{error}", error.hint) from error
+
+
+def _mapping_as_list(value: Any) -> Any:
+    """``{name: value}`` as the words ``name=value`` of a flag."""
+    return [f"{name}={each}" for name, each in value.items()] if isinstance(value, dict) else value
+
+
+def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
+    """Refuse, before any work, what would fail or mislead later. Raises :class:`UsageError`."""
+    sets, weights = named_data(recipe.data), weights_of(recipe.mix)
+    if len(sets) > 1:
+        for name in weights:
+            _refuse_unknown(name, set(sets), "data set", "mix: ")
+    choices = {
+        "augmentation": tuple(TRAIN_PRESETS),
+        "balance": BALANCES,
+        "robustness": ("none", "quick", "full"),
+        "schedule": (None, *SCHEDULES),
+    }
+    for key, allowed in choices.items():
+        value = getattr(recipe, key)
+        if value not in allowed:
+            names = [name for name in allowed if name]
+            near = difflib.get_close_matches(value, names, 1)
+            raise UsageError(
+                f"{key}: `{value}` is not one of {', '.join(names)}", f"did you mean {near[0] if near else names[0]}?"
+            )
+    if recipe.freeze not in FREEZES[:2] and not re.fullmatch(r"all_but_last_[1-9]\d*", recipe.freeze):
+        everything = recipe.freeze in ("all", "everything", "all_but_last_0")
+        raise UsageError(
+            f"freeze: `{recipe.freeze}` "
+            + ("freezes everything" if everything else f"is not one of {', '.join(FREEZES)}"),
+            "as in `freeze: backbone` (the head learns) or `freeze: all_but_last_2`",
+        )
+    least = {
+        "image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1,
+        "head_hidden_size": 1, "lora_rank": 1, "search": 1, "mixup": 0, "cutmix": 0,
+    }  # fmt: skip
+    for key, low in least.items():
+        value = getattr(recipe, key)
+        if value is not None and value < low:
+            raise UsageError(f"{key} is {value}", f"give at least {low}, or leave it out")
+    for key, low_end in (("head_dropout", 0.0), ("layer_decay", 1e-6), ("ema_decay", 1e-6)):
+        value = getattr(recipe, key)
+        if value is not None and not low_end <= value < 1:
+            raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
+    check_groups(recipe.groups)
+    if args.seed < 0:
+        raise UsageError(f"seed is {args.seed}", "give 0 or more")
+    if recipe.prepare_size is not None:
+        if len(recipe.prepare_size) != 2:
+            raise UsageError(f"prepare_size takes two numbers, not {len(recipe.prepare_size)}", "as in 256 320")
+        Alignment(size_range=(recipe.prepare_size[0], recipe.prepare_size[1]))
+        if not recipe.prepare:
+            raise UsageError("prepare_size does nothing with `prepare: false`", "leave one of the two out")
+    if recipe.compile and not has_compiler(args.use_cpu):
+        raise UsageError(
+            f"compile: torch.compile needs {'a C++ compiler' if args.use_cpu else 'triton and a C compiler'}",
+            "install one, as in `apt-get install g++`, or leave compile out",
+        )
+    sizes = (recipe.validation_size, recipe.test_size)
+    if min(sizes) <= 0 or sum(sizes) >= 1:
+        raise UsageError(
+            f"validation_size {sizes[0]} and test_size {sizes[1]} leave nothing for one of the splits",
+            "both must be above 0 and their sum below 1",
+        )
+    if recipe.early_stopping_patience and args.eval_strategy == "no":
+        raise UsageError("early_stopping_patience needs evaluations", "set eval_strategy to epoch or steps")
+    if recipe.schedule == "plateau" and args.eval_strategy == "no":
+        raise UsageError("the plateau schedule needs evaluations", "set eval_strategy to epoch or steps")
+    if recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"):
+        raise UsageError(
+            "lora_rank does not go together with freeze, ema_decay or layer_decay",
+            "LoRA freezes the weights by itself; leave the others out",
+        )
+    if recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix):
+        raise UsageError("class_weights does not go together with mixup or cutmix", "use `balance: label`")
+    if recipe.resize and recipe.image_size and recipe.resize < recipe.image_size:
+        raise UsageError(
+            f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
+            "the crop must fit into the picture",
+        )
+
+
+def changed_keys(stored: dict[str, Any], now: dict[str, Any], args: TrainingArguments) -> list[str]:
+    """Keys by which a stored run differs from this one in what it would compute: ``key: old -> new``."""
+    defaults = {**asdict(Recipe()), **TrainingArguments(output_dir="unused", use_cpu=True).to_dict()}
+    differences = []
+    for key in sorted((stored.keys() | now.keys()) - {"data_fingerprint"}):
+        old, new = stored.get(key, defaults.get(key)), now.get(key, defaults.get(key))
+        if _plain(old) != _plain(new):
+            differences.append(f"{key}: {old} -> {new}")
+    return differences
+
+
+def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"no recipe at {path}", "recipes end in .yaml; see recipes/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", "one `key: value` a line") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no keys", "one `key: value` a line")
+    for key in values:
+        _refuse_unknown(str(key), known, "key", f"{path}: ")
+    for key in ("data", "mix"):
+        if key in values:
+            values[key] = _mapping_as_list(values[key])
+    return values
+
+
+def nearest(word: str, known: set[str]) -> str:
+    """A hint: the valid name that is nearest to a wrong one."""
+    near = difflib.get_close_matches(word, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else "`python train_hf.py --help` lists what there is"
+
+
+def _refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
+    if word not in known:
+        raise UsageError(f"{where}unknown {kind} `{word}`", nearest(word, known))
+
+
+def _as_flags(values: dict[str, Any]) -> list[str]:
+    flags: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, list):
+            flags += [f"--{key}", *map(str, value)]
+        elif value is not None:
+            flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+    return flags
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations and tuples as YAML can hold them."""
+    value = value.to_dict() if isinstance(value, AcceleratorConfig) else getattr(value, "value", value)
+    return list(value) if isinstance(value, tuple) else value

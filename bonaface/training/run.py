@@ -1,0 +1,143 @@
+"""The folder of a training run: what was asked for, whether it is finished, and how its files get there whole."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from accelerate import PartialState
+from torch import distributed
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+
+from bonaface.errors import UsageError
+from bonaface.training.recipe import changed_keys
+
+T = TypeVar("T")
+LONGEST_WORK = timedelta(days=7)  # of one process, while the others wait
+
+PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "pillow", "numpy")
+
+
+def on_main_process(work: Callable[[], T]) -> T:
+    """Do `work` in one process and give its result, or its exception, to all of them.
+
+    It begins when every process has come here, since it may remove what another one was still reading. The others
+    wait for as long as it takes, in a group of their own: a training's gives up after half an hour, in which a million
+    images are not aligned.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return work()
+    state.wait_for_everyone()
+    waiting = distributed.new_group(backend="gloo", timeout=LONGEST_WORK)
+    assert not isinstance(waiting, int)  # that is what processes outside of a group get
+    outcome: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome, src=0, group=waiting)
+    distributed.destroy_process_group(waiting)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+class Run:
+    """A run's folder. ``recipe.yaml`` is written at the start, ``report/metrics.json`` last of all."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.recipe_file = self.folder / "recipe.yaml"
+        self.checkpoints = self.folder / "checkpoints"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model and its report are complete."""
+        return (self.folder / "report" / "metrics.json").is_file()
+
+    def check_same(self, recipe: dict[str, Any], args: TrainingArguments) -> None:
+        """Refuse to mix two runs in one folder. Raises :class:`UsageError`."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
+            ) from error
+        if not self.recipe_file.is_file():
+            if any(self.folder.iterdir()):
+                raise UsageError(f"{self.folder} holds other files", "choose an empty --output_dir")
+            return
+        if not self.is_finished and not self.checkpoints.is_dir():
+            return  # it ended before there was anything to go on from
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        changed = changed_keys(stored, recipe, args)
+        if changed:
+            raise UsageError(
+                f"{self.folder} holds a run with another recipe ({'; '.join(changed)})",
+                "choose another --output_dir, or delete the folder",
+            )
+
+    def check_same_data(self, fingerprint: str) -> None:
+        """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""
+        begun = self.recipe_file.is_file() and (self.is_finished or self.checkpoints.is_dir())
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if begun else {}
+        before = stored.get("data_fingerprint", fingerprint)
+        if before != fingerprint:
+            raise UsageError(
+                f"the data has changed since {self.folder} was begun (fingerprint {before}, now {fingerprint})",
+                "choose another --output_dir, or bring the data back",
+            )
+
+    def write_recipe(self, recipe: dict[str, Any]) -> None:
+        """Store what was asked for; ``python train_hf.py FOLDER/recipe.yaml`` runs it again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = "# What this run was told. `python train_hf.py` with this file runs it again.\n"
+        write_text(self.recipe_file, text + yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True))
+
+    def save_model(self, model: PreTrainedModel, processor: BaseImageProcessor, facts: dict[str, Any]) -> None:
+        """Write the model folder that `pipeline("image-classification")` loads; nothing in it is pickled."""
+        model.config.bonaface = facts
+        model.config.dtype = "float32"
+        partial = self.folder / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        for path in partial.iterdir():
+            path.replace(self.folder / path.name)
+        partial.rmdir()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the optimiser's checkpoints, which hold pickles."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """What a person wants to read when training ends: the figures that decide, and where everything lies."""
+        figures = metrics["figures"]
+        lines = ["", metrics["conclusion"], "", f"{metrics['split']:<28}{'value':>8}   95 % interval"]
+        for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
+            value, low, high = (figures[name][key] for key in ("value", "low", "high"))
+            interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+            lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
+        lines += ["", f"model   {self.folder}", f"report  {self.folder / 'report' / 'report.html'}"]
+        return "\n".join(lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -1,0 +1,124 @@
+"""The stages of a training, one after the other: each starts from the best weights of the one before.
+
+A stage keeps its checkpoints in a folder of its own. When it ends it leaves its best weights there and, written last,
+its log, so that a run that is killed goes on in the middle of the stage that it was in.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
+
+from bonaface.data.dataset import FaceData
+from bonaface.models.lora import add_lora, merge_lora
+from bonaface.training.assembly import choose_sets
+from bonaface.training.optimization import add_dropout, freeze, learnable
+from bonaface.training.options import Recipe, Stage, weights_of
+from bonaface.training.recipe import stages_of
+from bonaface.training.run import on_main_process, write_text
+from bonaface.training.trainer import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
+
+BEST, LOG = "best.safetensors", "log.json"
+
+History = list[dict[str, Any]]
+
+
+def train_stages(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    recipe: Recipe,
+    args: TrainingArguments,
+    checkpoints: Path,
+    say: Callable[[str], Any] = print,
+) -> tuple[PreTrainedModel, History, bool]:
+    """Train all stages, or what is left of them.
+
+    Returns:
+        The model with the best weights of the last stage, in float32; the log of all stages, whose epochs and steps
+        count on and whose rows carry the ``stage`` where there are several; whether something was there to go on from.
+
+    Raises:
+        UsageError: a stage that freezes more blocks than there are.
+    """
+    stages = stages_of(recipe, args)
+    everything = learnable(model)
+    for stage in stages:
+        freeze(model, stage.recipe.freeze, everything)  # a stage that cannot be is found before any is trained
+    if any(stage.recipe.mix for stage in stages) and "dataset" not in data.splits["train"].column_names:
+        say("one data set is given: every stage trains on all of it")
+    hook = add_dropout(model, recipe.head_dropout) if recipe.head_dropout and not recipe.head_hidden_size else None
+    history: History = []
+    resumed = False
+    for number, stage in enumerate(stages):
+        folder = checkpoints / f"{number + 1}-{stage.name}"
+        if not (folder / LOG).is_file():
+            if len(stages) > 1:
+                say(f"stage {number + 1} of {len(stages)}: {stage.name}")
+            begun = last_complete_checkpoint(folder)
+            freeze(model, stage.recipe.freeze, everything)
+            model, log = _train(model, processor, data, stage, number, folder, say)
+            on_main_process(partial(_leave, model, folder, log, recipe.keep_checkpoints))
+            resumed |= begun is not None
+        else:
+            resumed = True
+        model.load_state_dict(load_file(folder / BEST))
+        history = _append(history, json.loads((folder / LOG).read_text()), stage.name if len(stages) > 1 else None)
+    if hook is not None:
+        hook.remove()
+    freeze(model, "none", everything)
+    return model, history, resumed
+
+
+def _train(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    stage: Stage,
+    number: int,
+    folder: Path,
+    say: Callable[[str], Any],
+) -> tuple[PreTrainedModel, History]:
+    stage = replace(stage, args=replace(stage.args, output_dir=str(folder)))
+    set_seed(stage.args.seed)  # a stage is the same whether the one before it ran in this process or an earlier one
+    learner = add_lora(model, stage.recipe.lora_rank) if stage.recipe.lora_rank else model
+    trainer = build_trainer(
+        learner, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number, say=say
+    )
+    on_main_process(lambda: drop_partial_checkpoints(folder))
+    resume = last_complete_checkpoint(folder)
+    if resume:
+        say(f"going on from {resume}")
+    trainer.train(resume_from_checkpoint=resume)
+    learner._compiled_call_impl = None  # what comes after the training runs once
+    if trainer.average and not stage.args.load_best_model_at_end:
+        trainer.average.keep()
+    return merge_lora(learner) if stage.recipe.lora_rank else model, trainer.state.log_history
+
+
+def _leave(model: nn.Module, folder: Path, log: History, keep_checkpoints: bool) -> None:
+    """Write what the next stage needs; the log last of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / BEST)
+    write_text(folder / LOG, json.dumps(log))
+    if not keep_checkpoints:
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+def _append(history: History, log: History, stage: str | None) -> History:
+    """The rows of one more stage, their epochs and steps counted on."""
+    start = {key: max((row.get(key, 0) for row in history), default=0) for key in ("epoch", "step")}
+    named = {} if stage is None else {"stage": stage}
+    moved = [row | {key: row[key] + start[key] for key in start if key in row} | named for row in log]
+    return history + moved

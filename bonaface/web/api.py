@@ -1,0 +1,111 @@
+"""The endpoints for programs, and the tools of the MCP server: predict, predict_batch, explain, model_info."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from bonaface import __version__
+from bonaface.imaging.images import ImageError
+from bonaface.web.batcher import Busy
+from bonaface.web.guards import BUSY
+from bonaface.web.schema import Answer, HeatMapAnswer, ModelAnswer, Prediction
+from bonaface.web.service import NotReady, Service
+from bonaface.web.uploads import FilesInput, PictureInput, Upload
+
+
+def build_api(service: Service) -> None:
+    """Add the endpoints; none of their components is shown."""
+    limits = service.limits
+
+    def predict(image: Upload | None) -> dict[str, Any]:
+        """Is a picture of a face a photograph, or AI-generated? One verdict with its calibrated score.
+
+        Args:
+            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF; as a tool's text data:image/…;base64,… (no address).
+        """
+        if image is None:
+            raise _refusal("Send a picture.")
+        return _predicted(service, image)
+
+    def predict_batch(images: list[Upload]) -> list[dict[str, Any]]:
+        """The same for many pictures: one answer each, in order. One that cannot be read has a status and an error.
+
+        Args:
+            images: pictures, as for predict.
+        """
+        if len(images) > limits.files:
+            raise _refusal(f"These are more than {limits.files:,} files. Send them in parts.")
+        judge = _judge(service)
+        results = judge.stream([upload.path for upload in images if upload.path])
+        return [
+            judge.prediction(upload.name, result).model_dump() for upload, result in zip(images, results, strict=True)
+        ]
+
+    def explain(image: Upload | None) -> tuple[dict[str, Any], Any]:
+        """Which parts of the picture speak for the verdict: the picture with its heat map, and how far to trust it.
+
+        Args:
+            image: a picture, as for predict.
+        """
+        if image is None:
+            raise _refusal("Send a picture.")
+        judge = _judge(service)
+        try:
+            heat = judge.heat_map(image.read())
+        except ImageError as error:
+            raise _refusal(str(error)) from error
+        return judge.heat_answer(image.name, heat).model_dump(), heat.overlay()
+
+    def model_info() -> dict[str, Any]:
+        """Which model answers here: labels, uncertain band, test figures with intervals, fingerprints, version."""
+        situation = service.situation
+        if situation.status == "ready":
+            return _judge(service).answer().model_dump()
+        empty = ModelAnswer(
+            status=situation.status, message=situation.message, name="", version=__version__, weights="",
+            data_fingerprint="", labels=[], real_label="", knows_only_drawings=False, band=None, figures={},
+            conclusion="",
+        )  # fmt: skip
+        return empty.model_dump()
+
+    with gr.Group(visible=False):
+        image, images = PictureInput(label="image"), FilesInput(label="images", file_count="multiple")
+        prediction = Answer(Prediction, label="prediction")
+        predictions = Answer(Prediction, many=True, label="predictions")
+        heat, overlay = Answer(HeatMapAnswer, label="explanation"), gr.Image(label="overlay", type="pil", format="png")
+        info = Answer(ModelAnswer, label="model")
+        for number, (function, inputs, outputs) in enumerate(
+            (
+                (predict, [image], [prediction]),
+                (predict_batch, [images], [predictions]),
+                (explain, [image], [heat, overlay]),
+                (model_info, [], [info]),
+            )
+        ):
+            # Without Gradio's queue one request is enough for an answer (`/gradio_api/run/predict`), at half the cost;
+            # the batcher and the guard bound what waits. Clients that queue may do so all the same.
+            gr.Button(f"api {number}").click(
+                function, inputs, outputs, api_name=function.__name__, queue=False, concurrency_limit=limits.together
+            )
+
+
+def _predicted(service: Service, upload: Upload) -> dict[str, Any]:
+    judge = _judge(service)
+    try:
+        result = judge.check(upload)
+    except Busy as error:
+        raise _refusal(BUSY) from error
+    return judge.prediction(upload.name, result).model_dump()
+
+
+def _judge(service: Service) -> Any:
+    try:
+        return service.judge()
+    except NotReady as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(message: str) -> gr.Error:
+    return gr.Error(message, print_exception=False)

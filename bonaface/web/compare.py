@@ -1,0 +1,61 @@
+"""The tab that asks two models about one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from bonaface.web.batcher import Busy
+from bonaface.web.one import BUSY, PRIVATE, notice, verdict_html, waiting
+from bonaface.web.panels import panel
+from bonaface.web.service import NotReady, Service
+from bonaface.web.uploads import PictureInput, Upload
+
+
+def build_compare(service: Service) -> None:
+    """Lay the tab out and connect it; without a second model it says how to get one."""
+    if len(service.models) < 2:
+        lines = ["Start the app with two models to ask both about one picture."]
+        panel(notice("empty", "There is one model here", lines, "python app.py --model runs/one runs/other"))
+        return
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=300):
+            picture = PictureInput(
+                label="Picture for both models", sources=["upload", "clipboard", "webcam"], height=320,
+                buttons=["fullscreen"], elem_id="compare-picture",
+            )  # fmt: skip
+        columns = []
+        for number in (1, 2):
+            with gr.Column(scale=5, min_width=300):
+                lines = ["Choose a picture and its answer appears here."]
+                card = panel(notice("empty", f"Model {number}", lines), elem_id=f"compare-verdict-{number}")
+                columns += [
+                    card,
+                    gr.Label(
+                        label=f"Label confidences of model {number}",
+                        show_heading=False,
+                        elem_id=f"compare-labels-{number}",
+                    ),
+                ]
+
+    def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:
+        if upload is None:
+            lines = ["Choose a picture and its answer appears here."]
+            yield notice("empty", "Model 1", lines), None, notice("empty", "Model 2", lines), None
+            return
+        yield waiting(), None, waiting(), None
+        found: list[Any] = []
+        for number in (0, 1):
+            try:
+                judge = service.judge(number)
+                result = judge.check(upload)
+                found += [verdict_html(judge, result, f"{judge.title} says"), dict(result.labels) or None]
+            except NotReady as error:
+                found += [notice("error", "No model to ask", [str(error)]), None]
+            except Busy:
+                found += [notice("error", *BUSY), None]
+        yield tuple(found)
+
+    picture.change(check, picture, columns, show_progress="hidden", **PRIVATE)

@@ -1,0 +1,193 @@
+"""One loaded model and everything the page says with it. Importing this brings torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bonaface import __version__
+from bonaface.imaging.faces import Box
+from bonaface.imaging.images import ImageError, decode_image, shown_name
+from bonaface.inference.detector import Detector, Result
+from bonaface.inference.explain import Explanation, explain, faithfulness_of
+from bonaface.inference.pictures import CROP_SIDE
+from bonaface.models.drawings import MEANING
+from bonaface.provenance.read import Provenance, read_provenance
+from bonaface.web.batcher import Batcher
+from bonaface.web.evidence import KnownScores, Meaning, remarks
+from bonaface.web.limits import Limits
+from bonaface.web.schema import HeatMapAnswer, ModelAnswer, Prediction
+from bonaface.web.uploads import Upload
+
+SHOWN = 1024  # pixels, the longer side of pictures on the page
+
+
+class Judge:
+    """A model that is ready. Thread-safe.
+
+    Args:
+        name: folder or Hub id.
+        limits: how many requests make a batch, and how many may wait.
+
+    Raises:
+        UsageError: the model cannot be loaded.
+    """
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.detector = Detector.from_pretrained(name)
+        self.folder = self.detector.folder or Path(name)
+        self.metrics = _read_json(self.folder / "report" / "metrics.json")
+        self.known = KnownScores.of_run(self.folder, self.detector.real_label)
+        self.title = self.folder.resolve().name if Path(name).is_dir() else name
+        self.weights = _weights_fingerprint(self.folder)
+        # The first run of a network costs several times the others, and what finds faces is loaded by the first picture
+        # that is large enough: not in the first visitor's time.
+        self.detector([Image.new("RGB", (2 * CROP_SIDE, 2 * CROP_SIDE), "grey")])
+        self._batcher: Batcher[Path | bytes, Result] = Batcher(
+            self.detector.__call__, largest=limits.together, waiting=limits.waiting
+        )
+
+    @property
+    def greeting(self) -> str:
+        """That it is ready, and what everyone must know before asking it."""
+        warning = f" {MEANING}" if self.detector.knows_only_drawings else ""
+        return f"The model {self.title} is ready.{warning}"
+
+    @property
+    def caveats(self) -> list[str]:
+        """What its report says a reader must know; of drawings, also where the report is older or missing."""
+        told = [str(line) for line in self.metrics.get("caveats", [])]
+        return [MEANING, *(line for line in told if line != MEANING)] if self.detector.knows_only_drawings else told
+
+    def check(self, upload: Upload) -> Result:
+        """The result of one picture; requests of the same moment share a batch. Raises Busy."""
+        source = upload.path or upload.data
+        return _without_path(self._batcher(source), source)
+
+    def stream(self, files: Sequence[Path]) -> Iterator[Result]:
+        """A result for each file, in order, as they come."""
+        return map(_without_path, self.detector.stream(files), files)
+
+    def failure(self, status: str, error: str) -> Result:
+        """The result of what is no picture."""
+        return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
+
+    def heat_map(self, data: bytes) -> Explanation:
+        """Where the picture, or its worst face, speaks for the verdict; at most ``SHOWN`` pixels. Raises ImageError."""
+        return shrunk(explain(self.detector, decode_image(data), test=False))
+
+    def trust(self, heat: Explanation) -> str:
+        """How far to trust a heat map, in a sentence. To find that out takes longer than to draw it."""
+        return faithfulness_of(heat, self.detector).sentence
+
+    def provenance(self, data: bytes) -> Provenance | None:
+        """What the file says of itself; None where it is no image."""
+        try:
+            return read_provenance(data)
+        except ImageError:
+            return None
+
+    def meaning(self, result: Result) -> Meaning | None:
+        """What such a score meant on known images; None without them."""
+        return self.known.meaning(result.p_fake) if self.known and not result.error else None
+
+    def remarks(self, result: Result) -> list[str]:
+        """The same in sentences."""
+        calibrated = bool(self.detector.facts.get("calibration"))
+        return (
+            []
+            if result.error
+            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.get("unseen"))
+        )
+
+    def prediction(self, name: str, result: Result) -> Prediction:
+        """A result as the API gives it."""
+        return Prediction.model_validate(
+            {
+                "name": name,
+                "status": result.status,
+                "error": result.error,
+                "verdict": result.verdict,
+                "p_fake": None if result.error else result.p_fake,
+                "labels": result.labels,
+                "band": result.band and list(result.band),
+                "faces": [{"box": list(f.box), "p_fake": f.p_fake, "verdict": f.verdict} for f in result.faces],
+                "warnings": list(result.warnings),
+                "meaning": " ".join(self.remarks(result)),
+            }
+        )
+
+    def heat_answer(self, name: str, heat: Explanation) -> HeatMapAnswer:
+        """A heat map's words, with how far to trust it, as the API gives them."""
+        words = {"target": heat.target, "method": heat.method, "trust": self.trust(heat)}
+        return HeatMapAnswer.model_validate(words | {"prediction": self.prediction(name, heat.result)})
+
+    def answer(self) -> ModelAnswer:
+        """The model as the API describes it."""
+        figures = {
+            key: [value["value"], value["low"], value["high"]]
+            for key, value in self.metrics.get("figures", {}).items()
+            if isinstance(value, dict) and {"value", "low", "high"} <= set(value)
+        }
+        band = self.detector.band
+        return ModelAnswer(
+            status="ready",
+            message=self.greeting,
+            name=self.title,
+            version=__version__,
+            weights=self.weights,
+            data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
+            labels=self.detector.labels,
+            real_label=self.detector.real_label,
+            knows_only_drawings=self.detector.knows_only_drawings,
+            band=list(band) if band else None,
+            figures=figures,
+            conclusion=str(self.metrics.get("conclusion", "")),
+        )
+
+
+def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
+    """The same explanation of a picture of at most ``side`` pixels: an overlay on 60 megapixels takes seconds."""
+    picture = found.picture.copy()
+    picture.thumbnail((side, side))
+    scale = picture.width / found.picture.width, picture.height / found.picture.height
+
+    def scaled(box: Box) -> Box:
+        return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
+
+    return replace(found, picture=picture, region=scaled(found.region), face=scaled(found.face) if found.face else None)
+
+
+def _without_path(result: Result, source: Path | bytes) -> Result:
+    """The same, without the place where we keep the file: that is no one's business."""
+    if result.error and isinstance(source, Path):
+        return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
+    return result
+
+
+def _weights_fingerprint(folder: Path) -> str:
+    """The first 16 digits of the SHA-256 of the weights; empty where there are none."""
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.onnx")) + sorted(folder.glob("*.bin"))
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,202 @@
+"""The tab that checks many pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from bonaface.web.archives import ArchiveError
+from bonaface.web.jobs import Job, Jobs, check, collect
+from bonaface.web.markup import WORDS, render
+from bonaface.web.one import PRIVATE, notice, trust_note
+from bonaface.web.panels import panel
+from bonaface.web.service import NotReady, Service
+from bonaface.web.uploads import FilesInput, Upload
+
+FILTERS = {"All": None, WORDS["fake"]: "fake", WORDS["uncertain"]: "uncertain", WORDS["real"]: "real"}
+FILTERS[WORDS["error"]] = "error"
+NOTHING_RIGHT = "It was judged rightly"
+SECONDS_BETWEEN_UPDATES = 0.4
+# One listener for all tiles, those of later results included.
+PICK = """element.addEventListener('click', event => {
+  const tile = event.target.closest('[data-index]');
+  if (tile) trigger('select', {index: Number(tile.dataset.index)});
+});"""
+
+
+def build_many(service: Service, jobs: Jobs) -> None:
+    """Lay the tab out and connect it."""
+    limits = service.limits
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=300):
+            files = FilesInput(
+                label="Pictures, or a zip of them", file_count="multiple", height=170, elem_id="files", type="filepath"
+            )
+        with gr.Column(scale=4, min_width=300):
+            with gr.Row():
+                start = gr.Button("Check all", variant="primary", elem_id="start", min_width=120)
+                stop = gr.Button("Stop", elem_id="stop", min_width=90)
+            progress = panel(_ready_note(limits.files, limits.upload_bytes), elem_id="progress")
+    shown = gr.Radio(list(FILTERS), value="All", label="Show", elem_id="filter")
+    gallery = panel(_empty_gallery(), js_on_load=PICK, elem_id="gallery")
+    with gr.Row(elem_id="downloads"):
+        downloads = [
+            gr.DownloadButton(f"Download {kind}", interactive=False, min_width=110, elem_id=f"download-{kind.lower()}")
+            for kind in ("CSV", "JSON", "HTML")
+        ]
+    with gr.Row(equal_height=False, visible=False, elem_id="detail") as detail_row:
+        with gr.Column(scale=5, min_width=300):
+            slider = gr.ImageSlider(
+                label="Heat map: drag to compare", type="pil", interactive=False, format="jpeg", height=380,
+                max_height=380, buttons=["fullscreen"], elem_id="detail-heat",
+            )  # fmt: skip
+        with gr.Column(scale=4, min_width=300):
+            detail = panel("", elem_id="detail-text")
+            correct = gr.Checkbox(
+                False, label="Correct verdicts", elem_id="correct",
+                info="Mark what was judged wrongly and take it away as a data set for the next training.",
+            )  # fmt: skip
+            with gr.Group(visible=False) as corrections:
+                truth = gr.Radio(
+                    [NOTHING_RIGHT], value=NOTHING_RIGHT, label="What is this picture really?", elem_id="truth"
+                )
+                make = gr.Button("Make a zip of the marked pictures", elem_id="make-corrections")
+                archive = gr.DownloadButton(
+                    "Download marked pictures", interactive=False, elem_id="download-corrections"
+                )
+    table = panel("", elem_id="table")
+
+    def run(uploads: list[Upload], choice: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        blank = (gr.skip(), gr.skip(), *[gr.DownloadButton(interactive=False, value=None)] * 3, gr.Row(visible=False))
+        if not uploads:
+            yield trust_note("Choose pictures first, or a zip."), *[gr.skip()] * 6
+            return
+        job = jobs.new(request.session_hash or "")
+        yield render("progress", text="Reading the files …", done=0, total=1), *blank
+        try:
+            collect(job, uploads, limits)
+            if service.situation.status == "loading":
+                yield render("progress", text="The model is loading …", done=0, total=1), *blank
+            judge = service.judge()
+        except (ArchiveError, NotReady) as error:
+            yield notice("error", "This cannot be checked", [str(error)]), *blank
+            return
+        total, began, told = len(job.entries), time.monotonic(), 0.0
+        for done in check(job, judge):
+            now = time.monotonic()
+            if now - told > SECONDS_BETWEEN_UPDATES:
+                told = now
+                yield render("progress", text=_pace(done, total, now - began), done=done, total=total), *blank
+        from bonaface.web.exports import summary, write_exports
+
+        paths = write_exports(job, judge)
+        buttons = [gr.DownloadButton(value=path, interactive=True) for path in paths]
+        text = summary(job) + (" Stopped before the end." if job.stopped.is_set() else "")
+        yield (
+            render("progress", text=text, done=total, total=total),
+            _gallery(job, choice),
+            render("table", rows=job.rows),
+            *buttons,
+            gr.Row(visible=False),
+        )
+
+    def halt(request: gr.Request) -> None:
+        jobs.stop(request.session_hash or "")
+
+    def choose(choice: str, request: gr.Request) -> Any:
+        job = jobs.of(request.session_hash or "")
+        return _gallery(job, choice) if job and job.rows else gr.skip()
+
+    def pick(choice: str, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        job = jobs.of(request.session_hash or "")
+        index = getattr(event, "index", None)
+        if job is None or not isinstance(index, int) or not 0 <= index < len(job.rows):
+            yield (*[gr.skip()] * 5,)
+            return
+        job.chosen = index
+        judge, row, entry = service.judge(), job.rows[index], job.entries[index]
+        options = [NOTHING_RIGHT, *judge.detector.labels] if entry.path else [NOTHING_RIGHT]
+        mark = gr.Radio(options, value=job.marks.get(index, NOTHING_RIGHT))
+        tiles = _gallery(job, choice)
+        if row["error"] or entry.path is None:
+            yield tiles, gr.Row(visible=True), None, render("detail", row=row, trust=""), mark
+            return
+        drawing = render("detail", row=row, trust="The heat map is being drawn …")
+        yield tiles, gr.Row(visible=True), None, drawing, mark
+        heat = judge.heat_map(entry.path.read_bytes())
+        text = render("detail", row=row, trust=f"Bright parts speak for {heat.target}. {judge.trust(heat)}")
+        yield gr.skip(), gr.skip(), (heat.picture, heat.overlay()), text, gr.skip()
+
+    def mark(label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:
+        job = jobs.of(request.session_hash or "")
+        if job is None or job.chosen is None:
+            return gr.skip(), gr.skip()
+        if label == NOTHING_RIGHT or label not in service.judge().detector.labels:
+            job.marks.pop(job.chosen, None)
+        else:
+            job.marks[job.chosen] = label
+        return _gallery(job, choice), gr.DownloadButton(value=None, interactive=False)
+
+    def pack(request: gr.Request) -> Any:
+        from bonaface.web.exports import corrections_zip
+
+        job = jobs.of(request.session_hash or "")
+        if job is None or not job.marks:
+            raise gr.Error("Mark a picture first.", print_exception=False)
+        path = corrections_zip(job, job.path / "bonaface-corrections.zip")
+        return gr.DownloadButton(f"Download {len(job.marks)} marked pictures", value=str(path), interactive=True)
+
+    outputs = [progress, gallery, table, *downloads, detail_row]
+    start.click(run, [files, shown], outputs, show_progress="hidden", concurrency_limit=4, **PRIVATE)
+    stop.click(halt, None, None, queue=False, **PRIVATE)
+    shown.change(choose, shown, gallery, show_progress="hidden", **PRIVATE)
+    picked = [gallery, detail_row, slider, detail, truth]
+    gallery.select(pick, shown, picked, show_progress="hidden", concurrency_limit=2, **PRIVATE)
+    correct.change(lambda on: gr.Group(visible=on), correct, corrections, show_progress="hidden", **PRIVATE)
+    truth.input(mark, [truth, shown], [gallery, archive], show_progress="hidden", **PRIVATE)
+    make.click(pack, None, archive, **PRIVATE)
+
+
+def _gallery(job: Job, choice: str) -> str:
+    """Tiles of the rows that the filter lets through: by score, the highest first, failures last."""
+    wanted = FILTERS.get(choice)
+    rows = [(i, row) for i, row in enumerate(job.rows) if wanted in (None, row["verdict"])]
+    rows.sort(key=lambda item: -1.0 if item[1]["p_fake"] is None else item[1]["p_fake"], reverse=True)
+    items = [
+        {
+            "index": i,
+            "name": row["path"],
+            "verdict": row["verdict"],
+            "status": row["status"],
+            "p_fake": row["p_fake"],
+            "marked": job.marks.get(i, ""),
+            "image": job.thumbnail(i),
+        }
+        for i, row in rows
+    ]
+    return render("gallery", items=items, chosen=job.chosen, nothing="No file has this verdict.")
+
+
+def _empty_gallery() -> str:
+    lines = [
+        "Choose files or a zip, then “Check all”. Every file gets a row, also those that cannot be read.",
+        "Results are sorted by score and can be taken away as CSV, JSON or a page that needs nothing else.",
+    ]
+    return notice("empty", "Nothing checked yet", lines)
+
+
+def _ready_note(files: int, upload_bytes: int) -> str:
+    text = f"At most {files:,} files and {upload_bytes / 1e6:.0f} MB at a time. They are deleted when you leave."
+    return f'<p class="bf-note">{text}</p>'
+
+
+def _pace(done: int, total: int, seconds: float) -> str:
+    """``37 of 200 checked, about 12 s left``."""
+    left = seconds / done * (total - done)
+    time_left = f"{left / 60:.0f} min" if left > 90 else f"{max(1, round(left))} s"
+    return f"{done:,} of {total:,} checked" + (
+        f", about {time_left} left" if done < total else ", writing the results …"
+    )

@@ -1,0 +1,113 @@
+"""The whole page, and the server's settings around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bonaface.web.about import about_html, model_card
+from bonaface.web.api import build_api
+from bonaface.web.choice import HOW_TO_MAKE_ONE
+from bonaface.web.compare import build_compare
+from bonaface.web.examples import example_pictures
+from bonaface.web.guards import GuardedBlocks, RequestGuard
+from bonaface.web.jobs import Jobs
+from bonaface.web.many import build_many
+from bonaface.web.markup import render
+from bonaface.web.one import PRIVATE, build_one, notice
+from bonaface.web.panels import panel
+from bonaface.web.service import Service
+from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
+
+SWEEP_SECONDS = 60
+FRAMING = 100_000  # bytes of an upload's body beside the file
+
+
+def build_page(service: Service, folder: Path) -> gr.Blocks:
+    """The interface. ``folder`` takes example pictures and what is being checked; it lives as long as the server."""
+    limits = service.limits
+    jobs = Jobs(limits, folder)
+    first = service.models[0] if service.models else None
+    with GuardedBlocks(
+        title="bonaface", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, limits.keep_seconds)
+    ) as page:
+        header = panel(render("header", situation=service.situation), elem_id="header")
+        with gr.Tabs():
+            with gr.Tab("Picture", id="one"):
+                build_one(service, example_pictures(first, folder))
+            with gr.Tab("Many", id="many"):
+                build_many(service, jobs)
+            with gr.Tab("About", id="about"):
+                about = panel(_about(service)[0], elem_id="about")
+                with gr.Accordion("The model's card", open=False, elem_id="card"):
+                    card = gr.Markdown(_about(service)[1])
+            with gr.Tab("Compare", id="compare"):
+                build_compare(service)
+        build_api(service)
+
+        async def follow() -> AsyncIterator[tuple[Any, ...]]:
+            yield render("header", situation=service.situation), *_about(service)
+            if service.situation.status == "loading":
+                while service.situation.status == "loading":
+                    await asyncio.sleep(0.3)
+                yield render("header", situation=service.situation), *_about(service)
+
+        page.load(follow, None, [header, about, card], show_progress="hidden", concurrency_limit=None, **PRIVATE)
+
+        def forget(request: gr.Request) -> None:
+            jobs.drop(request.session_hash or "")
+
+        page.unload(forget)
+    page.queue(max_size=limits.waiting, default_concurrency_limit=limits.together)
+    return page
+
+
+def launch_options(service: Service) -> dict[str, Any]:
+    """What ``Blocks.launch`` is told, beside the address: looks, limits, what is in front of it."""
+    limits = service.limits
+
+    async def health(_: Request) -> JSONResponse:
+        situation = service.situation
+        body = {"status": situation.status, "message": situation.message}
+        return JSONResponse(body, status_code=200 if situation.status == "ready" else 503)
+
+    return {
+        "theme": Calm(),
+        "css_paths": [STYLE],
+        "js": NAMES_FOR_SCREEN_READERS,
+        "max_file_size": limits.upload_bytes,
+        "footer_links": ["api"],
+        "run_history": False,
+        "state_session_capacity": 4 * limits.waiting,
+        "ssr_mode": False,
+        "show_error": False,
+        "app_kwargs": {
+            "routes": [Route("/health", health)],
+            "middleware": [
+                Middleware(RequestGuard, largest=limits.upload_bytes + FRAMING, most=limits.together + limits.waiting)
+            ],
+        },
+    }
+
+
+def _about(service: Service) -> tuple[str, str]:
+    """What is said of the model, and its card."""
+    situation = service.situation
+    if situation.status == "ready":
+        judge = service.judge()
+        return about_html(judge, service.limits), model_card(judge)
+    kind, title = {
+        "loading": ("loading", "The model is loading"),
+        "no model": ("empty", "There is no model yet"),
+        "failed": ("error", "The model did not load"),
+    }[situation.status]
+    command = HOW_TO_MAKE_ONE if situation.status == "no model" else ""
+    return notice(kind, title, [situation.message], command), ""

@@ -1,0 +1,134 @@
+"""Where the server listens and what the environment says about it: each wrong value is named before anything starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bonaface.errors import UsageError
+from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
+
+# What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least that is meant.
+WHOLE_NUMBERS = {
+    "GRADIO_NUM_PORTS": 1, "GRADIO_NODE_NUM_PORTS": 1, "GRADIO_NODE_SERVER_PORT": 1, "GRADIO_NUM_WORKERS": 0,
+    "GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1, "GRADIO_ANALYTICS_MAX_EVENTS": 1, "GRADIO_ANALYTICS_CACHE_FREQUENCY": 1,
+    "GRADIO_DEBUG": 0, "WEB_CONCURRENCY": 1, "HF_HUB_ETAG_TIMEOUT": 1, "HF_HUB_DOWNLOAD_TIMEOUT": 1,
+}  # fmt: skip
+SWITCHES = ("GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ANALYTICS_ENABLED", "GRADIO_SSR_MODE", "GRADIO_RUN_HISTORY")
+PLACES = ("GRADIO_ALLOWED_PATHS", "GRADIO_BLOCKED_PATHS", "BONAFACE_YUNET")
+LARGEST_PORT = 65535
+
+
+def whole_number(name: str, text: str, least: int, most: int | None = None) -> int:
+    """The number that an option or variable called ``name`` gives. Raises UsageError."""
+    value = int(text) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text, re.ASCII) else None
+    if value is None or value < least or (most is not None and value > most):
+        span = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        raise UsageError(f"{name} is {text!r}, which is not a whole number {span}", f"give a whole number {span}")
+    return value
+
+
+def switch(name: str) -> bool:
+    """Whether the environment turns something on. Raises UsageError for other words than true and false."""
+    text = os.environ.get(name, "").strip().lower()
+    if text not in ("", "true", "false"):
+        raise UsageError(f"{name} is {text!r}, which is neither true nor false", f"set {name}=true, or unset it")
+    return text == "true"
+
+
+def check_environment() -> None:
+    """Raise UsageError for a variable that would end the start, now or in Gradio."""
+    for name, least in WHOLE_NUMBERS.items():
+        text = os.environ.get(name)
+        if text == "":
+            del os.environ[name]  # as good as unset, but not to int()
+        elif text is not None and not (name == "GRADIO_DEFAULT_CONCURRENCY_LIMIT" and text.lower() == "none"):
+            whole_number(name, text, least)
+    for name in SWITCHES:
+        switch(name)
+    beat = os.environ.get("GRADIO_HEARTBEAT_INTERVAL", "")
+    if beat and not re.fullmatch(r"(?!0*\.?0*$)\d*\.?\d+", beat):
+        raise UsageError(f"GRADIO_HEARTBEAT_INTERVAL is {beat!r}, which is no number of seconds", "set 15, or unset it")
+    for name in PLACES:
+        for place in filter(None, map(str.strip, os.environ.get(name, "").split(","))):
+            if not Path(place).expanduser().exists():
+                raise UsageError(f"{name} names {place}, which is not there", f"set what exists, or unset {name}")
+
+
+def server_port(option: str | None) -> int:
+    """The port by the command line, else the environment, else 7860; 0 stands for any. Raises UsageError."""
+    if option is not None:
+        return whole_number("--port", option, 0, LARGEST_PORT)
+    name = "GRADIO_SERVER_PORT"
+    return whole_number(name, os.environ.get(name) or "7860", 0, LARGEST_PORT)
+
+
+def server_root(option: str | None) -> str:
+    """Where visitors find the app's root: a path or a whole address, without its last slash. Raises UsageError."""
+    name = "GRADIO_ROOT_PATH" if option is None else "--root-path"
+    root = (os.environ.get(name, "") if option is None else option).strip().rstrip("/")
+    address = urlsplit(root)
+    whole = address.scheme in ("http", "https") and bool(address.netloc)
+    path = address.path if whole else root
+    if not re.fullmatch(r"(/[\w.~%@:+-]+)*", path, re.ASCII) or (address.scheme and not whole):
+        raise UsageError(f"{name} is {root!r}, which is no path", "give the part behind the host, as /bonaface")
+    return root
+
+
+def bindable(host: str, port: int, *, chosen_by: str = "--host") -> int:
+    """The port, or a free one for 0, after a try to listen there. Raises UsageError."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # elsewhere it would take a port away from whoever has it
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
+            hint = "choose another with --port (0 takes a free one), or stop what listens there"
+            raise UsageError(f"port {port} of {host} is in use", hint) from error
+        if number in (errno.EACCES, errno.EPERM):
+            hint = "choose one above 1023 with --port, and let a proxy listen there"
+            raise UsageError(f"port {port} of {host} is not for this user", hint) from error
+        why = getattr(error, "strerror", None) or error
+        hint = "127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses"
+        raise UsageError(f"cannot listen on {host}, as {chosen_by} says: {why}", hint) from error
+
+
+def prepare_environment(host: str, port: int, *, outside: bool) -> None:
+    """Set what Gradio reads when it is imported and when it asks itself whether it is up.
+
+    Args:
+        outside: something that lies elsewhere is needed (a model of the Hub, a public address), so that a proxy which
+            cannot be used is an error. Else the app does without, and offline.
+
+    Raises:
+        UsageError: such a proxy.
+    """
+    # Gradio tries this host, with an IPv4 socket, before it listens on the one that it is told.
+    os.environ["GRADIO_SERVER_NAME"] = "127.0.0.1" if ":" in host else host
+    os.environ["GRADIO_SERVER_PORT"] = str(port)
+    os.environ.pop("GRADIO_DEBUG", None)  # its server would start, but never return to load the model
+    os.environ.pop("GRADIO_NUM_WORKERS", None)  # processes that take files past our limits
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    if outside:
+        check_proxies()
+    try:
+        ask_directly(host.strip("[]"))
+    except UsageError as error:
+        print(f"note: {error}; this app needs none and stays offline", file=sys.stderr)
+        ignore_proxies()
+
+
+def shown_address(host: str) -> str:
+    """The host as an address has it: IPv6 in brackets."""
+    bare = host.strip("[]")
+    return f"[{bare}]" if ":" in bare else bare

@@ -1,3 +1,0 @@
-from bonafide.cli import main
-
-main()

@@ -1,0 +1,269 @@
+"""Folders below a label: sources are told from persons, videos and sessions, whose images stay in one split."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import make_faces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bonaface.audit.audit import audit_dataset
+from bonaface.data.dataset import load_data
+from bonaface.data.folds import BY_SOURCE, FOLDS, make_folds
+from bonaface.data.listing import list_data
+from bonaface.data.prepare import prepare
+from bonaface.data.units import Units, find_units
+from bonaface.errors import UsageError
+from bonaface.training.assembly import assemble, split_assembly
+from bonaface.training.options import Recipe
+
+PEOPLE = ["Ada_Lovelace", "Bo_Diddley", "Che_Guevara", "Di_Ma", "Eli_W_Wallach", "Fay_Wray"]
+GENERATORS = ["StyleGAN2", "sdxl", "flux1_dev", "flux1_schnell", "midjourney-v6", "DALL-E 3", "SD15", "wombo"]
+
+
+def files(*folders: str, n: int = 30, name: str = "{:04d}.png") -> list[str]:
+    return [f"{folder}/{name.format(i)}" for folder in folders for i in range(1, n + 1)]
+
+
+def judged(paths: Sequence[str], how: str = "auto") -> Units:
+    """As a folder with these files would be listed."""
+    parts = [path.split("/") for path in paths]
+    return find_units([p[0] for p in parts], [p[1] if len(p) > 2 else p[0] for p in parts], paths, how)
+
+
+def groups_of(units: Units, paths: Sequence[str]) -> set[str]:
+    """Groups of more than the image itself."""
+    return {group for group, path in zip(units.groups, paths, strict=True) if group != path}
+
+
+def some(*names: str) -> Iterator[str]:
+    return (f"real/{name}" for name in names)
+
+
+SOURCES = {
+    "generators": files(*(f"fake/{name}" for name in GENERATORS)),
+    "two cameras with few images each": files("real/a", "real/b", n=3),
+    "sources of unknown names": files(*some("rome", "paris", "berlin", "oslo", "lima"), n=60),
+    "numbered cameras": files(*(f"real/cam{i}" for i in range(1, 13)), n=40),
+    "versions": files(*(f"fake/midjourney_v{i}" for i in range(1, 7)), n=20),
+    "a plain numbered folder": files("real", "fake", name="{:05d}.png", n=200),
+    "a prefix and a number": files("real/ffhq", name="img_{:05d}.png", n=200),
+    "a time stamp": [
+        f"real/IMG_2023{month:02d}{day:02d}_{month}{day:02d}59.jpg" for month in (1, 2) for day in range(9)
+    ],
+    "ages in names": [f"real/utkface/{age}_0_1_2017011{age}{i:03d}.jpg" for age in range(20, 40) for i in range(3)],
+    "sources in the names of flat files": [f"fake/{s}_{i:04d}.png" for s in ("sdxl", "flux", "sd") for i in range(20)],
+    "kinds below a source": files("fake/sdxl/old", "fake/sdxl/young", n=80),
+}
+
+
+@pytest.mark.parametrize("paths", SOURCES.values(), ids=SOURCES)
+def test_sources_stay_sources_and_their_images_stay_free(paths: list[str]) -> None:
+    units = judged(paths)
+    assert units.groups == paths
+    assert units.sources == [p.split("/")[1] if p.count("/") > 1 else p.split("/")[0] for p in paths]
+
+
+UNITS = {
+    "LFW, mostly one image each": files(*(f"real/{a}_{b}" for a in "ABCDEFG" for b in PEOPLE), n=1),
+    "a few people": files(*some(*PEOPLE[:4])),
+    "people without a pattern": files(*some("anna", "ben", "cid", "dora", "eve", "finn", "gus", "hal"), n=12),
+    "one image each": files(*some("anna", "ben", "cid", "dora"), n=1, name="{}.jpg"),
+    "VGGFace2": files(*(f"real/n{i:06d}" for i in range(9)), n=70, name="{:04d}_01.jpg"),
+    "numbers": files("real/000", "real/001", "real/002"),
+    "FaceForensics pairs": files("fake/000_003", "fake/003_000", "fake/010_005", name="{:04d}.png"),
+    "videos with frames": files("fake/holiday", "fake/match", "fake/news", name="frame_{:04d}.png"),
+    "YouTube ids": files("real/1zcIwhmdeo4", "real/7gWzIy6yIIk", "real/Xx_Q0a8bCdE", name="{:07d}.jpg"),
+    "sessions": files(*some("session-monday", "session-tuesday", "session-friday"), n=100),
+    "many folders": files(*(f"real/{a}{b}" for a in "abcdefg" for b in "abcdefg"), n=60),
+    "a clip for each folder": files(*some("aagf", "bbhn", "cize", "dkdw", "eqop", "fpsw", "gjyp", "hhvl"), n=90),
+}
+
+
+@pytest.mark.parametrize("paths", UNITS.values(), ids=UNITS)
+def test_folders_of_a_person_a_video_or_a_session_are_units_and_no_sources(paths: list[str]) -> None:
+    units = judged(paths)
+    assert units.groups == [path.rpartition("/")[0] for path in paths]
+    assert set(units.sources) == {paths[0].split("/")[0]}
+    assert "kept whole" in units.note
+
+
+def test_ranges_of_one_numbered_set_are_neither_sources_nor_units() -> None:
+    paths = [f"real/{start:05d}/{start + i:05d}.png" for start in (0, 1000, 2000) for i in range(20)]
+    units = judged(paths)
+    assert units.groups == paths
+    assert set(units.sources) == {"real"}
+    below = [path.replace("real/", "real/ffhq/") for path in paths]
+    assert judged(below).groups == below
+
+
+def test_units_below_a_source_keep_it() -> None:
+    paths = files(*(f"fake/{gen}/{video}" for gen in ("Deepfakes", "roop") for video in ("000_003", "010_005")))
+    paths += files(*(f"real/lfw/{name}" for name in PEOPLE), n=2) + files("real/ffhq")
+    units = judged(paths)
+    assert set(units.sources) == {"Deepfakes", "roop", "lfw", "ffhq"}
+    assert len(groups_of(units, paths)) == 4 + len(PEOPLE)
+    assert units.note == (
+        "fake: 2 sources (Deepfakes, roop), 4 folders kept whole (numbers for names); "
+        "real: 2 sources (ffhq, lfw), 6 folders kept whole (names of people) (`--groups` overrides this)"
+    )
+
+
+def test_units_are_found_below_levels_that_say_nothing() -> None:
+    paths = files(*(f"fake/FaceSwap/c23/images/{video}" for video in ("000_003", "010_005", "011_004")))
+    assert groups_of(judged(paths), paths) == {path.rpartition("/")[0] for path in paths}
+
+
+def test_all_that_lies_below_a_person_stays_with_the_person() -> None:
+    paths = files(*(f"real/id{i:05d}/{video}" for i in range(4) for video in ("1zcIwhmdeo4", "7gWzIy6yIIk")), n=3)
+    assert groups_of(judged(paths), paths) == {f"real/id{i:05d}" for i in range(4)}
+
+
+def test_people_beside_a_known_source_in_one_label() -> None:
+    paths = files("real/ffhq", n=100) + files(*some(*PEOPLE), n=2)
+    units = judged(paths)
+    assert set(units.sources) == {"ffhq", "real"}
+    assert groups_of(units, paths) == set(some(*PEOPLE))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vid{}_{:04d}.png",
+        "clip-{}-frame-{:03d}.jpg",
+        "{:03d}_{:03d}.png",
+        "person {} - {}.jpg",
+    ],
+)
+def test_series_in_one_folder_are_units(name: str) -> None:
+    for folder in ("fake", "fake/roop"):
+        paths = [f"{folder}/{name.format(video, frame)}" for video in range(1, 7) for frame in range(1, 21)]
+        units = judged(paths)
+        assert len(groups_of(units, paths)) == 6
+        assert set(units.sources) == {folder.split("/")[-1]}
+
+
+def test_groups_can_be_told() -> None:
+    paths = files("real/anna", "real/ben") + files("fake/sdxl/v1", "fake/sdxl/v2") + files("fake", n=2)
+    assert judged(paths, "none").groups == paths
+    folder = judged(paths, "folder")
+    assert groups_of(folder, paths) == {"real/anna", "real/ben", "fake/sdxl/v1", "fake/sdxl/v2"}
+    assert set(folder.sources) == {"real", "sdxl", "fake"}
+    people = judged(paths, "real/*")
+    assert groups_of(people, paths) == {"real/anna", "real/ben"}
+    assert set(people.sources) == {"real", "sdxl", "fake"}
+    assert groups_of(judged(paths, "real/*,fake/*/*"), paths) == groups_of(folder, paths)
+    with pytest.raises(UsageError, match="no folder of images is called real/c"):
+        judged(paths, "real/c*")
+    with pytest.raises(UsageError, match="`folders` is not one of auto, folder, none"):
+        judged(paths, "folders")
+
+
+names = st.text(string.ascii_letters + string.digits + "_-. é名", min_size=1, max_size=8).filter(
+    lambda s: s.strip(". ")
+)
+trees = st.lists(
+    st.tuples(st.sampled_from(["real", "fake"]), st.lists(names, max_size=3), names), min_size=1, max_size=60
+).map(lambda rows: sorted({"/".join([label, *folders, f"{stem}.png"]) for label, folders, stem in rows}))
+
+
+@settings(deadline=None)
+@given(trees, st.sampled_from(["auto", "folder", "none"]))
+def test_any_tree_gives_groups_inside_one_label_and_one_source(paths: list[str], how: str) -> None:
+    units = judged(paths, how)
+    for path, source, group in zip(paths, units.sources, units.groups, strict=True):
+        assert source in path.split("/")[:2]
+        assert group == path or path.startswith(group)
+    assert len(set(zip(units.groups, units.sources, strict=True))) == len(set(units.groups))
+    assert units == judged(paths, how)
+
+
+# --- what the rest of the project does with them ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Persons with one to three images beside two generators, one of which has videos."""
+    counts = {f"real/Person_{i:02d}": 1 + i % 3 for i in range(30)} | {"fake/sdxl": 30}
+    counts |= {f"fake/roop/vid{i}": 4 for i in range(8)}
+    return make_faces(tmp_path_factory.mktemp("mixed"), counts, size=(16, 16))
+
+
+def homes(parts: dict[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Folder of a unit -> the parts that have images of it."""
+    found: dict[str, set[str]] = {}
+    for part, paths in parts.items():
+        for path in paths:
+            if "Person" in path or "vid" in path:
+                found.setdefault(path.rpartition("/")[0], set()).add(part)
+    return found
+
+
+def test_splits_and_the_calibration_part_keep_units_whole_and_say_so(mixed: Path) -> None:
+    assembly = assemble(Recipe(data=[str(mixed)], prepare=False, audit=False))
+    data = split_assembly(assembly, Recipe(data=[str(mixed)], prepare=False), 1)
+    found = homes({name: rows["path"] for name, rows in data.splits.items()})
+    assert len(found) == 38
+    assert all(len(parts) == 1 for parts in found.values())
+    assert "30 folders kept whole" in data.describe()
+    assert {row["source"] for row in data.counts()} == {"real", "sdxl", "roop"}
+
+
+def test_folds_keep_units_whole(mixed: Path) -> None:
+    listing = list_data(mixed, check="none")
+    options = {"families": None, "validation_size": 0.2, "seed": 3}
+    for fold in make_folds(listing, None, kind=FOLDS, k=4, **options):
+        found = homes({split: part["path"] for split, part in fold.table.groupby("split")})
+        assert all(len(parts) == 1 for parts in found.values())
+    with pytest.raises(UsageError, match="needs two real sources, the data has 1"):
+        make_folds(listing, None, kind=BY_SOURCE, k=4, **options)
+
+
+def test_copies_in_two_units_join_them(tmp_path: Path) -> None:
+    make_faces(tmp_path, {f"real/Person_{i}": 3 for i in range(6)} | {"fake": 18}, size=(16, 16))
+    (tmp_path / "real/Person_0/000.png").write_bytes((tmp_path / "real/Person_1/000.png").read_bytes())
+    files = audit_dataset(list_data(tmp_path, check="none"), fast=True).files
+    people = files[files["label"] == "real"]
+    assert people["group"].nunique() == 5
+
+
+def test_prepared_copies_keep_the_units_and_the_sources(mixed: Path, tmp_path: Path) -> None:
+    summary = prepare(mixed, tmp_path / "out", faces=False, size_range=(16, 16), workers=1)
+    assert "30 folders kept whole" in summary.units
+    rows = list_data(tmp_path / "out", check="none").rows
+    assert set(rows["source"]) == {"real", "sdxl", "roop"}
+    assert len({group for group, label in zip(rows["group"], rows["label"], strict=True) if label == 1}) == 30
+
+
+def test_groups_of_a_metadata_file_win_and_its_sources_are_kept(tmp_path: Path) -> None:
+    make_faces(tmp_path, {f"real/Person_{i}": 2 for i in range(9)} | {"fake": 18}, size=(8, 8))
+    paths = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    table = tmp_path / "metadata.csv"
+    lines = [f"{p},{p.split('/')[0]},cam" for p in paths]
+    table.write_text("\n".join(["file_name,label,source", *lines]))
+    rows = list_data(tmp_path, check="none").rows
+    assert set(rows["source"]) == {"cam"}
+    assert len(set(rows["group"])) == 9 + 18
+    table.write_text("\n".join(["file_name,label,source,group", *(f"{line},g{i % 7}" for i, line in enumerate(lines))]))
+    assert set(list_data(tmp_path, check="none", groups="folder").rows["group"]) == {f"g{i}" for i in range(7)}
+
+
+@pytest.mark.parametrize("counts", [{"real": 4, "fake": 200}, {"real": 3, "fake": 3}])
+def test_rare_labels_reach_every_split(tmp_path: Path, counts: dict[str, int]) -> None:
+    data = load_data(make_faces(tmp_path, counts, size=(8, 8)))
+    assert all(set(rows["label"]) == {0, 1} for rows in data.splits.values())
+
+
+def test_where_splits_cannot_be_made_the_cause_is_named(tmp_path: Path) -> None:
+    make_faces(tmp_path / "few", {"real": 2, "fake": 20}, size=(8, 8))
+    with pytest.raises(UsageError, match="2 real images cannot fill 3 splits"):
+        load_data(tmp_path / "few")
+    make_faces(tmp_path / "one", {"real/video_1": 20, "fake": 20}, size=(8, 8))
+    with pytest.raises(UsageError, match="all 20 real images are in one group") as caught:
+        load_data(tmp_path / "one")
+    assert "--groups none" in caught.value.hint
+    assert len(load_data(tmp_path / "one", groups="none").splits["test"]) == 6

@@ -1,0 +1,545 @@
+"""The parts of the web app by themselves: archives, batches, what a score meant, guards, words. No server here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import shutil
+import struct
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from starlette.responses import PlainTextResponse
+
+from bonaface.errors import UsageError
+from bonaface.models.drawings import FAKE, REAL
+from bonaface.models.shipped import shipped_model
+from bonaface.training.recalibration import write_known
+from bonaface.web.archives import ArchiveError, is_zip, unpack
+from bonaface.web.batcher import Batcher, Busy
+from bonaface.web.choice import default_model
+from bonaface.web.evidence import FEWEST, KnownScores, remarks
+from bonaface.web.examples import example_pictures
+from bonaface.web.exports import file_name
+from bonaface.web.guards import RequestGuard, refuse_addresses
+from bonaface.web.limits import Limits
+from bonaface.web.markup import percent, render, score
+from bonaface.web.page import build_page
+from bonaface.web.schema import Answer, HeatMapAnswer, Prediction
+from bonaface.web.service import Service
+from bonaface.web.uploads import PictureInput, Upload
+
+LIMITS = Limits(files=5, unpacked_bytes=2_000_000)
+
+
+def make_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+# --- archives -----------------------------------------------------------------------------------------------------
+
+
+def test_an_archives_files_are_numbered_and_its_clutter_left_out(tmp_path: Path) -> None:
+    path = make_zip(
+        tmp_path / "a.zip", {"x/a.jpg": b"A", "x/": b"", "__MACOSX/x/._a.jpg": b"m", ".hidden": b"h", "b.PNG": b"B"}
+    )
+    entries = list(unpack(path, tmp_path, LIMITS))
+    assert is_zip(path)
+    assert [entry.name for entry in entries] == ["x/a.jpg", "b.PNG"]
+    assert [entry.path.name for entry in entries if entry.path] == ["000000.jpg", "000001.png"]
+    assert [entry.path.read_bytes() for entry in entries if entry.path] == [b"A", b"B"]
+
+
+def test_a_file_without_a_name_is_one_like_others(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"Q": b"A", "b.jpg": b"B"}, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"Q", b"\0"))
+    entries = list(unpack(path, tmp_path, LIMITS))
+    assert [(entry.name, entry.path.name if entry.path else "") for entry in entries] == [
+        ("", "000000"),
+        ("b.jpg", "000001.jpg"),
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=st.text(min_size=1, max_size=60).filter(lambda text: not text.endswith("/")))
+def test_no_name_inside_an_archive_leads_out_of_the_folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is in an archive under whatever name, files appear only in the given folder, under numbers."""
+    root = tmp_path_factory.mktemp("zip")
+    folder = root / "in" / "here"
+    folder.mkdir(parents=True)
+    try:
+        path = make_zip(
+            root / "a.zip", {name: b"data", "../../out.jpg": b"1", "/etc/out.jpg": b"2", "..\\out.jpg": b"3"}
+        )
+    except (UnicodeEncodeError, ValueError, IndexError):
+        return  # zipfile writes no such name
+    before = {file for file in root.rglob("*") if file.is_file()}
+    entries = list(unpack(path, folder, LIMITS))
+    new = {file for file in root.rglob("*") if file.is_file()} - before
+    assert new == {entry.path for entry in entries if entry.path}
+    assert all(file.parent == folder and file.stem.isdecimal() for file in new)
+
+
+def test_links_nested_archives_and_encrypted_files_get_a_line_and_are_not_opened(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("inner.zip", b"PK\x03\x04")
+        archive.writestr("secret.jpg", b"x" * 20)
+    data = bytearray(path.read_bytes())
+    at = data.rfind(b"PK\x01\x02")  # the directory's entry of the last file: set "encrypted"
+    data[at + 8] |= 1
+    path.write_bytes(data)
+    entries = list(unpack(path, tmp_path, LIMITS))
+    assert [entry.path for entry in entries] == [None] * 3
+    assert [entry.error for entry in entries] == [
+        "a link, which is not followed", "an archive inside the archive, which is not opened", "encrypted",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("claimed", [None, 10])
+def test_a_bomb_stops_at_the_limit_whether_it_says_its_size_or_lies(tmp_path: Path, claimed: int | None) -> None:
+    path = make_zip(tmp_path / "bomb.zip", {"a.jpg": bytes(3_000_000)})
+    if claimed is not None:
+        data = bytearray(path.read_bytes())
+        data[22:26] = struct.pack("<I", claimed)
+        at = data.rfind(b"PK\x01\x02")
+        data[at + 24 : at + 28] = struct.pack("<I", claimed)
+        path.write_bytes(data)
+        entries = list(unpack(path, tmp_path, LIMITS))
+        assert entries[0].path is None
+        assert entries[0].status != "ok"
+    else:
+        with pytest.raises(ArchiveError, match="unpacks to more than 2 MB"):
+            list(unpack(path, tmp_path, LIMITS))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("0*")) <= 2_000_000
+
+
+def test_too_many_files_are_refused_before_the_list_of_them_is_read(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "many.zip", {f"{i}.jpg": b"" for i in range(6)})
+    with pytest.raises(ArchiveError, match="holds 6 files; at most 5"):
+        list(unpack(path, tmp_path, LIMITS))
+    path = make_zip(tmp_path / "more.zip", {f"{i}.jpg": b"" for i in range(1500)})
+    with pytest.raises(ArchiveError, match="too many files"):
+        list(unpack(path, tmp_path, LIMITS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 300), at=st.integers(0, 300), byte=st.integers(0, 255))
+def test_a_damaged_archive_is_refused_or_has_rows_never_anything_else(
+    cut: int, at: int, byte: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    data = bytearray(make_zip(folder / "a.zip", {"a.jpg": b"abc" * 20, "b.jpg": b"d"}).read_bytes())
+    data = data[: len(data) - cut] if cut < 40 else data
+    if at < len(data):
+        data[at] = byte
+    (folder / "a.zip").write_bytes(data)
+    try:
+        entries = list(unpack(folder / "a.zip", folder, LIMITS))
+    except ArchiveError:
+        return
+    assert all(bool(entry.path) == (entry.status == "ok") for entry in entries)
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_run_together_and_everyone_gets_their_own() -> None:
+    sizes, gate = [], threading.Event()
+
+    def run(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        gate.wait(10)
+        return [item * 10 for item in items]
+
+    batcher = Batcher(run, largest=8, waiting=32)
+    answers: dict[int, int] = {}
+    threads = [threading.Thread(target=lambda i=i: answers.update({i: batcher(i)})) for i in range(17)]
+    threads[0].start()
+    while not sizes:
+        time.sleep(0.001)
+    for thread in threads[1:]:
+        thread.start()
+    while batcher._queue.qsize() < 16:
+        time.sleep(0.001)
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == {i: 10 * i for i in range(17)}
+    assert sizes == [1, 8, 8]
+
+
+def test_an_item_that_fails_fails_alone_and_too_many_are_told_busy() -> None:
+    gate = threading.Event()
+
+    def run(items: list[int]) -> list[int]:
+        gate.wait(10)
+        if 3 in items:
+            raise ValueError("three")
+        return items
+
+    batcher = Batcher(run, largest=8, waiting=4)
+    outcomes: dict[int, object] = {}
+
+    def ask(i: int) -> None:
+        try:
+            outcomes[i] = batcher(i)
+        except (ValueError, Busy) as error:
+            outcomes[i] = type(error)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(5)]
+    threads[0].start()
+    while batcher._queue.qsize():
+        time.sleep(0.001)
+    time.sleep(0.05)  # the first is being run
+    for thread in threads[1:]:
+        thread.start()
+    while batcher._queue.qsize() < 4:
+        time.sleep(0.001)
+    ask(9)
+    assert outcomes == {9: Busy}
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert outcomes == {0: 0, 1: 1, 2: 2, 3: ValueError, 4: 4, 9: Busy}
+
+
+# --- what a score meant -------------------------------------------------------------------------------------------
+
+
+def known(n: int = 400, share: float = 0.25) -> KnownScores:
+    rng = np.random.default_rng(0)
+    fake = np.arange(n) < n * share
+    return KnownScores("calibration", np.where(fake, rng.beta(5, 2, n), rng.beta(2, 5, n)), fake)
+
+
+def test_meaning_counts_the_nearest_known_scores() -> None:
+    scores = known()
+    found = scores.meaning(0.7)
+    nearest = np.argsort(np.abs(scores.p_fake - 0.7))[:50]
+    assert (found.n, found.n_fake) == (50, int(scores.is_fake[nearest].sum()))
+    assert found.nearest == scores.p_fake[nearest].min()
+    assert found.farthest == scores.p_fake[nearest].max()
+    assert found.base_rate == 0.25
+    assert found.low < found.share < found.high
+    assert scores.meaning(0.95).share > found.share > scores.meaning(0.1).share
+    assert known(100).meaning(0.7).n == 20  # fewer images, fewer neighbours: they shall still be alike
+
+
+def test_the_same_score_means_less_where_fakes_are_rare_and_few_images_never_make_it_sure() -> None:
+    """Bayes' rule by counting: 1000 pictures of which 100 are fake, with the rates that the interval's ends imply."""
+    found = known().meaning(0.6)
+    for share, rare in ((found.low, found.rare_low), (found.high, found.rare_high)):
+        among_fakes, among_reals = share / 0.25, (1 - share) / 0.75  # up to one common factor
+        assert rare == pytest.approx(100 * among_fakes / (100 * among_fakes + 900 * among_reals))
+        assert rare < share
+    scores = KnownScores("calibration", np.linspace(0, 1, 100), np.linspace(0, 1, 100) > 0.5)
+    sure = scores.meaning(0.9)
+    assert sure.share == 1
+    assert sure.rare_low < 0.5
+
+
+def test_known_scores_come_from_the_split_that_chose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    rows = [
+        (split, label, 0.5) for split in ("test", "calibration") for label in ("real", "fake") for _ in range(FEWEST)
+    ]
+    table = pd.DataFrame(rows, columns=["split", "label", "p_fake"])
+    file = tmp_path / "report" / "predictions.parquet"
+    table.to_parquet(file)
+    assert KnownScores.of_run(tmp_path, "real").split == "calibration"  # type: ignore[union-attr]
+    table[table["split"] == "test"].to_parquet(file)
+    assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]
+    table.head(FEWEST).to_parquet(file)  # reals alone
+    assert KnownScores.of_run(tmp_path, "real") is None
+
+
+def test_images_of_sources_left_out_speak_before_those_of_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    of_known = pd.DataFrame({"split": "test", "label": ["real", "fake"] * FEWEST, "p_fake": 0.5})
+    of_known.to_parquet(tmp_path / "report" / "predictions.parquet")
+    left_out = pd.DataFrame({"fold": "a", "source": "s", "label": ["real", "real", "fake"] * FEWEST, "p_fake": 0.7})
+    write_known(tmp_path, left_out)
+    found = KnownScores.of_run(tmp_path, "real")
+    assert found is not None
+    assert (found.split, len(found.p_fake), found.is_fake.mean()) == ("unseen", 3 * FEWEST, pytest.approx(1 / 3))
+    lines = remarks(found.meaning(0.7), True, unseen={"wrong": 0.257})
+    assert "images of cameras and generators unknown to the model that scored like this (0.70)," in lines[0]
+    assert lines[-1] == "Of all its verdicts on such images, 26\N{NO-BREAK SPACE}% were wrong."
+    write_known(tmp_path, left_out.head(1))  # too few
+    assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]
+
+
+def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> None:
+    lines = remarks(known().meaning(0.7), True)
+    assert lines[0].startswith("Of the 50 calibration images that scored like this")
+    assert "95 % interval" in lines[0]
+    assert "where 25\N{NO-BREAK SPACE}% of all were" in lines[0]
+    assert "not the chance" in remarks(None, False)[0]
+    honest = remarks(known().meaning(0.7), True, unseen={"wrong": 0.257})[-1]
+    assert "that the model knows. On others, 26\N{NO-BREAK SPACE}% of its verdicts were wrong." in honest
+    assert "On others" not in " ".join(remarks(known().meaning(0.7), True, unseen={"wrong": None}))
+    assert "This one is not." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
+
+
+# --- what comes in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "http://127.0.0.1/a.png"},
+        {"path": "HTTPS://example.org/a.png", "meta": {"_type": "gradio.FileData"}},
+        {"path": "file:///etc/passwd"},
+        {"path": None, "url": "http://127.0.0.1/a.png"},
+        {"url": "ftp://127.0.0.1/a.png"},
+        [[{"deep": [{"path": "http://127.0.0.1/"}]}]],
+    ],
+)
+def test_addresses_are_refused(value: object) -> None:
+    with pytest.raises(gr.Error, match="never fetched"):
+        refuse_addresses([value])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "/tmp/x/a.png", "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/x/a.png"},
+        {"path": None, "url": "data:image/png;base64,AAAA"},
+        {"name": "http://in-a-name"},
+        None,
+        "text",
+    ],
+)
+def test_files_are_not_refused(value: object) -> None:
+    refuse_addresses([value])
+
+
+def test_a_file_that_was_not_uploaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    (tmp_path / "other.png").write_bytes(b"secret")
+    (uploads / "mine.png").write_bytes(b"mine")
+    (uploads / "link.png").symlink_to(tmp_path / "other.png")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    component = PictureInput()
+    kind = component.data_model
+    for path in (tmp_path / "other.png", uploads / "link.png", uploads / ".." / "other.png"):
+        with pytest.raises(gr.Error, match="not uploaded"):
+            component.preprocess(kind(path=str(path)))
+    assert component.preprocess(kind(path=str(uploads / "mine.png"), orig_name="<b>.png")).name == "<b>.png"
+    assert component.preprocess(kind(path=str(uploads / "mine.png"))).read() == b"mine"
+
+
+def test_inline_bytes_are_taken_as_they_are() -> None:
+    component = PictureInput()
+    text = "data:image/png;base64," + base64.b64encode(b"bytes").decode()
+    assert component.preprocess(component.data_model(url=text)).read() == b"bytes"
+    for damaged in ("data:image/png;base64,%%%", "data:image/png,plain", "nothing"):
+        with pytest.raises(gr.Error):
+            component.preprocess(component.data_model(url=damaged))
+
+
+def test_more_requests_than_may_wait_are_told_busy_and_large_ones_refused() -> None:
+    gate, inside = asyncio.Event(), []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        inside.append(len((await receive()).get("body", b"")))
+        await gate.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def visit() -> tuple[list[int], Any]:
+        transport = httpx.ASGITransport(RequestGuard(app, largest=100, most=2))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            waiting = [asyncio.create_task(client.post("/", content=b"x")) for _ in range(2)]
+            while len(inside) < 2:
+                await asyncio.sleep(0)
+            busy, large = await client.post("/"), await client.post("/", content=bytes(101))
+            gate.set()
+            done = await asyncio.gather(*waiting)
+            return [answer.status_code for answer in (busy, large, *done, await client.post("/"))], busy
+
+    codes, busy = asyncio.run(visit())
+    assert codes == [503, 413, 200, 200, 200]
+    assert "Try again" in busy.text
+
+
+# --- words and files ----------------------------------------------------------------------------------------------
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e${1}{{2}}"
+
+
+def test_strangers_text_is_escaped_in_every_template() -> None:
+    row = {"path": HOSTILE, "verdict": "error", "p_fake": None, "faces": [], "error": HOSTILE, "warnings": HOSTILE}
+    item = {
+        "index": 0,
+        "name": HOSTILE,
+        "verdict": "error",
+        "status": HOSTILE,
+        "p_fake": None,
+        "marked": HOSTILE,
+        "image": None,
+    }
+    said = type("Said", (), {"says": "camera", "source": HOSTILE, "text": HOSTILE, "verified": False})
+    pages = [
+        render("table", rows=[row]),
+        render("gallery", items=[item], chosen=None, nothing=""),
+        render("detail", row=row, trust=HOSTILE),
+        render("notice", kind="error", title=HOSTILE, lines=[HOSTILE], command=""),
+        render("provenance", said=[said], kinds={"camera": "Camera"}, note="", empty=False),
+        render("progress", text=HOSTILE, done=0, total=1),
+    ]
+    for page in pages:
+        assert "&lt;img src=x" in page
+        assert "<img src=x" not in page
+        assert "\u202e" not in page
+
+
+@given(st.text())
+def test_any_text_becomes_a_plain_file_name(text: str) -> None:
+    name = file_name(text)
+    assert 0 < len(name) <= 80
+    assert name == Path(name).name
+    assert not name.startswith(".")
+    assert name.isascii()
+
+
+def test_shares_and_scores_never_pretend_to_be_certain() -> None:
+    assert [percent(x) for x in (0, 0.004, 0.5, 0.996, 1)] == [
+        "0\xa0%", "under 1\xa0%", "50\xa0%", "over 99\xa0%", "100\xa0%",
+    ]  # fmt: skip
+    assert [score(x) for x in (0.5, 0.99994, 0.0001)] == ["0.50", "0.9999", "0.0001"]
+
+
+def test_the_schemas_of_the_api_stand_alone() -> None:
+    """Clients read them without definitions elsewhere; the fields are those of the answers."""
+    schema = Answer(HeatMapAnswer).api_info()
+    assert "$ref" not in json.dumps(schema)
+    assert set(schema["properties"]["prediction"]["properties"]) == set(Prediction.model_fields)
+    many = Answer(Prediction, many=True).api_info()
+    assert many["type"] == "array"
+    assert many["items"]["properties"]["p_fake"]["description"]
+
+
+# --- heat maps ----------------------------------------------------------------------------------------------------
+
+
+def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page, which shows it before it knows how far to trust it, and through the API."""
+    from served import noise, run_folder
+
+    from bonaface.inference import explain
+
+    computed: list[str] = []
+    monkeypatch.setattr(explain, "gradcam", lambda *a, gradcam=explain.gradcam: computed.append("map") or gradcam(*a))
+    monkeypatch.setattr(explain, "measure", lambda *a, measure=explain.measure: computed.append("test") or measure(*a))
+    service = Service([str(run_folder())], LIMITS)
+    service.start()
+    service.judge()
+    page = build_page(service, tmp_path)
+    listeners = {function.name: function.fn for function in page.fns.values()}
+    buffer = io.BytesIO()
+    Image.fromarray(noise(1, dark=True)).save(buffer, "PNG")
+    upload = Upload("a.png", data=buffer.getvalue())
+    (pair, soon), (_, later) = listeners["heat"](upload)
+    assert computed == ["map", "test"]
+    assert [picture.size for picture in pair] == [(36, 36)] * 2
+    assert soon.endswith("Testing how far to trust this …</p>")
+    assert "Bright parts speak for fake. " in later
+    answer, overlay = listeners["explain"](upload)
+    assert computed == ["map", "test"] * 2
+    assert answer["trust"] in later
+    assert np.array_equal(overlay, pair[1])
+
+
+# --- which model --------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_path: Path) -> None:
+    assert default_model(tmp_path) is None
+    shipped = tmp_path / "models" / "bonaface-small"
+    shipped.mkdir(parents=True)
+    (shipped / "config.json").write_text("{}")
+    assert default_model(tmp_path) == str(shipped)
+    for age, name in enumerate(("new", "old", "unfinished")):
+        run = tmp_path / "runs" / name
+        (run / "report").mkdir(parents=True)
+        (run / "config.json").write_text("{}")
+        if name != "unfinished":
+            (run / "report" / "metrics.json").write_text("{}")
+            os.utime(run / "report" / "metrics.json", (1000 - age, 1000 - age))
+    assert default_model(tmp_path) == str(tmp_path / "runs" / "new")
+
+
+@pytest.mark.parametrize("place", ["configuration", "older configuration", "report"])
+def test_a_model_that_knows_drawings_only_is_no_default(tmp_path: Path, place: str) -> None:
+    """Neither the newest run nor one in the shipped model's place, by whatever it says what it was trained on."""
+    sources = {"configuration": {"train_sources": [*REAL, *FAKE]}}
+    sources["report"] = sources["configuration"]
+    sources["older configuration"] = {"unfamiliar": {"sources": [REAL[0], FAKE[1]]}}
+    for folder in (tmp_path / "runs" / "sample", tmp_path / "models" / "bonaface-small"):
+        (folder / "report").mkdir(parents=True)
+        config = {} if place == "report" else {"bonaface": sources[place]}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "report" / "metrics.json").write_text(json.dumps({"facts": sources[place]}))
+    assert default_model(tmp_path) is None
+    assert shipped_model(tmp_path) is None
+    mine = Path(shutil.copytree(tmp_path / "runs" / "sample", tmp_path / "runs" / "mine"))
+    (mine / "config.json").write_text(json.dumps({"bonaface": {"train_sources": [*REAL, *FAKE, "ffhq"]}}))
+    os.utime(mine / "report" / "metrics.json", (1000, 1000))  # older than the other
+    assert default_model(tmp_path) == str(mine)
+
+
+def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+
+    def examples_of(sources: list[str]) -> list[str]:
+        config = {"bonaface": {"unfamiliar": {"sources": sources}}}
+        (model / "config.json").write_text(json.dumps(config))
+        return example_pictures(str(model), tmp_path)
+
+    drawn = examples_of([*REAL, *FAKE])
+    assert [Path(path).parent for path in drawn] == [tmp_path] * 2
+    photographs = examples_of(["ffhq", "sdxl"])
+    assert [Path(path).name for path in photographs] == ["astronaut.png"]
+    assert example_pictures(None, tmp_path) == photographs
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--auth", "nobody"], ["--auth", ":x"], ["--model", "a", "b", "c"], ["--mcp", "--auth", "me:x"]]
+)
+def test_options_that_cannot_be_meant_are_refused(arguments: list[str]) -> None:
+    from app import check_options, parse_arguments
+
+    with pytest.raises(UsageError):
+        check_options(parse_arguments(arguments))
+
+
+def test_a_password_may_hold_a_colon_and_nothing_is_shared_by_default() -> None:
+    from app import check_options, parse_arguments
+
+    options = parse_arguments(["--auth", "me:a:b"])
+    assert check_options(options) == ("me", "a:b")
+    assert not options.share
+    assert options.host is None  # then the environment's, else 127.0.0.1
