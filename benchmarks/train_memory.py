@@ -48,9 +48,9 @@ def peak_memory(data: Path, out: Path, steps: int) -> float:
 def measure(data: str, out: str, steps: str) -> None:
     """Train here and print the peak resident size, MiB."""
     sys.path.insert(0, str(ROOT))
-    import train_hf
+    from bonaface.cli import train
 
-    train_hf.main(
+    train.main(
         ["--data", data, "--output_dir", out, "--model", "resnet", "--image_size", "32", "--max_steps", steps]
         + ["--per_device_train_batch_size", "16", "--max_eval_samples", "100", "--eval_strategy", "no"]
         + ["--save_strategy", "no", "--load_best_model_at_end", "False", "--dataloader_num_workers", "0"]

@@ -116,7 +116,7 @@ def stock_trainer(
 
 def our_trainer(model: str, data: str, batch: int, flags: list[str]) -> tuple[Any, Any, Any]:
     """The trainer that train_hf.py would build, its data and its image processor; nothing is saved or evaluated."""
-    import train_hf
+    from bonaface.cli import train
     from bonaface.training.recipe import read_recipe, stages_of
     from bonaface.training.trainer import build_trainer
 
@@ -128,9 +128,9 @@ def our_trainer(model: str, data: str, batch: int, flags: list[str]) -> tuple[An
             "--logging_strategy", "no", "--load_best_model_at_end", "False", "--num_train_epochs", str(ENDLESS), *flags,
         ]
     )  # fmt: skip
-    faces, _ = train_hf.read_data(recipe, args.seed)
-    train_hf.set_seed(args.seed)
-    network, processor = train_hf.build_model(recipe, faces.labels)
+    faces, _ = train.read_data(recipe, args.seed)
+    train.set_seed(args.seed)
+    network, processor = train.build_model(recipe, faces.labels)
     return build_trainer(network, processor, faces, stages_of(recipe, args)[0], say=print), faces, processor
 
 

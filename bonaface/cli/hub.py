@@ -12,7 +12,6 @@ import typer
 from bonaface.errors import usage_errors_exit
 
 app = typer.Typer(
-    name="hub",
     help="Publish on the Hub: models, data sets, and the app as a Space.",
     no_args_is_help=True,
     add_completion=False,
@@ -125,7 +124,3 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the client is imported
     with usage_errors_exit():
         app()
-
-
-if __name__ == "__main__":
-    main()

@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
+from bonaface.cli import hub
 from bonaface.errors import usage_errors_exit
 
 app = typer.Typer(
     name="bonaface",
-    help="Train, check and use honest detectors of AI-generated faces. Training itself is `python train_hf.py`.",
+    help="Train, check and use honest detectors of AI-generated faces.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(hub.app, name="hub")
+AS_GIVEN = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands with a parser of their own
 
 DATA_HELP = (
     "Folder with one sub-folder a label (also below splits or generators), folder with metadata.csv or .jsonl, "
@@ -48,6 +52,22 @@ FakeLabel = Annotated[str | None, typer.Option(help="The label of a model that m
 MaxImages = Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")]
+
+
+@app.command(context_settings=AS_GIVEN, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Fine-tune a classifier on image folders: the same as `python train_hf.py`."""
+    from bonaface.cli.train import run
+
+    run(context.args)
+
+
+@app.command("app", context_settings=AS_GIVEN, add_help_option=False)
+def serve(context: typer.Context) -> None:
+    """Serve the detector as a web page and an API: the same as `python app.py`."""
+    from bonaface.web.app import run
+
+    run(context.args)
 
 
 @app.command()

@@ -6,7 +6,7 @@ in turn, so that both sides of its test are unseen. ``--leave-one-family-out`` d
 making: as the recipe's ``families: {family: [source or pattern, …]}`` says, else the data's column ``family``; a source
 that neither names is a family of its own.
 
-A fold is nothing but ``python -m train_hf`` with a table of splits, so each can be repeated by hand::
+A fold is nothing but ``python -m bonaface train`` with a table of splits, so each can be repeated by hand::
 
     OUT/crossval.yaml                 what was asked for; the same command goes on where it stopped
     OUT/folds/NAME/splits.csv         path, split (train, validation or test; calibration is cut from validation)
@@ -202,7 +202,7 @@ def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more:
         place.mkdir(parents=True, exist_ok=True)
         write_text(table, text)
         own = ["--splits", str(table), "--output_dir", str(place / "run"), "--robustness", "none", "--audit", "False"]
-        queue.append(Job(fold, place, [sys.executable, "-m", "train_hf", *argv, *own, *more]))
+        queue.append(Job(fold, place, [sys.executable, "-m", "bonaface", "train", *argv, *own, *more]))
     return queue
 
 

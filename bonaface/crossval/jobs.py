@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows: two commands on one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-ROOT = Path(__file__).resolve().parent.parent  # where train_hf.py lies, installed or not
+ROOT = Path(__file__).resolve().parents[2]  # where the package lies, installed or not
 LOG_LINES = 15
 
 

@@ -22,7 +22,7 @@ from bonaface.hub.pack import packed_files, refuse_existing, write_folder
 from bonaface.hub.publish import CARD, Published, check_repo_id, hub_errors, publish
 from bonaface.models.download import FACTS, WEIGHTS, model_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 APP_FILES = ("app.py", "requirements.txt", "LICENSE")
 LIBRARY = ("*.py", "*.j2", "*.css")
 START = '''"""The Space's entry point: the app with this Space's model."""
@@ -30,7 +30,7 @@ START = '''"""The Space's entry point: the app with this Space's model."""
 import sys
 from pathlib import Path
 
-from app import main
+from bonaface.web.app import main
 from bonaface.errors import usage_errors_exit
 
 MODEL = {model}

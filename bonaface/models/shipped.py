@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bonaface.errors import UsageError
 from bonaface.models.drawings import knows_only_drawings
+from bonaface.resources import resource
 
-SHIPPED = Path("models/bonaface-small")
-ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = "models/bonaface-small"
 
 
-def shipped_model(root: Path = ROOT) -> str | None:
-    """Its folder below ``root``, the project's by default; None without one, or where it knows drawings only."""
-    folder = root / SHIPPED
-    return str(folder) if (folder / "config.json").is_file() and not knows_only_drawings(folder) else None
+def shipped_model() -> str | None:
+    """Its folder; None in an installation without one, or where it knows drawings only."""
+    folder = resource(SHIPPED)
+    return str(folder) if folder and not knows_only_drawings(folder) else None
 
 
 def named_or_shipped(model: str | None) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import pipeline
 
-import train_hf
+from bonaface.cli import train
 from bonaface.errors import UsageError
 
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path, quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
-    train_hf.main(["--data", str(folder), "--output_dir", str(out), *quick])
+    train.main(["--data", str(folder), "--output_dir", str(out), *quick])
     return out
 
 
@@ -102,35 +102,35 @@ def test_the_same_command_again_does_nothing(
     run: Path, folder: Path, quick: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    train_hf.main(["--data", str(folder), "--output_dir", str(run), *quick])
+    train.main(["--data", str(folder), "--output_dir", str(run), *quick])
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
 def test_another_recipe_in_the_same_folder_is_refused(run: Path, folder: Path, quick: list[str]) -> None:
     with pytest.raises(UsageError, match=r"another recipe \(learning_rate: 0.01 -> 0.1\)") as caught:
-        train_hf.main(["--data", str(folder), "--output_dir", str(run), *quick, "--learning_rate", "0.1"])
+        train.main(["--data", str(folder), "--output_dir", str(run), *quick, "--learning_rate", "0.1"])
     assert "--output_dir" in caught.value.hint
 
 
 def test_a_folder_with_other_files_is_refused(folder: Path, quick: list[str], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds other files"):
-        train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
+        train.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
 
 
 def test_changed_data_is_refused_when_a_run_goes_on(folder: Path, quick: list[str], tmp_path: Path) -> None:
     stored = {"data_fingerprint": "0" * 16}
-    _, _, said = train_hf.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
+    _, _, said = train.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, **stored}))
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UsageError, match="the data has changed"):
-        train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
+        train.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
 
 
 def test_a_second_fine_tune_starts_from_the_first(run: Path, folder: Path, quick: list[str], tmp_path: Path) -> None:
     flags = ["--data", str(folder), "--output_dir", str(tmp_path / "second"), *quick, "--model", str(run)]
-    train_hf.main(
+    train.main(
         [
             *flags,
             "--from_scratch",
@@ -219,7 +219,7 @@ def test_a_leak_is_named_and_can_be_refused(tmp_path: Path, quick: list[str], fl
     make_faces(tmp_path / "data", {"real/cam": 60}, size=(80, 80))
     make_faces(tmp_path / "data", {"fake/gan": 60}, size=(40, 40))
     with pytest.raises(UsageError, match=r"the audit of .* says leak") as caught:
-        train_hf.main(["--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "run"), *quick, *flags])
+        train.main(["--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "run"), *quick, *flags])
     assert caught.value.exit_code == 3
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -229,7 +229,7 @@ def test_training_on_prepared_copies(tmp_path: Path, quick: list[str], monkeypat
     make_faces(tmp_path / "data", {"real/cam": 30}, size=(200, 200))
     make_faces(tmp_path / "data", {"fake/gan": 30}, size=(160, 160))
     monkeypatch.chdir(tmp_path)
-    train_hf.main(["--data", "data", "--output_dir", "run", *quick, "--prepare", "True", "--num_train_epochs", "1"])
+    train.main(["--data", "data", "--output_dir", "run", *quick, "--prepare", "True", "--num_train_epochs", "1"])
     facts = metrics_of(tmp_path / "run")["facts"]
     assert facts["audit"]["level"] == "leak"
     table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
@@ -246,8 +246,8 @@ def test_copies_of_one_picture_share_a_split(tmp_path: Path) -> None:
             (tmp_path / label).mkdir(exist_ok=True)
             for quality in (92, 85):
                 picture.save(tmp_path / label / f"{i}_{quality}.jpg", quality=quality)
-    recipe, args, _ = train_hf.read_recipe(["--data", str(tmp_path), "--prepare", "False"])
-    data, _ = train_hf.read_data(recipe, args.seed)
+    recipe, args, _ = train.read_recipe(["--data", str(tmp_path), "--prepare", "False"])
+    data, _ = train.read_data(recipe, args.seed)
     homes = {path: split for split, rows in data.splits.items() for path in rows["path"]}
     assert len(homes) == 80
     apart = [path for path in homes if homes[path] != homes[path.replace("_92", "_85")]]
@@ -257,15 +257,15 @@ def test_copies_of_one_picture_share_a_split(tmp_path: Path) -> None:
 def test_an_output_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path, folder: Path, quick: list[str]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write to"):
-        train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path / "file" / "run"), *quick])
+        train.main(["--data", str(folder), "--output_dir", str(tmp_path / "file" / "run"), *quick])
 
 
 def test_a_run_that_ended_before_training_does_not_block_the_next(
     folder: Path, quick: list[str], tmp_path: Path
 ) -> None:
-    _, _, said = train_hf.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
+    _, _, said = train.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, "model": "nonsense"}))
-    train_hf.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick, "--num_train_epochs", "1"])
+    train.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick, "--num_train_epochs", "1"])
     assert (tmp_path / "report" / "metrics.json").is_file()
 
 
@@ -275,5 +275,5 @@ def test_predictions_to_calibrate_on_that_are_not_there_stop_the_run_before_it_b
     """Nothing is left in the folder, so that the corrected command is no other recipe."""
     flags = ["--data", str(folder), "--output_dir", str(tmp_path / "run"), *quick]
     with pytest.raises(UsageError, match="there is no such file"):
-        train_hf.main([*flags, "--calibrate_on", str(tmp_path / "nowhere.parquet")])
+        train.main([*flags, "--calibrate_on", str(tmp_path / "nowhere.parquet")])
     assert not list(tmp_path.rglob("recipe.yaml"))

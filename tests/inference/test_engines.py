@@ -15,7 +15,7 @@ from bonaface.inference.engines import TorchEngine, load_engine
 from bonaface.inference.export import export_model
 from bonaface.models.load import load_model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DROPPED_ELSEWHERE = """
 import faulthandler, gc, mmap, os, signal, sys, threading
 faulthandler.enable()  # as tests and servers do; its handler wants a stack of its own

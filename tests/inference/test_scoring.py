@@ -238,7 +238,7 @@ def test_two_runs_on_one_table_are_kept_apart(detector: Detector, pictures: Path
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_files_have_a_row_each(detector: Detector, tmp_path: Path) -> None:
     """Cut off, flipped, lying about their size, bombs, odd modes: ten thousand more are in benchmarks/hostile.py."""
-    path = Path(__file__).parent.parent / "benchmarks" / "hostile.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "hostile.py"
     spec = importlib.util.spec_from_file_location("hostile", path)
     assert spec is not None
     assert spec.loader is not None

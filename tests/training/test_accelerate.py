@@ -19,7 +19,7 @@ import pytest
 import yaml
 from conftest import make_faces
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import make_faces, make_image
 from PIL import Image
 
-import train_hf
+from bonaface.cli import train
 from bonaface.data import alignment, duplicates, listing
 from bonaface.data.prepare import FINISHED
 from bonaface.errors import UsageError
@@ -124,7 +124,7 @@ def test_a_stage_chooses_among_the_sets_and_weighs_them(old: Path, new: Path) ->
 
 
 def test_a_run_on_several_sets_reports_each(old: Path, new: Path, tmp_path: Path, tiny_model: str) -> None:
-    train_hf.main([
+    train.main([
         "--data", f"old={old}", f"new={new}", "--mix", "old=1", "new=2", *QUIET, "--model", tiny_model,
         "--from_scratch", "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run"), "--robustness", "none",
         "--dataloader_num_workers", "0", "--bf16", "False", "--use_cpu", "True", "--disable_tqdm", "True",

@@ -22,7 +22,7 @@ from bonaface.training import machine
 from bonaface.training.machine import be_polite, compile_pays, machine_defaults, speed_line, training_flops
 from bonaface.training.recipe import changed_keys, read_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LONG, SHORT, SHAPE = 10**9, 100, (224, 224)  # images, images, pixels
 
 

@@ -10,7 +10,7 @@ from bonaface.errors import UsageError
 from bonaface.training.options import Recipe
 from bonaface.training.recipe import changed_keys, read_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(path: Path, text: str) -> str:

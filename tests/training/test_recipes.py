@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, make_faces
 
-import train_hf
+from bonaface.cli import train
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # The recipe's own network where it is small enough for a test; else the tiny one.
@@ -27,7 +27,7 @@ def test_a_recipe_runs_in_miniature(path: Path, folder: Path, tmp_path: Path, ti
     data = [str(folder)]
     if path.stem == "resnet50_two_stage":
         data = [f"{name}={folder}" for name in ("low_res", "high_res", "held_out")]
-    train_hf.main([
+    train.main([
         str(path), "--data", *data, "--model", network, "--from_scratch", "--image_size", "32", "--resize", "40",
         "--prepare", "False", "--audit", "False", "--num_train_epochs", "1", "--per_device_train_batch_size", "8",
         "--weight_decay", "0.01", "--robustness", "none", "--compile", "False", "--use_cpu", "True",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import make_faces
 
-import train_hf
+from bonaface.cli import train
 from bonaface.errors import UsageError
 from bonaface.training.optimization import WeightAverage
 from bonaface.training.recipe import read_recipe
@@ -50,10 +50,10 @@ def test_a_search_goes_on_and_ends_in_a_recipe(
     with monkeypatch.context() as patch:
         patch.setattr(SearchTrainer, "_hp_search_setup", watch)
         with pytest.raises(KeyboardInterrupt):
-            train_hf.main([*flags, "--search", "4"])
+            train.main([*flags, "--search", "4"])
     assert len({trial["lr"] for trial in seen}) == 3
     assert not (tmp_path / "run").exists()
-    train_hf.main([*flags, "--search", "5"])
+    train.main([*flags, "--search", "5"])
     folder = tmp_path / "run-search"
     table = pd.read_csv(folder / "trials.csv")
     assert (table["state"] == "COMPLETE").sum() + (table["state"] == "PRUNED").sum() == 5
@@ -69,7 +69,7 @@ def test_a_search_goes_on_and_ends_in_a_recipe(
     again, args, _ = read_recipe([str(folder / "best.yaml")])
     assert args.learning_rate == best["learning_rate"]
     assert again.augmentation == done.iloc[0]["params_augmentation"]
-    train_hf.main([*flags, "--search", "5"])  # nothing left to do
+    train.main([*flags, "--search", "5"])  # nothing left to do
     assert len(pd.read_csv(folder / "trials.csv")) == len(table)
 
 
@@ -88,7 +88,7 @@ def test_a_trial_trains_as_a_stage_would(recipe: str, tmp_path: Path, monkeypatc
         return evaluate(self, *args, **kwargs)
 
     monkeypatch.setattr(SearchTrainer, "evaluate", watch)
-    train_hf.main([recipe, *QUICK, "--output_dir", str(tmp_path / "run"), "--search", "2", "--ema_decay", "0.9",
+    train.main([recipe, *QUICK, "--output_dir", str(tmp_path / "run"), "--search", "2", "--ema_decay", "0.9",
                    "--freeze", "backbone", "--head_dropout", "0.2"])  # fmt: skip
     assert len(seen) == 2
     assert all(own and as_told for own, as_told, _ in seen)
@@ -111,4 +111,4 @@ def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:
     staged = tmp_path / "staged.yaml"
     staged.write_text(yaml.safe_dump({**yaml.safe_load(Path(recipe).read_text()), "stages": [{"name": "a"}]}))
     with pytest.raises(UsageError, match="one stage"):
-        train_hf.main([str(staged), *QUICK, "--search", "2", "--output_dir", str(tmp_path / "run")])
+        train.main([str(staged), *QUICK, "--search", "2", "--output_dir", str(tmp_path / "run")])

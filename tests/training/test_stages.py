@@ -18,7 +18,7 @@ from conftest import ROOT, make_faces
 from safetensors.numpy import load_file
 from transformers import pipeline
 
-import train_hf
+from bonaface.cli import train
 from bonaface.errors import UsageError
 from bonaface.training.recipe import read_recipe, stages_of
 from bonaface.training.trainer import FaceTrainer
@@ -101,7 +101,7 @@ def whole(recipe: str, tmp_path_factory: pytest.TempPathFactory, steps: list[int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FaceTrainer, "training_step", counted)
-        train_hf.main([recipe, *QUICK, "--output_dir", str(out)])
+        train.main([recipe, *QUICK, "--output_dir", str(out)])
     return out
 
 
@@ -131,10 +131,10 @@ def test_killed_in_any_stage_and_continued_gives_the_same_bits(
     with monkeypatch.context() as patch:
         kill_at(patch, step if step > 0 else steps[0] + step)
         with pytest.raises(Killed):
-            train_hf.main(command)
+            train.main(command)
     stages = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
     assert stages == (begun or ["1-head", "2-all", "3-lora"])
-    train_hf.main(command)
+    train.main(command)
     first, second = weights(whole), weights(tmp_path / "killed")
     assert all(np.array_equal(first[key], second[key]) for key in first)
     tables = [pd.read_parquet(run / "report" / "predictions.parquet") for run in (whole, tmp_path / "killed")]
@@ -147,7 +147,7 @@ def test_a_stage_starts_from_the_best_of_the_last_and_freezes_what_it_says(
     """The second stage trains the head alone, so that the body ends as the first one left it."""
     stages = [{"name": "all", "num_train_epochs": 1}, {"name": "head", "freeze": "backbone", "num_train_epochs": 1}]
     path = write(tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, stages=stages)
-    train_hf.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--keep_checkpoints"])
+    train.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--keep_checkpoints"])
     places = [tmp_path / "run" / "checkpoints" / name / "best.safetensors" for name in ("1-all", "2-head")]
     first, second = load_file(places[0]), load_file(places[1])
     moved = {key for key in first if not np.array_equal(first[key], second[key])}
@@ -161,7 +161,7 @@ def test_a_stage_starts_from_the_best_of_the_last_and_freezes_what_it_says(
 def test_low_rank_updates_are_merged_into_a_stock_model(folder: Path, tiny_model: str, tmp_path: Path) -> None:
     """The pipeline loads the folder without peft."""
     path = write(tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, lora_rank=2)
-    train_hf.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "2",
+    train.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "2",
                    "--learning_rate", "0.05", "--seed", "5", "--keep_checkpoints"])  # fmt: skip
     after = weights(tmp_path / "run")
     assert not [key for key in after if "lora" in key or "base_layer" in key]
@@ -178,7 +178,7 @@ def test_a_hidden_head_says_what_it_needs(
     folder: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, head_hidden_size=8)
-    train_hf.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "1"])
+    train.main([path, *QUICK, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "1"])
     assert "will need `import bonaface`" in capsys.readouterr().out
     assert "import bonaface" in (tmp_path / "run" / "README.md").read_text()
     code = "import sys, bonaface; from transformers import pipeline\n"
@@ -284,5 +284,5 @@ def test_freezing_more_blocks_than_there_are_ends_before_training(
     stages = [{"name": "a", "num_train_epochs": 1}, {"name": "b", "freeze": "all_but_last_50"}]
     path = write(tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, stages=stages)
     with pytest.raises(UsageError, match="all_but_last_50, but"):
-        train_hf.main([path, *QUICK, "--output_dir", str(tmp_path / "run")])
+        train.main([path, *QUICK, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run" / "checkpoints").exists()

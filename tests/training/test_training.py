@@ -225,14 +225,14 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
 
 def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
     """A compiler that is there and does not work: the run goes on as it is, and says why."""
-    code = "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; import train_hf; train_hf.main()"
+    code = "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; from bonaface.cli import train; train.main()"
     flags = (
         f"--data {folder} --output_dir {tmp_path / 'run'} --model convnext --image_size 32 --use_cpu True --max_steps 1"
     )
     flags += " --prepare False --robustness none --dataloader_num_workers 0 --per_device_train_batch_size 8"
     done = subprocess.run(
         [sys.executable, "-c", code, *flags.split()],
-        cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
         env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "CXX": "false", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -263,7 +263,7 @@ def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Pa
         flags += ["--prepare", "False", "--robustness", "none", "--dataloader_num_workers", "0"]
         done = subprocess.run(
             [sys.executable, "train_hf.py", *flags, "--disable_tqdm", "True", "--per_device_train_batch_size", "8"],
-            cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=300,
+            cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -530,14 +530,14 @@ def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     "arguments", [["--auth", "nobody"], ["--auth", ":x"], ["--model", "a", "b", "c"], ["--mcp", "--auth", "me:x"]]
 )
 def test_options_that_cannot_be_meant_are_refused(arguments: list[str]) -> None:
-    from app import check_options, parse_arguments
+    from bonaface.web.app import check_options, parse_arguments
 
     with pytest.raises(UsageError):
         check_options(parse_arguments(arguments))
 
 
 def test_a_password_may_hold_a_colon_and_nothing_is_shared_by_default() -> None:
-    from app import check_options, parse_arguments
+    from bonaface.web.app import check_options, parse_arguments
 
     options = parse_arguments(["--auth", "me:a:b"])
     assert check_options(options) == ("me", "a:b")

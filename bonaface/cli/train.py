@@ -1,0 +1,167 @@
+"""The main job: image folders in, a fine-tuned model folder with an honest report out.
+
+    python train_hf.py                                             the embedded sample, to see that everything works
+    python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
+    python train_hf.py --data DATA --model timm/convnextv2_atto.fcmae --num_train_epochs 5
+    torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
+    python train_hf.py RECIPE.yaml --search 20                     tries settings, writes the best as a recipe
+    python train_hf.py … --push_to_hub True --hub_model_id USER/NAME   publishes the finished run
+
+Any field of a recipe and any flag of transformers' TrainingArguments can be given; the command line beats the recipe.
+Started again after a kill, the same command goes on from the last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import bonaface.training.openmp  # noqa: F401  # before anything that loads torch
+
+# isort: split
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from accelerate import PartialState
+from transformers import BaseImageProcessor, PreTrainedModel, set_seed
+from transformers.utils import logging
+
+from bonaface.data.dataset import FaceData
+from bonaface.errors import usage_errors_exit
+from bonaface.evaluation.evaluate import evaluate
+from bonaface.hub.card import write_card
+from bonaface.hub.push import Push
+from bonaface.inference.calibration import calibrate_run
+from bonaface.inference.detector import Detector
+from bonaface.models.head import with_hidden_head
+from bonaface.models.load import load_model
+from bonaface.training.assembly import Assembly, assemble, split_assembly
+from bonaface.training.options import Recipe
+from bonaface.training.recalibration import read_unseen, recalibrate, write_known
+from bonaface.training.recipe import read_recipe
+from bonaface.training.run import Run, on_main_process, versions
+from bonaface.training.search import search
+from bonaface.training.stages import train_stages
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as told by `argv` (the process's own arguments when None)."""
+    started = time.monotonic()
+    recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
+    push = Push.taken_from(args)
+    if recipe.search:
+        data, _ = read_data(recipe, args.seed)
+        search(partial(build_model, recipe, data.labels), data, recipe, args, said)
+        return
+    run = Run(args.output_dir)
+    say = print if PartialState().is_main_process else lambda *_: None
+
+    on_main_process(lambda: run.check_same(said, args))
+    on_main_process(push.check)
+    if run.is_finished:
+        say(f"{run.folder} is finished: its report is {run.folder / 'report' / 'report.html'}. Nothing to do.")
+        on_main_process(lambda: push.publish(run.folder))
+        return
+
+    # 1. Data: listed, checked, split. One process does it for all.
+    data, assembly = on_main_process(lambda: read_data(recipe, args.seed))
+    audit = assembly.audit
+    unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
+    on_main_process(lambda: run.check_same_data(data.fingerprint()))
+    on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
+    say(data.describe())
+    if audit:
+        say(f"audit: {audit.verdict}")
+
+    # 2. Model: our labels in class order, seeded weights.
+    set_seed(args.seed)
+    model, processor = build_model(recipe, data.labels)
+    if recipe.head_hidden_size:
+        say("the head has a hidden layer: the model will need `import bonaface` wherever it is loaded")
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    say(f"model: {recipe.model}, {size:.1f} M parameters")
+
+    # 3. Training, stage by stage, or going on with it.
+    model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
+
+    # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
+    fingerprint = data.fingerprint()
+    facts: dict[str, Any] = {
+        "real_label": data.real_label,
+        "face_margin": assembly.margin,
+        "data_fingerprint": fingerprint,
+        "train_sources": sorted(set(data.splits["train"]["source"])),
+        "versions": versions(),
+    }
+    on_main_process(lambda: run.save_model(model, processor, facts))
+    trained, processor = load_model(str(run.folder), data.labels)
+    facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
+    if unseen is not None:
+        changed, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
+        facts |= changed
+        on_main_process(partial(write_known, run.folder, known))
+    on_main_process(lambda: run.save_model(trained, processor, facts))
+
+    # 5. Evaluation and report, last of all: a run that has one is finished.
+    def report() -> None:
+        story = {
+            "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
+            "model": recipe.model,
+            "data": data.origin,
+            "recipe": said,
+            "counts": data.counts(),
+            "broken": [asdict(file) for file in data.broken],
+            "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
+            "splits_made_by_us": data.made_splits,
+            "parameters": round(size * 1e6),
+            "processes": args.world_size,
+            "minutes": round((time.monotonic() - started) / 60, 2),
+            "continued_from_checkpoint": resumed,
+        }
+        metrics = evaluate(
+            Detector.from_pretrained(run.folder),
+            data,
+            run.folder,
+            robustness=recipe.robustness != "none",
+            quick=recipe.robustness == "quick",
+            history=history,
+            facts=story | facts,
+        )
+        write_card(run.folder)
+        if not recipe.keep_checkpoints:
+            run.drop_checkpoints()
+        say(run.summary(metrics))
+        push.publish(run.folder)
+
+    on_main_process(report)
+
+
+def build_model(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The recipe's model over these labels, before any training, and its processor."""
+    model, processor = load_model(
+        recipe.model,
+        labels,
+        from_scratch=recipe.from_scratch,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    if recipe.head_hidden_size:
+        model = with_hidden_head(model, recipe.head_hidden_size, recipe.head_dropout)
+    return model, processor
+
+
+def read_data(recipe: Recipe, seed: int) -> tuple[FaceData, Assembly]:
+    """The recipe's data with its splits, and what it was assembled from."""
+    assembly = assemble(recipe)
+    return split_assembly(assembly, recipe, seed), assembly
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """:func:`main` for a terminal: quiet libraries, and ``error:`` and ``hint:`` lines in place of a traceback."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of loading and saving weights; training has its own
+    with usage_errors_exit():
+        main(argv)

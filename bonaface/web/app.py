@@ -1,0 +1,123 @@
+"""The web app: someone with a picture and a doubt gets a clear, honest answer. Also a Space's entry point and an API.
+
+python app.py                               # the newest run on photographs, else the shipped model
+python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
+python app.py --host 0.0.0.0 --auth me:secret
+python app.py --root-path /bonaface         # behind a reverse proxy, see docs/serving.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from bonaface.errors import UsageError, usage_errors_exit
+from bonaface.web.choice import default_model
+from bonaface.web.limits import Limits
+from bonaface.web.settings import (
+    bindable,
+    check_environment,
+    prepare_environment,
+    server_port,
+    server_root,
+    shown_address,
+    switch,
+    whole_number,
+)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. What it leaves out, the environment's GRADIO_… variables may say."""
+    defaults = Limits()
+    parser = argparse.ArgumentParser(description="Serve the detector as a web page and an API.")
+    parser.add_argument("--model", nargs="+", metavar="MODEL", help="model folder or Hub id; two of them are compared")
+    parser.add_argument("--host", help="default: GRADIO_SERVER_NAME, else 127.0.0.1; 0.0.0.0 for every address")
+    parser.add_argument("--port", help="default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one")
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="where a reverse proxy serves it, as /bonaface; default: GRADIO_ROOT_PATH"
+    )
+    parser.add_argument("--share", action="store_true", help="also give it a public address, through Gradio's server")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="who may come in")
+    parser.add_argument("--mcp", action="store_true", help="serve the API as MCP tools too; needs gradio[mcp]")
+    for name, default, what in (
+        ("--max-files", defaults.files, "pictures of one batch"),
+        ("--max-upload", defaults.upload_bytes // 10**6, "MB sent at a time"),
+        ("--max-waiting", defaults.waiting, "requests that may wait"),
+    ):
+        parser.add_argument(name, metavar="N", default=str(default), help=f"{what}; default: {default}")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until stopped. Raises UsageError."""
+    options = parse_arguments(arguments)
+    check_environment()
+    options.share, options.mcp = options.share or switch("GRADIO_SHARE"), options.mcp or switch("GRADIO_MCP_SERVER")
+    login = check_options(options)
+    limits = read_limits(options)
+    root = server_root(options.root_path)
+    host = options.host if options.host is not None else os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    said = "GRADIO_SERVER_NAME" if options.host is None else "--host"
+    port = bindable(host, server_port(options.port), chosen_by=said)
+    models = options.model or [model for model in [default_model(Path.cwd())] if model]
+    prepare_environment(host, port, outside=options.share or not all(Path(model).is_dir() for model in models))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
+    with tempfile.TemporaryDirectory(prefix="bonaface-app-") as folder:
+        # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        from bonaface.web.page import build_page, launch_options
+        from bonaface.web.service import Service
+
+        service = Service(models, limits)
+        page = build_page(service, Path(folder))
+        if service.situation.status == "no model":
+            print(service.situation.message, file=sys.stderr)
+        page.launch(
+            server_name=shown_address(host),
+            server_port=port,
+            root_path=root,
+            share=options.share,
+            auth=login,
+            mcp_server=options.mcp,
+            prevent_thread_lock=True,
+            **launch_options(service),
+        )
+        service.start()  # now, for torch's import would keep the page waiting
+        threading.Event().wait()  # until a signal; Gradio's own waiting would take Ctrl-C for a good end
+
+
+def read_limits(options: argparse.Namespace) -> Limits:
+    """How much a visitor may ask for. Raises UsageError for less than one of something."""
+    files, megabytes, waiting = (
+        whole_number(f"--max-{name}", getattr(options, f"max_{name}"), 1) for name in ("files", "upload", "waiting")
+    )
+    return Limits(files=files, upload_bytes=megabytes * 10**6, waiting=waiting)
+
+
+def check_options(options: argparse.Namespace) -> tuple[str, str] | None:
+    """User and password, where there are any. Raises UsageError for what cannot be meant."""
+    if options.model and len(options.model) > 2:
+        raise UsageError(f"{len(options.model)} models were given", "give one, or two to compare")
+    if options.mcp and importlib.util.find_spec("mcp") is None:
+        raise UsageError("--mcp needs a package that is not installed", "pip install 'gradio[mcp]'")
+    if options.mcp and options.auth:  # Gradio's tools call the page from within, and have no password
+        raise UsageError("tools cannot log in", "leave --mcp or --auth out, or let a proxy ask for the password")
+    if options.auth is None:
+        return None
+    user, colon, password = options.auth.partition(":")
+    if not (user and colon and password):
+        raise UsageError("--auth takes USER:PASSWORD", "for instance --auth me:a-long-secret")
+    return user, password
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """:func:`main` for a terminal: ``error:`` and ``hint:`` lines in place of a traceback."""
+    with usage_errors_exit():
+        main(arguments)
