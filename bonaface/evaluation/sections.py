@@ -30,12 +30,11 @@ from bonaface.data.dataset import BrokenFile
 from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.report import plots
-from bonaface.report.findings import amount, span
+from bonaface.report.findings import amount, span, worth_in_words
 from bonaface.report.pages import Block, Picture, Section, Table, cell
 from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, share_fake_among_called
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
-from bonaface.training.recalibration import worth_in_words
 
 FloatArray = NDArray[np.float64]
 

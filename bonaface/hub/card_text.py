@@ -14,7 +14,7 @@ import yaml
 from bonaface.evaluation.sections import judged_on
 from bonaface.models.cnn import PlainCNNConfig
 from bonaface.models.head import HiddenHeadConfig
-from bonaface.training.recalibration import worth_in_words
+from bonaface.report.findings import worth_in_words
 
 OUR_TYPES = {PlainCNNConfig.model_type, HiddenHeadConfig.model_type}
 # What tells little about a run and fills lines; the file itself has all.

@@ -158,3 +158,31 @@ def key_figures(figures: metrics.Figures, intervals: Mapping[str, Interval]) -> 
         KeyFigure(title, amount(name, figures[name]), span(name, intervals.get(name)), meaning)
         for name, (title, meaning) in KEY_FIGURES.items()
     ]
+
+
+def worth_in_words(facts: Mapping[str, Any]) -> str:
+    """What calibration on unseen sources is worth, as a sentence; "" for a model that has none."""
+    worth = facts.get("unseen")
+    if not worth:
+        return ""
+    called = (
+        f"it gave a verdict on {_percent(worth['coverage'])} of the images, and {_percent(worth['wrong'])} of those "
+        "were wrong"
+        if worth["wrong"] is not None
+        else "it gave no verdict at all"
+    )
+    words = (
+        f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
+        f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
+    )
+    hardest = worth.get("hardest")
+    if not hardest or not hardest["wrong"]:
+        return words
+    return (
+        f"{words} Most often about {hardest['source']} ({hardest['label']}): {_percent(hardest['wrong'])} of its "
+        "images got a wrong verdict."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

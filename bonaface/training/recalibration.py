@@ -137,34 +137,6 @@ def write_known(folder: Path, known: pd.DataFrame) -> None:
     write_predictions(folder / KNOWN, known)
 
 
-def worth_in_words(facts: Mapping[str, Any]) -> str:
-    """What :func:`recalibrate` found out by leaving each fold out once more, as a sentence; "" without it."""
-    worth = facts.get("unseen")
-    if not worth:
-        return ""
-    called = (
-        f"it gave a verdict on {_percent(worth['coverage'])} of the images, and {_percent(worth['wrong'])} of those "
-        "were wrong"
-        if worth["wrong"] is not None
-        else "it gave no verdict at all"
-    )
-    words = (
-        f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
-        f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
-    )
-    hardest = worth.get("hardest")
-    if not hardest or not hardest["wrong"]:
-        return words
-    return (
-        f"{words} Most often about {hardest['source']} ({hardest['label']}): {_percent(hardest['wrong'])} of its "
-        "images got a wrong verdict."
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows in which every class is as frequent as the largest, its own in turn."""
     classes = [np.flatnonzero(true == number) for number in np.unique(true)]

@@ -16,8 +16,9 @@ from torch import nn
 from bonaface.errors import UsageError
 from bonaface.inference.calibration import apply
 from bonaface.models.load import load_model
+from bonaface.report.findings import worth_in_words
 from bonaface.stats.metrics import all_figures
-from bonaface.training.recalibration import read_unseen, recalibrate, worth_in_words
+from bonaface.training.recalibration import read_unseen, recalibrate
 
 LABELS = ["fake", "real"]
 
