@@ -4,7 +4,7 @@
     python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
     torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
 
-The job itself is :mod:`bonaface.cli.train`, one function read from top to bottom; ``bonaface train`` is the same command.
+The job itself is :mod:`bonaface.cli.train`, one function read from top to bottom; ``bonaface train`` is the same.
 """
 
 from bonaface.cli.train import main, run

@@ -225,7 +225,10 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
 
 def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
     """A compiler that is there and does not work: the run goes on as it is, and says why."""
-    code = "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; from bonaface.cli import train; train.main()"
+    code = (
+        "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; "
+        "from bonaface.cli import train; train.main()"
+    )
     flags = (
         f"--data {folder} --output_dir {tmp_path / 'run'} --model convnext --image_size 32 --use_cpu True --max_steps 1"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from app import main
 from bonaface.errors import UsageError
+from bonaface.web.app import main
 from bonaface.web.settings import bindable, check_environment, server_port, server_root, switch
 
 
