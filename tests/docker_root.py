@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+DOCKERFILE = Path(__file__).resolve().parent.parent / "hub" / "templates" / "space" / "Dockerfile"
 # By their places here, for a stage has a PATH of its own.
 CHROOT, MOUNT = shutil.which("chroot") or "/usr/sbin/chroot", shutil.which("mount") or "/usr/bin/mount"
 
@@ -78,11 +79,11 @@ def context_files(context: Path) -> list[Path]:
     return found
 
 
-def build(context: Path, base: Path, work: Path, env: dict[str, str], files: dict[str, str], again: bool) -> Stage:
+def build(dockerfile: Path, context: Path, base: Path, work: Path, env: dict, files: dict, again: bool) -> Stage:
     """All instructions, in order; the last stage. ``again`` takes the files that an earlier call made."""
     stages: dict[str, Stage] = {}
     stage = Stage(base)
-    for word, rest in instructions(context / "Dockerfile"):
+    for word, rest in instructions(dockerfile):
         print(f"--- {word} {rest[:100]}", flush=True)
         started = time.monotonic()
         if word == "FROM":
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--context", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--dockerfile", type=Path, default=DOCKERFILE)
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--file", action="append", default=[])
     parser.add_argument("--model-folder", type=Path)
@@ -166,9 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=options.again)
     env = dict(pair.split("=", 1) for pair in options.env)
-    stage = build(
-        options.context, options.root, options.work, env, dict(pair.split(":") for pair in options.file), options.again
-    )
+    files = dict(pair.split(":") for pair in options.file)
+    stage = build(options.dockerfile, options.context, options.root, options.work, env, files, options.again)
     check_last(stage)
     if options.model_folder:
         shutil.copytree(options.model_folder, stage.root / "model", dirs_exist_ok=True)

@@ -47,7 +47,7 @@ def main() -> None:
     where = "import importlib.util as u; print(u.find_spec('bonaface'))"
     found = subprocess.run([str(python), "-c", where], cwd=elsewhere, env=env, capture_output=True, text=True)
     print(f"the project in the new environment: {found.stdout.strip()}")
-    command = [str(python), str(space / "start.py"), "--host", "127.0.0.1"]
+    command = [str(python), str(space / "app.py"), "--host", "127.0.0.1"]
     (answer,) = ask_app(command, [options.picture], cwd=elsewhere, env=env | {"HF_HOME": str(options.work / "home")})
     print(f"started and answered in {time.monotonic() - started:.1f} s: {answer}")
 

@@ -13,8 +13,10 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from bonaface.errors import UsageError
-from bonaface.hub import card_text, merge
+from bonaface.hub import merge
+from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
 from bonaface.hub.privacy import Redactor
+from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
 from bonaface.training.run import write_text
 
@@ -96,9 +98,9 @@ def remember(folder: Path, story: Story) -> None:
 
 
 def card_of(folder: Path, story: Story) -> str:
-    """The card as we would write it, in the form that :func:`merge.merge` takes. Raises as :func:`write_card`."""
+    """The card as we would write it, as :func:`bonaface.hub.merge.merge` takes it. Raises as :func:`write_card`."""
     metrics, config = _json(folder / "report" / "metrics.json"), _json(folder / "config.json")
-    run = card_text.RunFiles(
+    run = RunFiles(
         name=(story.repo_id or folder.resolve().name).split("/")[-1],
         where=story.repo_id or folder.resolve().name,
         metrics=metrics,
@@ -106,7 +108,7 @@ def card_of(folder: Path, story: Story) -> str:
         processor=_json(folder / "preprocessor_config.json", {}),
         recipe=_recipe(folder, metrics),
         report=(folder / "report" / "report.md").read_text(encoding="utf-8"),
-        weights=card_text.weights_of(folder),
+        weights=weights_of(folder),
         license=_license(story, metrics),
         data_license=story.data_license,
         datasets=_datasets(story, metrics),
@@ -114,7 +116,8 @@ def card_of(folder: Path, story: Story) -> str:
     )
     data = card_data(run.name, metrics, license=run.license, datasets=run.datasets)
     clean = Redactor(folder).text  # before the digests are taken
-    return merge.compose(data.to_dict(), {key: clean(text) for key, text in card_text.sections(run).items()})
+    sections = render_sections("model_card.md.j2", **card_values(run))
+    return merge.compose(data.to_dict(), {key: clean(text) for key, text in sections.items()})
 
 
 def card_data(
@@ -194,8 +197,8 @@ def _recipe(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     return dict(stored or metrics["facts"].get("recipe") or {})
 
 
-def _unseen(folder: Path | None) -> tuple[str, str] | None:
-    """Kind and text of a cross-validation by sources."""
+def _unseen(folder: Path | None) -> Unseen | None:
+    """What a cross-validation by sources found."""
     if folder is None:
         return None
     report = folder / "report" if (folder / "report").is_dir() else folder
@@ -205,7 +208,7 @@ def _unseen(folder: Path | None) -> tuple[str, str] | None:
         raise UsageError(f"{folder} holds no cross-validation", "python -m bonaface crossval writes one") from error
     if not str(found.get("kind", "")).startswith("leave-one-"):
         raise UsageError(f"{folder} left no source out", "crossval with --leave-one-source-out does")
-    return found["kind"], text
+    return Unseen(found["kind"], text)
 
 
 def _json(path: Path, otherwise: Any = None) -> Any:

@@ -24,8 +24,9 @@ from bonaface.data.labels import SPLITS
 from bonaface.data.listing import Listing, image_bytes, list_data
 from bonaface.hub import merge
 from bonaface.hub.publish import Published, check_login, publish
+from bonaface.hub.templates import render_sections
 from bonaface.imaging.faces import FaceDetector
-from bonaface.report.pages import Table, markdown_table, markdown_text
+from bonaface.report.pages import Table, markdown_table
 
 SHARD_BYTES = 400_000_000
 GROUP_ROWS = 100  # the Hub's viewer reads a row group at a time
@@ -123,7 +124,7 @@ def _tables(rows: datasets.Dataset, columns: list[str], features: datasets.Featu
 
 
 def data_card(listing: Listing, audit: Audit, repo_id: str, license: str | None) -> str:
-    """What the data is, where it comes from, and what it gives away, in the form that :func:`merge.merge` takes."""
+    """What the data is, where it comes from and what it gives away, as :func:`bonaface.hub.merge.merge` takes it."""
     n, name = len(listing.rows), repo_id.split("/")[-1]
     metadata = {
         "license": license or "unknown",
@@ -138,99 +139,32 @@ def data_card(listing: Listing, audit: Audit, repo_id: str, license: str | None)
             }
         ],
     }
-    sections = {
-        "about": _about(listing, name),
-        "content": _content(listing),
-        "audit": _audit(audit),
-        "howto": _howto(repo_id),
-        "license": _license(license, audit),
-    }
+    sections = render_sections(
+        "data_card.md.j2",
+        name=name,
+        repo_id=repo_id,
+        license=license,
+        listing=listing,
+        counts=_counts(listing),
+        n_groups=len(set(listing.rows["group"])),
+        broken=Counter(file.reason.split(":")[0] for file in listing.broken),
+        audit=audit,
+        leaks={
+            "file facts (format, size, JPEG tables)": audit.facts_leak,
+            "appearance (light, colour, borders, framing)": audit.appearance_leak,
+        },
+        n_copies=sum(len(group.paths) for group in audit.duplicates),
+        n_exif=int(audit.files["has_exif"].sum()),
+    )
     return merge.compose(metadata, sections)
 
 
-def _about(listing: Listing, name: str) -> str:
-    labels = ", ".join(f"`{markdown_text(label)}`" for label in listing.labels)
-    named = any(listing.rows["split"])
-    splits = "the splits that the data came with" if named else "no splits: whoever trains cuts them, groups together"
-    return (
-        f"# {markdown_text(name)}\n\n{len(listing.rows):,} pictures of faces with the labels {labels}; "
-        f"`{listing.real_label}` means a photograph, every other label a generated picture. It has {splits}.\n\n"
-        "Meant to train and to test detectors of generated faces, and for nothing that tells who somebody is. Pictures "
-        "may show people who were not asked: whoever uses them answers for having the right to."
-    )
-
-
-def _content(listing: Listing) -> str:
+def _counts(listing: Listing) -> str:
+    """Images by split, label and source: a Markdown table."""
     rows = listing.rows
     counts = Counter(zip([split or "train" for split in rows["split"]], rows["label"], rows["source"], strict=True))
     table = pd.DataFrame(
         [(split, listing.labels[label], source, count) for (split, label, source), count in sorted(counts.items())],
         columns=["split", "label", "source", "images"],
     )
-    fields = """| column | |
-|---|---|
-| `image` | the file, byte for byte as it was, metadata included |
-| `label` | its class |
-| `source` | the camera set or generator that it comes from |
-| `group` | pictures that must stay in one split (one person, one prompt, copies) |
-| `path` | its name in the folder that it comes from |"""
-    if "family" in rows.column_names:
-        fields += "\n| `family` | generators of one making |"
-    groups = len(set(rows["group"]))
-    parts = [fields, markdown_table(Table(table)), f"{groups:,} groups."]
-    if listing.broken:
-        reasons = Counter(file.reason.split(":")[0] for file in listing.broken)
-        why = ", ".join(f"{n:,} {markdown_text(reason)}" for reason, n in reasons.most_common())
-        parts.append(f"{len(listing.broken):,} files were left out: {why}.")
-    return "## What is in it\n\n" + "\n\n".join(parts)
-
-
-def _audit(audit: Audit) -> str:
-    def leak(name: str, found: Any) -> str:
-        if found is None or found.auc is None or found.auc != found.auc:
-            return f"| {name} | not measured | |"
-        return f"| {name} | {found.auc:.3f} ({found.low:.3f}–{found.high:.3f}) | {found.n:,} |"
-
-    findings = [f"- **{f.level}**, {f.topic}: {markdown_text(f.text)}. {markdown_text(f.hint)}" for f in audit.findings]
-    copies = sum(len(group.paths) for group in audit.duplicates)
-    rows = [leak("file facts (format, size, JPEG tables)", audit.facts_leak)]
-    rows.append(leak("appearance (light, colour, borders, framing)", audit.appearance_leak))
-    table = "| what | AUC (95 %) | images |\n|---|---|---:|\n" + "\n".join(rows)
-    return "\n\n".join(
-        [
-            "## Audit",
-            f"**{markdown_text(audit.verdict)}**",
-            "How well facts that have nothing to do with generation tell the classes apart, cross-validated: near 0.5 "
-            "they tell nothing, near 1 a detector that learns them looks perfect and is worthless.",
-            table,
-            *(["\n".join(findings)] if findings else []),
-            f"{copies:,} files have a copy or near copy among the others; `python -m bonaface audit` lists them, and "
-            "`python -m bonaface prepare` takes what gives the classes away.",
-        ]
-    )
-
-
-def _howto(repo_id: str) -> str:
-    return f"""## How to use it
-
-```python
-from datasets import load_dataset
-
-load_dataset("{repo_id}")
-```
-
-```
-python train_hf.py --data {repo_id}
-python -m bonaface evaluate --model USER/MODEL --data {repo_id} --out out/
-```"""
-
-
-def _license(license: str | None, audit: Audit) -> str:
-    word = (
-        f"Published under `{license}`."
-        if license
-        else "The publisher has not stated a licence: the pictures keep those of their owners, source by source."
-    )
-    exif = int(audit.files["has_exif"].sum())
-    note = f" {exif:,} files carry EXIF metadata, which may name cameras, places and times." if exif else ""
-    return f"## Licence and privacy\n\n{word}{note}"
+    return markdown_table(Table(table))

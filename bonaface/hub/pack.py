@@ -14,7 +14,7 @@ from bonaface.hub.push import model_files
 
 
 def packed_files(folder: Path, *, pictures: bool = False) -> dict[str, bytes | Path]:
-    """:func:`push.model_files` and the folder's own card, freed of this machine's paths. Raises UsageError."""
+    """:func:`bonaface.hub.push.model_files` and the folder's own card, freed of local paths. Raises UsageError."""
     files = model_files(folder, pictures=pictures)
     if (folder / CARD).is_file():
         card = Redactor(folder).text(read_card(folder / CARD)).encode()

@@ -1,44 +1,29 @@
 """A model -> a Space: a folder with everything that the app needs, published in one commit.
 
-The folder runs from its own files: the project's ``app.py``, library and ``requirements.txt``, a ``start.py`` that
-names the model, and a README.md whose front matter tells the Hub how to run it. A model of the Hub is named by its
-commit, so that the Space serves what it was made for; a model folder comes along, below ``model/``.
+The folder runs from its own files: the library and its ``requirements.txt``, an ``app.py`` that names the model, and a
+README.md whose front matter tells the Hub how to run it, from the templates in ``hub/templates/space``. A model of the
+Hub is named by its commit, so that the Space serves what it was made for; a model folder comes along, below ``model/``.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib.metadata import version
+from importlib.metadata import distribution, requires, version
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 
-from bonaface.errors import UsageError
 from bonaface.hub import merge
 from bonaface.hub.pack import packed_files, refuse_existing, write_folder
 from bonaface.hub.publish import CARD, Published, check_repo_id, hub_errors, publish
+from bonaface.hub.templates import render, render_sections
 from bonaface.models.download import FACTS, WEIGHTS, model_folder
+from bonaface.resources import INSTALLED, PACKAGE, resource
 
-ROOT = Path(__file__).resolve().parents[2]
-APP_FILES = ("app.py", "requirements.txt", "LICENSE")
 LIBRARY = ("*.py", "*.j2", "*.css")
-START = '''"""The Space's entry point: the app with this Space's model."""
-
-import sys
-from pathlib import Path
-
-from bonaface.web.app import main
-from bonaface.errors import usage_errors_exit
-
-MODEL = {model}
-
-if __name__ == "__main__":
-    with usage_errors_exit():
-        main(["--model", MODEL, "--host", "0.0.0.0", *sys.argv[1:]])
-'''
+OWNED = ("bonaface/*", "model/*", "app.py", "requirements.txt", "LICENSE", "Dockerfile")
 
 
 @dataclass(frozen=True)
@@ -84,7 +69,7 @@ def make_space(
         kind="space",
         message=f"The app, serving {Path(model).resolve().name if Path(model).is_dir() else model}",
         private=private,
-        owned=("bonaface/*", "model/*", *APP_FILES, "start.py", "Dockerfile"),
+        owned=OWNED,
         sdk="docker" if docker else "gradio",
         token=token,
     )
@@ -95,17 +80,12 @@ def space_files(
 ) -> tuple[dict[str, bytes | Path], str]:
     """The Space's files by their names, and its README.md. Raises UsageError."""
     found = _find(model, token)
-    files: dict[str, bytes | Path] = dict(_app_files())
+    files: dict[str, bytes | Path] = {**_library(), "requirements.txt": _requirements(), "LICENSE": _license()}
     if found.folder is not None:
         files |= {f"model/{name}": content for name, content in packed_files(found.folder).items()}
-        place = 'str(Path(__file__).parent / "model")'
-    else:
-        place = json.dumps(f"{found.repo_id}@{found.commit}")
-    files["start.py"] = START.format(model=place).encode()
+    files["app.py"] = render("space/app.py.j2", model=found).encode()
     if docker:
-        text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-        start = "# The app of this Space, with its model.\n" + text[text.index("FROM ") :]
-        files["Dockerfile"] = start.replace('["python", "app.py"]', '["python", "start.py"]').encode()
+        files["Dockerfile"] = render("space/Dockerfile").encode()
     return files, _card(found, repo_id, docker)
 
 
@@ -119,13 +99,24 @@ def _find(model: str, token: str | None) -> _Model:
     return _Model(repo_id, commit, tuple(f for f in listed if any(fnmatch(f, pattern) for pattern in FACTS + WEIGHTS)))
 
 
-def _app_files() -> dict[str, Path]:
-    files = {name: ROOT / name for name in APP_FILES}
-    if missing := [name for name, path in files.items() if not path.is_file()]:
-        raise UsageError(f"{missing[0]} is not beside the package", "make Spaces in a checkout of the project")
-    for pattern in LIBRARY:
-        files |= {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "bonaface").rglob(pattern))}
-    return files
+def _library() -> dict[str, Path]:
+    """The package's own files, without what an installation keeps below it of the rest of the project."""
+    paths = sorted(path for pattern in LIBRARY for path in PACKAGE.rglob(pattern) if INSTALLED not in path.parents)
+    return {f"{PACKAGE.name}/{path.relative_to(PACKAGE).as_posix()}": path for path in paths}
+
+
+def _requirements() -> bytes:
+    """A checkout's own list; of an installation, what it says that it needs, without extras."""
+    if file := resource("requirements.txt"):
+        return file.read_bytes()
+    return "".join(f"{line}\n" for line in requires(PACKAGE.name) or [] if "extra ==" not in line).encode()
+
+
+def _license() -> bytes:
+    """Beside the package in a checkout, among an installation's metadata."""
+    file = resource("LICENSE")
+    text = file.read_text(encoding="utf-8") if file else distribution(PACKAGE.name).read_text("licenses/LICENSE")
+    return (text or "").encode()
 
 
 def _card(model: _Model, repo_id: str, docker: bool) -> str:
@@ -138,7 +129,7 @@ def _card(model: _Model, repo_id: str, docker: bool) -> str:
             "sdk": "gradio",
             "sdk_version": version("gradio"),
             "python_version": "3.11",
-            "app_file": "start.py",
+            "app_file": "app.py",
         }
     metadata |= {
         "pinned": False,
@@ -150,18 +141,4 @@ def _card(model: _Model, repo_id: str, docker: bool) -> str:
         metadata["models"] = [model.repo_id]
         if not docker:
             metadata["preload_from_hub"] = [f"{model.repo_id} {','.join(model.files)} {model.commit}"]
-    serves = (
-        f"[{model.repo_id}](https://huggingface.co/{model.repo_id}) at the commit `{model.commit}`"
-        if model.repo_id
-        else "the model in `model/`"
-    )
-    text = f"""# {name}
-
-Says of a picture of a face whether it looks like a photograph or like the work of a generator, and when it cannot tell.
-It serves {serves}; what it is worth stands in its card, and in the tab *About*.
-
-Pictures are deleted when the page is closed, after 15 minutes at the latest. Nothing is fetched from an address.
-
-The same here, without the Hub: `pip install -r requirements.txt`, then `python start.py --host 127.0.0.1`. A private
-model needs a secret `HF_TOKEN` in the Space's settings."""
-    return merge.compose(metadata, {"space": text})
+    return merge.compose(metadata, render_sections("space/README.md.j2", name=name, model=model))

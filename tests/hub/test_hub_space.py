@@ -57,11 +57,11 @@ def test_a_space_names_its_model_by_commit_and_preloads_what_it_needs(hub: HubSe
     files, commit = space.files(), published.branches["main"]
     assert (len(space.commits), space.sdk, done.commit) == (2, "gradio", space.branches["main"])
     head = front_matter(files["README.md"].decode())
-    assert (head["sdk"], head["app_file"], head["models"]) == ("gradio", "start.py", ["user/faces"])
+    assert (head["sdk"], head["app_file"], head["models"]) == ("gradio", "app.py", ["user/faces"])
     name, wanted, pinned = head["preload_from_hub"][0].split()
     assert (name, pinned) == ("user/faces", commit)
     assert set(wanted.split(",")) == set(published.files()) - {"training_args.bin"}
-    assert f'MODEL = "user/faces@{commit}"' in files["start.py"].decode()
+    assert f'MODEL = "user/faces@{commit}"' in files["app.py"].decode()
     assert {"app.py", "requirements.txt", "LICENSE", "bonaface/inference/detector.py", "bonaface/web/style.css"} <= set(
         files
     )
@@ -87,7 +87,7 @@ def test_a_docker_space_starts_the_same_app(run: Path) -> None:
     assert (head["sdk"], head["app_port"]) == ("docker", 7860)
     assert "sdk_version" not in head
     docker = bytes(files["Dockerfile"]).decode()
-    assert 'ENTRYPOINT ["python", "start.py"]' in docker
+    assert 'ENTRYPOINT ["python", "app.py"]' in docker
     assert "HEALTHCHECK" in docker
     assert docker.index("USER 1000") < docker.index("ENTRYPOINT")
 
@@ -134,7 +134,7 @@ def test_the_folder_runs_from_its_own_files_alone(run: Path, tmp_path: Path) -> 
     elsewhere.mkdir()
     gone = subprocess.run([python, "-c", "import bonaface"], cwd=elsewhere, env=env, capture_output=True, text=True)
     assert "No module named 'bonaface'" in gone.stderr
-    command = [str(python), str(Path(str(space)) / "start.py"), "--host", "127.0.0.1"]
+    command = [str(python), str(Path(str(space)) / "app.py"), "--host", "127.0.0.1"]
     (answer,) = ask_app(command, [make_image(tmp_path / "photo.png")], cwd=elsewhere, env=env)
     assert answer["status"] == "ok"
     assert set(answer["labels"]) == {"fake", "real"}
