@@ -90,9 +90,9 @@ def test_predict_uses_it_where_no_model_is_named(tmp_path: Path) -> None:
 
 
 def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shipped_model(tmp_path) is None
     assert named_or_shipped("mine") == "mine"
     assert named_or_shipped(None) == str(MODEL)
-    monkeypatch.setattr("bonaface.models.shipped.shipped_model", lambda: None)
+    monkeypatch.setattr("bonaface.resources.INSTALLED", tmp_path)
+    assert shipped_model() is None
     with pytest.raises(UsageError, match="no model was named"):
         named_or_shipped(None)

@@ -475,12 +475,12 @@ def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch
 # --- which model --------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_path: Path) -> None:
+def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_model(tmp_path) == shipped_model()
+    monkeypatch.setattr("bonaface.resources.INSTALLED", tmp_path)  # an installation without a model
     assert default_model(tmp_path) is None
-    shipped = tmp_path / "models" / "bonaface-small"
-    shipped.mkdir(parents=True)
-    (shipped / "config.json").write_text("{}")
-    assert default_model(tmp_path) == str(shipped)
     for age, name in enumerate(("new", "old", "unfinished")):
         run = tmp_path / "runs" / name
         (run / "report").mkdir(parents=True)
@@ -492,7 +492,9 @@ def test_the_newest_finished_run_is_served_then_the_shipped_model_then_none(tmp_
 
 
 @pytest.mark.parametrize("place", ["configuration", "older configuration", "report"])
-def test_a_model_that_knows_drawings_only_is_no_default(tmp_path: Path, place: str) -> None:
+def test_a_model_that_knows_drawings_only_is_no_default(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither the newest run nor one in the shipped model's place, by whatever it says what it was trained on."""
     sources = {"configuration": {"train_sources": [*REAL, *FAKE]}}
     sources["report"] = sources["configuration"]
@@ -502,8 +504,9 @@ def test_a_model_that_knows_drawings_only_is_no_default(tmp_path: Path, place: s
         config = {} if place == "report" else {"bonaface": sources[place]}
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "report" / "metrics.json").write_text(json.dumps({"facts": sources[place]}))
+    monkeypatch.setattr("bonaface.models.shipped.resource", tmp_path.joinpath)
     assert default_model(tmp_path) is None
-    assert shipped_model(tmp_path) is None
+    assert shipped_model() is None
     mine = Path(shutil.copytree(tmp_path / "runs" / "sample", tmp_path / "runs" / "mine"))
     (mine / "config.json").write_text(json.dumps({"bonaface": {"train_sources": [*REAL, *FAKE, "ffhq"]}}))
     os.utime(mine / "report" / "metrics.json", (1000, 1000))  # older than the other
