@@ -54,7 +54,11 @@ def _environment() -> jinja2.Environment:
     if folder is None:
         raise UsageError(f"this copy of bonaface lacks {FOLDER}", "use a whole checkout, or install it with pip")
     environment = jinja2.Environment(  # noqa: S701  # Markdown and Python, no HTML: `cell` and `text` escape names
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {
         "cell": cell,
