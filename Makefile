@@ -4,26 +4,33 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+LOWEST := .venv-lowest
 
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo app detector test lint format clean
+.PHONY: demo app detector test test-lowest lint format clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# uv installs the whole set in well under a minute; pip brings uv.
+# uv installs the whole set in well under a minute; pip brings uv. What is installed already and in range stays, so that
+# another build of torch may be put in first.
 $(RUNTIME): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
 	touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	touch $@
+
+# An environment of its own, where everything that we name is as old as we allow.
+$(LOWEST)/.dev: requirements.txt requirements-dev.txt pyproject.toml | $(RUNTIME)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -r requirements-dev.txt
 	touch $@
 
 demo: $(RUNTIME) ## train on the embedded sample set; a few minutes on two cores
@@ -42,20 +49,21 @@ detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 min
 	rm -rf models/bonaface-small
 	$(BIN)/python -m hub pack runs/bonaface-small models/bonaface-small
 
-test: $(DEV) ## ruff, mypy and all tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+test: lint ## ruff, mypy, the layers and all tests
 	$(BIN)/python -m pytest
 
-lint: $(DEV) ## ruff and mypy alone
+test-lowest: $(LOWEST)/.dev ## all tests with the lowest versions that we allow
+	$(LOWEST)/bin/python -m pytest
+
+lint: $(DEV) ## ruff, mypy and the layers alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(DEV) ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and what runs and tests left
-	rm -rf $(VENV) runs data prepared build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) runs data prepared build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
