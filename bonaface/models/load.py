@@ -114,6 +114,7 @@ def load_model(
             config=_with_labels(config, labels),
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
+            use_safetensors=True,  # of a folder too: a pickle may run code
         )
         if old_labels != list(labels):
             _reset_classifier(model)

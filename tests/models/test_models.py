@@ -105,6 +105,16 @@ def test_a_second_fine_tune_on_other_labels_gets_a_new_head_with_their_names(
     assert {r["label"] for r in results} == set(labels)
 
 
+def test_a_training_never_starts_from_a_pickle(tmp_path: Path) -> None:
+    """Also not from one in a local folder, which transformers would take where there is no safetensors file."""
+    save(tmp_path, "resnet", ["fake", "real"], image_size=32)
+    model, _ = load_model(str(tmp_path), ["fake", "real"])
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="model.safetensors"):
+        load_model(str(tmp_path), ["fake", "real"])
+
+
 def test_facts_of_an_earlier_training_are_not_inherited(tmp_path: Path) -> None:
     model, processor = load_model("resnet", ["fake", "real"], image_size=32)
     model.config.bonaface = {"real_label": "real"}
