@@ -218,7 +218,7 @@ def _require_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("Ray is not installed", "pip install 'ray[data]', or leave out --engine ray") from error
+        raise UsageError("Ray is not installed", "pip install 'bonaface[ray]', or leave out --engine ray") from error
     return ray
 
 

@@ -110,7 +110,7 @@ def _core() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise UsageError("OpenVINO is not installed", "pip install openvino") from error
+        raise UsageError("OpenVINO is not installed", "pip install 'bonaface[export]'") from error
     return openvino.Core()
 
 
@@ -162,7 +162,7 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ImportError as error:
-            raise UsageError("ONNX Runtime is not installed", "pip install onnxruntime") from error
+            raise UsageError("ONNX Runtime is not installed", "pip install 'bonaface[export]'") from error
         if dtype != torch.float32:
             raise UsageError("ONNX Runtime has no bf16 on a CPU", "leave dtype out, or use engine openvino")
         self._runtime, self._file = onnxruntime, file

@@ -200,7 +200,7 @@ def _require(format: str, int8: bool) -> None:
         try:
             __import__(package)
         except ImportError as error:
-            raise UsageError(f"{package} is not installed", f"pip install {' '.join(packages)}") from error
+            raise UsageError(f"{package} is not installed", "pip install 'bonaface[export]'") from error
 
 
 def _pictures(
