@@ -12,7 +12,7 @@ from wrapt import when_imported
 if TYPE_CHECKING:
     from bonaface.inference.detector import Detector as Detector
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
