@@ -346,7 +346,8 @@ def inline_noise() -> dict[str, str]:
     return {"url": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
 
 
-def test_the_readme_names_only_endpoints_that_are_there(app: Server) -> None:
-    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r'api_name="(/\w+)"', readme)) | {f"/{name}" for name in re.findall(r"/run/(\w+)", readme)}
+def test_the_documentation_names_only_endpoints_that_are_there(app: Server) -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "serve.md").read_text(encoding="utf-8")
+    named = set(re.findall(r'api_name="(/\w+)"', page)) | {f"/{name}" for name in re.findall(r"/run/(\w+)", page)}
+    assert named
     assert named <= set(json.loads(app.get("/gradio_api/info")[1])["named_endpoints"])
