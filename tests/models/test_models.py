@@ -111,7 +111,7 @@ def test_a_training_never_starts_from_a_pickle(tmp_path: Path) -> None:
     model, _ = load_model(str(tmp_path), ["fake", "real"])
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match="model.safetensors"):
+    with pytest.raises(UsageError, match=r"model\.safetensors"):
         load_model(str(tmp_path), ["fake", "real"])
 
 
