@@ -31,6 +31,8 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.scoring import find_inputs, run_predict_command, score_files
 from bonaface.models.load import load_model
 
+pytestmark = pytest.mark.slow
+
 N_FILES, BATCH = 700, 2
 
 

@@ -223,6 +223,7 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
     assert losses[True] == pytest.approx(losses[False], abs=0.02)
 
 
+@pytest.mark.slow
 def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
     """A compiler that is there and does not work: the run goes on as it is, and says why."""
     code = (
@@ -244,6 +245,7 @@ def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path
     assert (tmp_path / "run" / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(cpu=True), reason="no C++ compiler on this machine; .ci/run installs one")
 def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Path, tmp_path: Path) -> None:
     """In processes of their own, as users run them: full batches are compiled, the last one and evaluation are not."""
