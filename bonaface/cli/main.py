@@ -44,7 +44,7 @@ OwnModel = Annotated[
     str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
 ]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders (links are followed), globs, or `-` for a list.")]
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders (or links to them), globs, or `-` for stdin.")]
 Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
 FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]
