@@ -34,6 +34,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -191,6 +192,9 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
             continue
         known = json.loads(file.read_text())
         earlier = known.get("parameters", known)
+        if earlier != parameters and file == started and not any(_read_journal(out / WORK / "journal.jsonl")):
+            shutil.rmtree(out / WORK)  # nothing is done yet
+            break
         if earlier != parameters:
             changed = [name for name in parameters if earlier.get(name) != parameters[name]]
             raise UsageError(
@@ -292,7 +296,7 @@ def _process_chunk(
 
 
 def _start_worker(parent: int) -> None:
-    """End with the parent: one that is killed cannot stop its workers itself.
+    """End with the parent: one that is killed cannot stop its workers itself. Ctrl-C is for the parent alone.
 
     OpenCV's threads are left as they are: ``cv2.setNumThreads`` in a forked process hangs where the
     parent's were started.
@@ -303,6 +307,7 @@ def _start_worker(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 
