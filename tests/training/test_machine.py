@@ -1,7 +1,4 @@
-"""What is chosen from the machine: it fits, it repeats, it is said, and a flag beats it.
-
-python -m pytest tests/test_machine.py
-"""
+"""What is chosen from the machine: it fits, it repeats, it is said, and a flag beats it."""
 
 from __future__ import annotations
 
