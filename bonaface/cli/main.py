@@ -53,7 +53,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode an
 
 @app.command(context_settings=AS_GIVEN, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Fine-tune a classifier on image folders: the same as `python train_hf.py`."""
+    """Fine-tune a classifier on image folders."""
     from bonaface.cli.train import run
 
     run(context.args)
@@ -61,7 +61,7 @@ def train(context: typer.Context) -> None:
 
 @app.command("app", context_settings=AS_GIVEN, add_help_option=False)
 def serve(context: typer.Context) -> None:
-    """Serve the detector as a web page and an API: the same as `python app.py`."""
+    """Serve the detector as a web page and an API."""
     from bonaface.web.app import run
 
     run(context.args)

@@ -56,6 +56,7 @@ from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import ImageFacts
+from bonaface.pools import cancelled_on_error
 
 FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
 WORK = ".prepare"  # journal and unfinished files; gone in the end
@@ -280,7 +281,7 @@ def _in_processes(
             yield from (prepare_file(row, alignment, detector, out, out / WORK) for row in chunk)
         return
     waiting: deque[Future[list[dict[str, Any]]]] = deque()
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+    with cancelled_on_error(ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))) as pool:
         for chunk in chunks():
             waiting.append(pool.submit(_process_chunk, chunk, alignment, detector, out))
             if len(waiting) > 3 * workers:

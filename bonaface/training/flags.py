@@ -23,7 +23,13 @@ class FlagParser(HfArgumentParser):
     """Every field of :class:`Recipe` and of `TrainingArguments` as a flag."""
 
     def __init__(self) -> None:
-        super().__init__((Recipe, TrainingArguments), allow_abbrev=False)
+        super().__init__(
+            (Recipe, TrainingArguments),
+            allow_abbrev=False,
+            prog="bonaface train",
+            usage="%(prog)s [RECIPE.yaml] [--flag value …]",
+            description="Fine-tune a classifier on image folders.",
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise a :class:`UsageError` where argparse would end the process."""
