@@ -156,3 +156,34 @@ def test_amounts_read_well() -> None:
     assert findings.amount("auc", float("nan")) == "–"
     assert findings.span("auc", None) == ""
     assert findings.span("recall", findings.Interval(0.5, 0.75)) == "(50.0–75.0)"
+    assert findings.span("auc", findings.Interval(0.5, 0.75)) == "(0.500–0.750)"
+    assert findings.span("auc", findings.Interval(0.5, np.inf)) == ""
+
+
+@pytest.mark.parametrize(
+    ("trained", "one", "two"),
+    [
+        (["gan", "sd"], ", from the source it saw in training, the", ", from 2 sources that it saw in training, the"),
+        (["x"], ", from a source it never saw in training, the", ", from 2 sources that it never saw in training, the"),
+    ],
+)
+def test_one_source_and_several_are_counted_and_only_one_of_several_is_the_hardest(
+    trained: list[str], one: str, two: str
+) -> None:
+    single, several = (
+        words(
+            predictions(source=[names[t][i // 2 % 2] for i, t in enumerate(np.arange(240) % 2)]), train_sources=trained
+        )
+        for names in ((["gan", "gan"], ["gan", "gan"]), (["gan", "sd"], ["gan", "gan"]))
+    )
+    assert one in single[0]
+    assert two in several[0]
+    assert "hardest fakes" not in single[0]
+    assert "hardest fakes" in several[0]
+
+
+@pytest.mark.parametrize(("n", "small"), [(49, True), (50, False)])
+def test_a_source_that_is_large_enough_to_be_the_worst_is_not_called_small(n: int, small: bool) -> None:
+    figures = metrics.table_metrics(predictions(), LABELS, "real")
+    sources = metrics.per_source(predictions(), real_label="real").assign(n=n)
+    assert any("mostly chance" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small
