@@ -12,6 +12,7 @@ from bonaface.data.units import GROUPS_HELP
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import TRAIN_PRESETS
 from bonaface.models.load import PRESETS
+from bonaface.models.pretrained import PACKAGED
 
 BALANCES = ("none", "label", "source", "class_weights")
 # Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
@@ -42,8 +43,13 @@ class Recipe:
     )
     splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
     groups: str = _option("auto", GROUPS_HELP)
-    model: str = _option("resnet", f"preset ({', '.join(PRESETS)}), timm/<architecture>, model folder, or Hub id")
-    from_scratch: bool = _option(False, "fresh weights from the model's configuration; presets always have them")
+    model: str = _option(
+        "resnet",
+        f"preset ({', '.join(PRESETS)}; pretrained: {', '.join(PACKAGED)}), timm/<architecture>, folder, or Hub id",
+    )
+    from_scratch: bool = _option(
+        False, f"fresh weights from the model's configuration; presets but {', '.join(PACKAGED)} always have them"
+    )
     image_size: int | None = _option(None, "side of the model's input, pixels; the model's own when not given")
     resize: int | None = _option(None, "shorter side before the centre crop, pixels; image_size when not given")
     augmentation: str = _option("robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}")
