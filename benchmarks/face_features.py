@@ -31,7 +31,6 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
 BATCH = 32
-MIXED = 1_000_003  # apart from every number of rows
 
 
 class Stages(nn.Module):
@@ -212,13 +211,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--align", type=float, default=0.5)
+    parser.add_argument("--low_pixels", type=int, default=56)
     parser.add_argument("--kind", default="s10", help="name of the settings of the drawn views")
     parser.add_argument("--maps", type=int, help="also keep the maps before this block of the network")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
-    settings = face_views.ViewSettings(size=args.size, strength=args.strength, align=args.align)
+    settings = face_views.ViewSettings(
+        size=args.size, strength=args.strength, align=args.align, low_pixels=args.low_pixels
+    )
     folder = args.cache / f"{args.network}-{args.size}-{args.kind}"
     folder.mkdir(parents=True, exist_ok=True)
     _, crops, points = read(args.data, args.points)

@@ -118,6 +118,7 @@ def fit_head(
     heads = []
     for member in range(settings.members):
         torch.manual_seed(seed * 1000 + member)
+        rng = np.random.default_rng(seed * 1000 + member)
         body = (
             [nn.Linear(len(mean), settings.hidden), nn.GELU(), nn.Dropout(settings.dropout[1])]
             if settings.hidden
@@ -133,7 +134,7 @@ def fit_head(
                 x = standard(stack[drawn[rows], rows].float())
                 y, w = label[rows], weights[rows]
                 if settings.mixup:
-                    share = float(np.random.default_rng(seed * 7 + member).beta(settings.mixup, settings.mixup))
+                    share = float(rng.beta(settings.mixup, settings.mixup))
                     other = torch.randperm(len(rows))
                     x, y, w = (share * a + (1 - share) * a[other] for a in (x, y, w))
                 loss = (nn.functional.binary_cross_entropy_with_logits(head(x)[:, 0], y, reduction="none") * w).mean()

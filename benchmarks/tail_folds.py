@@ -124,7 +124,7 @@ def fit_tail(
             optimiser.step()
             schedule.step()
             mean.update_parameters(tail)
-            total += float(loss) * len(x) / len(rows)
+            total += loss.item() * len(x) / len(rows)
         print(f"  epoch {epoch}: loss {total:.4f}, {time.monotonic() - started:.0f} s", flush=True)
     return mean.module.eval()
 
