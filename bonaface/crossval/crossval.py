@@ -224,12 +224,11 @@ def _is_finished(folder: Path) -> bool:
 
 def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[Job]:
     """Each fold's table of splits, and its command. Raises UsageError where other images were dealt before."""
-    queue = []
+    queue, begun = [], _holds_work(folder)
     for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
         place = folder / "folds" / name
         table, text = place / "splits.csv", fold.table.to_csv(index=False, lineterminator="\n")
-        begun = _holds_work(folder) and table.is_file()
-        if begun and table.read_text(encoding="utf-8") != text:
+        if begun and table.is_file() and table.read_text(encoding="utf-8") != text:
             raise UsageError(
                 f"the data has changed since {folder} was begun", "choose another --out, or bring the data back"
             )

@@ -253,7 +253,9 @@ def test_a_folder_with_other_files_is_refused(recipe: Path, tmp_path: Path) -> N
 
 
 def test_changed_data_is_refused_when_folds_go_on(out: Path, recipe: Path, tmp_path: Path) -> None:
-    (tmp_path / "folds" / "fold1").mkdir(parents=True)
+    trained = tmp_path / "folds" / "fold1" / "run" / "checkpoints" / "1-train"
+    trained.mkdir(parents=True)
+    (trained / "log.json").write_text("[]")
     shutil.copy(out / "crossval.yaml", tmp_path)
     table = (out / "folds" / "fold1" / "splits.csv").read_text()
     (tmp_path / "folds" / "fold1" / "splits.csv").write_text(table.replace("real/cam/001.png", "real/cam/gone.png"))
