@@ -228,15 +228,14 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
 
 
 @pytest.mark.slow
-def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
+def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     """A compiler that is there and does not work: the run goes on as it is, and says why."""
     code = (
         "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; "
         "from bonaface.cli import train; train.main()"
     )
-    flags = (
-        f"--data {folder} --output_dir {tmp_path / 'run'} --model convnext --image_size 32 --use_cpu True --max_steps 1"
-    )
+    flags = f"--data {folder} --output_dir {tmp_path / 'run'} --model {tiny_model} --from_scratch --use_cpu True"
+    flags += " --max_steps 1 --audit False"
     flags += " --prepare False --robustness none --dataloader_num_workers 0 --per_device_train_batch_size 8"
     done = subprocess.run(
         [sys.executable, "-c", code, *flags.split()],
