@@ -22,7 +22,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from accelerate import PartialState
 from transformers import BaseImageProcessor, PreTrainedModel, set_seed
@@ -35,6 +34,7 @@ from bonaface.hub.card import write_card
 from bonaface.hub.push import Push
 from bonaface.inference.calibration import calibrate_run
 from bonaface.inference.detector import Detector
+from bonaface.models.facts import ModelFacts
 from bonaface.models.head import with_hidden_head
 from bonaface.models.load import load_model
 from bonaface.training.assembly import Assembly, assemble, split_assembly
@@ -87,20 +87,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
-    fingerprint = data.fingerprint()
-    facts: dict[str, Any] = {
-        "real_label": data.real_label,
-        "face_margin": assembly.margin,
-        "data_fingerprint": fingerprint,
-        "train_sources": sorted(set(data.splits["train"]["source"])),
-        "versions": versions(),
-    }
+    facts = ModelFacts(
+        real_label=data.real_label,
+        face_margin=assembly.margin,
+        data_fingerprint=data.fingerprint(),
+        train_sources=tuple(sorted(set(data.splits["train"]["source"]))),
+        versions=versions(),
+    )
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
-    facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
+    facts = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=args.dataloader_num_workers)
     if unseen is not None:
-        changed, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
-        facts |= changed
+        facts, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
         on_main_process(partial(write_known, run.folder, known))
     on_main_process(lambda: run.save_model(trained, processor, facts))
 
@@ -127,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             robustness=recipe.robustness != "none",
             quick=recipe.robustness == "quick",
             history=history,
-            facts=story | facts,
+            details=story | facts.to_dict(),
         )
         write_card(run.folder)
         if not recipe.keep_checkpoints:

@@ -112,7 +112,7 @@ def run_crossval_command(
         "broken": [asdict(file) for file in assembly.listing.broken],
         "audit": {"level": assembly.audit.level, "verdict": assembly.audit.verdict} if assembly.audit else None,
     }
-    result = write_crossval_report(folder, runs, assembly.listing, kind=kind, facts=story, kept=keep_folds)
+    result = write_crossval_report(folder, runs, assembly.listing, kind=kind, details=story, kept=keep_folds)
     if not keep_folds:
         for job in queue:
             shutil.rmtree(job.run.folder)

@@ -104,13 +104,13 @@ def write_crossval_report(
     listing: Listing,
     *,
     kind: str,
-    facts: Mapping[str, Any],
+    details: Mapping[str, Any],
     kept: bool = True,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
-    ``facts`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
+    ``details`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
     """
     labels, real = listing.labels, listing.real_label
     tests = [run.rows("test") for run in runs]
@@ -148,7 +148,7 @@ def write_crossval_report(
         pooled,
         labels=labels,
         real_label=real,
-        facts=dict(facts) | {"train_sources": seen, "folds": len(folds), "kind": kind},
+        details=dict(details) | {"train_sources": seen, "folds": len(folds), "kind": kind},
         sections=[section],
         lead=[*pictures(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
@@ -156,7 +156,7 @@ def write_crossval_report(
         n_resamples=n_resamples,
     )
     report = Path(out) / "report"
-    page = Page(str(facts.get("title", "")), "", conclusion, [], [], [], [section])
+    page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])
     write_file(report / "crossval.md", page_markdown(page))
     write_json(report / "crossval.json", result)
     return jsonable(result)

@@ -18,6 +18,7 @@ from bonaface.errors import UsageError
 from bonaface.inference.calibration import hold_out_calibration
 from bonaface.inference.detector import Detector
 from bonaface.models.download import model_folder
+from bonaface.models.facts import ModelFacts
 from bonaface.stats.metrics import predictions_frame
 
 FloatArray = NDArray[np.float64]
@@ -102,7 +103,7 @@ def evaluation_data(
     split: str = "auto",
     *,
     real_label: str | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: ModelFacts | None = None,
     folder: Path | None = None,
     groups: str | None = None,
 ) -> tuple[FaceData, list[str]]:
@@ -117,24 +118,24 @@ def evaluation_data(
     Raises:
         UsageError: no such data or split, or no real label.
     """
-    recipe = _recipe_of(folder)
+    facts, recipe = facts or ModelFacts(), _recipe_of(folder)
     listing = _list(data, real_label, groups or recipe.get("groups", "auto"))
     named = set(listing.rows["split"]) - {""}
     caveats: list[str] = []
     if split == "auto" and named:
         split = next((name for name in ("test", "validation") if name in named), "all")
     elif split == "auto":
-        trained = _held_out(listing, facts or {}, recipe)
+        trained = _held_out(listing, facts, recipe)
         if trained is not None:
             return trained, caveats
         split = "all"
-        if (facts or {}).get("data_fingerprint"):
+        if facts.data_fingerprint:
             caveats.append(
                 "The model was trained on a data set with another fingerprint, so all images here were taken. Were any "
                 "of them among its training images, the figures would be too good."
             )
     elif split in SPLITS and not named:
-        trained = _held_out(listing, facts or {}, recipe, split)
+        trained = _held_out(listing, facts, recipe, split)
         if trained is not None:
             return trained, caveats
     if split != "all" and split not in named:
@@ -167,14 +168,12 @@ def _recipe_of(folder: Path | None) -> dict[str, Any]:
     return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
-def _held_out(
-    listing: Listing, facts: Mapping[str, Any], recipe: Mapping[str, Any], split: str = "test"
-) -> FaceData | None:
+def _held_out(listing: Listing, facts: ModelFacts, recipe: Mapping[str, Any], split: str = "test") -> FaceData | None:
     """The split that the model's own training kept apart, cut again from the same data; None where it is not the same.
 
     The run's recipe tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
     """
-    wanted = facts.get("data_fingerprint")
+    wanted = facts.data_fingerprint
     if not wanted:
         return None
     sizes = {name: recipe[name] for name in ("seed", "validation_size", "test_size") if name in recipe}

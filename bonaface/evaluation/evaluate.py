@@ -42,12 +42,12 @@ from bonaface.inference.detector import Detector
 from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain
 from bonaface.inference.forward import run_rows
-from bonaface.models.drawings import train_sources
+from bonaface.models.facts import ModelFacts
 from bonaface.report.findings import amount
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import HeatMap, uncertain_sections
 from bonaface.report.write import headline_rows, write_report
-from bonaface.stats.certificates import PRIOR, verdicts
+from bonaface.stats.certificates import PRIOR, Band, verdicts
 
 FloatArray = NDArray[np.float64]
 QUICK_IMAGES = 300
@@ -67,13 +67,13 @@ def predict(
 
     For a model in hand, also on several processes, which share the images; data and model have the same labels.
     """
-    facts = getattr(model.config, "bonaface", None)
+    calibration = ModelFacts.of_config(model.config).calibration
     tables = []
     for split in splits:
         rows = data.splits[split]
         items = ImageRows(rows, EvalTransform(processor))
         outputs = run_rows(model, items, batch_size=batch_size, workers=workers, title=f"scoring {split}")
-        tables.append(predictions_of(rows, apply(outputs.logits, facts), data, split))
+        tables.append(predictions_of(rows, apply(outputs.logits, calibration), data, split))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -93,7 +93,7 @@ def evaluate(
     has_face: Callable[[Image.Image], bool] | None = None,
     heat_map: HeatMap | None = None,
     history: Sequence[Mapping[str, Any]] = (),
-    facts: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
     batch_size: int = 128,
     threads: int | None = None,
     n_resamples: int = 1000,
@@ -109,7 +109,7 @@ def evaluate(
         fakes: the model's labels that count as fake (see :func:`load_detector`).
         has_face: looks for a face in each image of the headline split, for the coverage.
         heat_map: a picture of what the score of an image hangs on, for the galleries; Grad-CAM where not given.
-        history, facts: of the training, as in ``write_report``.
+        history, details: of the training, as in ``write_report``.
     """
     started = time.monotonic()
     labels, real = shared_labels(data, [detector])
@@ -143,7 +143,7 @@ def evaluate(
     sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, prior)
     if "dataset" in shown:
         sections.insert(0, dataset_section(shown, labels, real))
-    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts))
+    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts.band))
     minutes = round((time.monotonic() - started) / 60, 2)
     return write_report(
         Path(out),
@@ -151,7 +151,7 @@ def evaluate(
         labels=labels,
         real_label=real,
         history=history,
-        facts=dict(facts or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
+        details=dict(details or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
         sections=[*sections, coverage],
         lead=lead,
         remarks=remarks,
@@ -179,9 +179,9 @@ def _findings(
         table = robustness_table(fake, scores, variants, real_index=real_index, facts=facts)
         sections.append(robustness_section(table))
         lead, remarks = robustness_lead(table), [*remarks, robustness_remark(table)]
-    sections.append(calibration_section(fake, scores[:, 0], real_index, facts, scores[:, 1:]))
-    if "distance" in rows:
-        sections.append(unfamiliar_section(rows, facts))
+    sections.append(calibration_section(fake, scores[:, 0], real_index, facts.calibration, scores[:, 1:]))
+    if "distance" in rows and facts.unfamiliar is not None:
+        sections.append(unfamiliar_section(rows, facts.unfamiliar))
     return sections, lead, remarks
 
 
@@ -217,10 +217,10 @@ def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
 
 def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
     """The predictions table with ``distance`` and ``verdict``, where the model can tell them."""
-    features, band = scored.features[0], detector.facts.get("band")
+    features, band = scored.features[0], detector.facts.band
     if detector.unfamiliar is not None and features is not None:
         predictions["distance"] = detector.unfamiliar.distance(features[scored.readable])
-    if band:
+    if band is not None:
         called = verdicts(predictions["p_fake"], band)
         if "distance" in predictions:
             assert detector.unfamiliar is not None
@@ -229,18 +229,21 @@ def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd
     return predictions
 
 
-def _middle(facts: Mapping[str, Any]) -> float:
-    band = facts.get("band")
-    return float(np.clip((band["low"] + band["high"]) / 2, 0, 1)) if band else 0.5
+def _middle(band: Band | None) -> float:
+    return float(np.clip((band.low + band.high) / 2, 0, 1)) if band else 0.5
 
 
-def _band_remark(decisions: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+def _band_remark(decisions: pd.DataFrame, facts: ModelFacts) -> str:
     row = decisions.iloc[-1]
-    if row["rule"] != "band" or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all():
+    if (
+        facts.band is None
+        or row["rule"] != "band"
+        or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all()
+    ):
         return ""
-    low, high = facts["band"]["low"], facts["band"]["high"]
+    low, high = facts.band.low, facts.band.high
     reasons = [f"scores from {low:.2f} to {high:.2f}"] if round(low, 2) < round(high, 2) else []
-    reasons += ["images unlike the training data"] if "unfamiliar" in facts else []
+    reasons += ["images unlike the training data"] if facts.unfamiliar else []
     where = f" ({' and '.join(reasons)})" if reasons else ""
     return (
         f"By its band it gives no verdict on {amount('recall', row['uncertain'])} of the images{where}, calls "
@@ -295,11 +298,11 @@ def run_evaluate_command(
 
         finder = FaceDetector(yunet)
         has_face = lambda image: bool(finder.detect(image))  # noqa: E731
-    trained = train_sources(detector.facts)
-    facts: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
-    facts |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
+    trained = detector.facts.trained_on
+    details: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
+    details |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
     metrics = evaluate(
         detector, images, out, robustness=robustness, quick=quick, prior=prior, fakes=fakes, has_face=has_face,
-        heat_map=heat_map, facts=facts, threads=threads,
+        heat_map=heat_map, details=details, threads=threads,
     )  # fmt: skip
     print(f"{metrics['conclusion']}\n\nreport  {Path(out) / 'report' / 'report.html'}")

@@ -12,10 +12,9 @@ to hold more of says nothing about a stranger's picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,8 @@ from transformers import PreTrainedModel
 
 from bonaface.data.folds import FOLDS
 from bonaface.errors import UsageError
-from bonaface.inference.calibration import Calibration, apply, fit, fold
+from bonaface.inference.calibration import apply, fit, fold
+from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.report.write import write_predictions
 from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
 from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures, fake_probability
@@ -71,14 +71,14 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
 
 def recalibrate(
     model: PreTrainedModel,
-    facts: Mapping[str, Any],
+    facts: ModelFacts,
     unseen: pd.DataFrame,
     labels: Sequence[str],
     real_index: int,
     *,
     delta: float = 0.05,
     confidence: float = 0.95,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> tuple[ModelFacts, pd.DataFrame]:
     """Calibrate a calibrated model once more, on predictions of unseen sources, in place where that can be folded.
 
     Args:
@@ -88,12 +88,9 @@ def recalibrate(
         labels, real_index: in class order.
 
     Returns:
-        ``calibration``, ``thresholds`` and ``band`` in place of the old ones; ``judged_on``, a phrase; and ``unseen``:
-        what each fold got from the others (``n``, ``folds``, ``ece_before``, ``ece``, ``coverage`` as the share with a
-        verdict, ``wrong`` as the share of wrong ones among those, None where nothing was called; ``hardest``, the
-        source most of whose images got a wrong verdict, with ``source``, ``label``, ``n`` and that share as ``wrong``,
-        None where every source is small), or None where no fold can be judged by the others. And the predictions as the
-        calibrated model would give them: ``fold``, ``source``, ``label``, ``p_fake``.
+        The facts with ``calibration``, ``thresholds``, ``band``, ``judged_on`` and ``unseen`` (None where no fold can
+        be judged by the others) anew. And the predictions as the calibrated model would give them: ``fold``,
+        ``source``, ``label``, ``p_fake``.
     """
     true = np.array([labels.index(label) for label in unseen["label"]])
     fake = true != real_index
@@ -101,34 +98,36 @@ def recalibrate(
     logits = np.log(np.maximum(probabilities, 1e-300))
     even = _even(true)
     whole = replace(fit(logits[even], true[even]), n=len(true))
-    before = facts.get("calibration") or {"temperature": 1.0, "bias": [0.0] * len(labels), "folded": True}
-    temperature, bias = np.array(before["temperature"]), np.array(before["bias"])
+    before = facts.calibration or Calibration(1.0, (0.0,) * len(labels), folded=True)
+    bias = np.array(before.bias) + before.temperature * np.array(whole.bias)
     judged_on = f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds"
-    after = _calibrated(whole, logits)
+    after = apply(logits, whole)
     p = fake_probability(after, real_index)
     worth = _worth(unseen, logits, true, labels, real_index, delta, confidence)
     known = unseen[["fold", "source", "label"]].assign(p_fake=p).reset_index(drop=True)
-    facts_after = {
-        "calibration": {
-            **before,
-            "method": "temperature+bias",
-            "temperature": float(temperature * whole.temperature),
-            "bias": (bias + temperature * np.array(whole.bias)).tolist(),
-            "folded": bool(before["folded"]) and fold(model, whole),
-            "n": whole.n,
-            "share_fake": float(fake[even].mean()),
-            **{
-                f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
-                for when, scores in (("before", probabilities), ("after", after))
-                for name, key in (("ece", "ece"), ("log_loss", "nll"))
-            },
-        },
-        "thresholds": thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
-        "band": uncertain_band(p, fake, delta=delta, confidence=confidence),
-        "judged_on": judged_on,
-        "unseen": worth,
+    figures = {
+        f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
+        for when, scores in (("before", probabilities), ("after", after))
+        for name, key in (("ece", "ece"), ("log_loss", "nll"))
     }
-    return facts_after, known
+    calibration = Calibration(
+        before.temperature * whole.temperature,
+        tuple(bias.tolist()),
+        folded=before.folded and fold(model, whole),
+        n=whole.n,
+        share_fake=float(fake[even].mean()),
+        **figures,
+    )
+    facts = replace(
+        facts,
+        calibration=calibration,
+        calibration_note="",
+        thresholds=thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
+        band=uncertain_band(p, fake, delta=delta, confidence=confidence),
+        judged_on=judged_on,
+        unseen=worth,
+    )
+    return facts, known
 
 
 def write_known(folder: Path, known: pd.DataFrame) -> None:
@@ -144,11 +143,6 @@ def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.resize(rows, most) for rows in classes])
 
 
-def _calibrated(calibration: Calibration, logits: FloatArray) -> FloatArray:
-    stored = {"temperature": calibration.temperature, "bias": calibration.bias, "folded": False}
-    return apply(logits, {"calibration": stored})
-
-
 def _worth(
     unseen: pd.DataFrame,
     logits: FloatArray,
@@ -157,7 +151,7 @@ def _worth(
     real_index: int,
     delta: float,
     confidence: float,
-) -> dict[str, Any] | None:
+) -> UnseenWorth | None:
     """Each fold's scores and verdicts as the other folds would have them, less the sources that both have.
 
     A fold to which the others have nothing to say of some label, as where all share one camera, is left out.
@@ -170,7 +164,7 @@ def _worth(
             continue
         others_even = others[_even(true[others])]
         calibration = fit(logits[others_even], true[others_even])
-        p, scores[mine] = _calibrated(calibration, logits[others]), _calibrated(calibration, logits[mine])
+        p, scores[mine] = apply(logits[others], calibration), apply(logits[mine], calibration)
         band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
     judged = np.flatnonzero(called != "")
@@ -183,19 +177,22 @@ def _worth(
         key: all_figures(true[even], table[even], labels=labels, real_index=real_index)["ece"]
         for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
     }
-    return {
-        "n": len(judged),
-        "folds": int(unseen["fold"].iloc[judged].nunique()),
+    return UnseenWorth(
+        n=len(judged),
+        folds=int(unseen["fold"].iloc[judged].nunique()),
         **figures,
-        "coverage": float(decided.mean()),
-        "wrong": float(wrong.sum() / decided.sum()) if decided.any() else None,
-        "hardest": _hardest(unseen.iloc[judged], wrong),
-    }
+        coverage=float(decided.mean()),
+        wrong=float(wrong.sum() / decided.sum()) if decided.any() else None,
+        hardest=_hardest(unseen.iloc[judged], wrong),
+    )
 
 
-def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_]) -> dict[str, Any] | None:
+def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_]) -> HardestSource | None:
     """The source with the largest share of wrong verdicts among those with enough images to be named."""
     shares = unseen[["source", "label"]].assign(wrong=wrong).groupby(["source", "label"], as_index=False)["wrong"]
     rows = shares.agg(n="size", wrong="mean")
     rows = rows[rows["n"] >= WORST_MIN_IMAGES]
-    return None if rows.empty else rows.nlargest(1, "wrong").to_dict("records")[0]
+    if rows.empty:
+        return None
+    worst = rows.nlargest(1, "wrong").iloc[0]
+    return HardestSource(str(worst["source"]), str(worst["label"]), int(worst["n"]), float(worst["wrong"]))
