@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,8 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
 from bonaface.models.facts import ModelFacts
+from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
+from bonaface.training.options import STAGE_KEYS
 from bonaface.training.recipe import changed_keys
 
 T = TypeVar("T")
@@ -73,24 +76,46 @@ class Run:
             raise UsageError(
                 f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
             ) from error
+        check_resume(args.resume_from_checkpoint, self.folder, self.checkpoints)
         if not self.recipe_file.is_file():
-            if any(self.folder.iterdir()):
+            if any(not is_partial(path) for path in self.folder.iterdir()):
                 raise UsageError(f"{self.folder} holds other files", "choose an empty --output_dir")
             return
-        if not self.is_finished and not self.checkpoints.is_dir():
-            return  # it ended before there was anything to go on from
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        changed = changed_keys(stored, recipe, args)
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {}
+        if self.is_finished:
+            changed = changed_keys(stored, recipe, args, ignored={"families", "search_space"})
+        else:
+            changed = self._changed_in_kept(stored, recipe, args)
         if changed:
             raise UsageError(
                 f"{self.folder} holds a run with another recipe ({'; '.join(changed)})",
                 "choose another --output_dir, or delete the folder",
             )
 
+    def _changed_in_kept(self, stored: dict[str, Any], recipe: dict[str, Any], args: TrainingArguments) -> list[str]:
+        """What makes another run of what there is to resume from; what nothing can be resumed from goes away.
+
+        A stage that is not begun, or that diverged, may change. So may what is done after the training; and where the
+        data lies, whose fingerprint is compared instead.
+        """
+        ignored = {"families", "search_space", "calibrate_on", "data", "splits"}
+        kept = kept_stages(self.checkpoints)
+        if not changed_keys(stored, recipe, args, ignored=ignored):
+            return []
+        changed = changed_keys(stored, recipe, args, ignored=ignored | STAGE_KEYS | {"stages"}) if kept else []
+        for folder, before, now in zip(kept, stage_settings(stored), stage_settings(recipe), strict=False):
+            differences = changed_keys(before, now, args)
+            changed += [f"stage {folder.name}: {difference}" for difference in differences]
+        if len(stage_settings(recipe)) < len(kept):
+            changed.append(f"stages: {len(kept)} or more -> {len(stage_settings(recipe))}")
+        if not changed:
+            drop_all_but(self.checkpoints, kept)
+        return changed
+
     def check_same_data(self, fingerprint: str) -> None:
         """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""
-        begun = self.recipe_file.is_file() and (self.is_finished or self.checkpoints.is_dir())
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if begun else {}
+        begun = self.recipe_file.is_file() and (self.is_finished or kept_stages(self.checkpoints))
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {} if begun else {}
         before = stored.get("data_fingerprint", fingerprint)
         if before != fingerprint:
             raise UsageError(
@@ -135,8 +160,23 @@ class Run:
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what :func:`write_text` was killed over."""
+    return re.fullmatch(r"\..+\.\d+", path.name) is not None
+
+
+def stage_settings(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a stored recipe says of each of its stages, the name included."""
+    shared = {key: value for key, value in recipe.items() if key in STAGE_KEYS}
+    return [{**shared, **stage} for stage in recipe.get("stages") or [{}]]
 
 
 def versions() -> dict[str, str]:

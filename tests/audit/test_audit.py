@@ -1,7 +1,4 @@
-"""The audit: every kind of planted leak is found and named, and a set without one passes.
-
-python -m pytest tests/test_audit.py
-"""
+"""The audit: every kind of planted leak is found and named, and a set without one passes."""
 
 from __future__ import annotations
 

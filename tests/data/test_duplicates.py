@@ -1,7 +1,4 @@
-"""Near duplicates: copies are found whatever was done to them, different pictures are not, and no pair is missed.
-
-python -m pytest tests/test_duplicates.py
-"""
+"""Near duplicates: copies are found whatever was done to them, different pictures are not, and no pair is missed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Portraits are drawn from a seed alone, differ from each other, and have the spectrum of natural scenes.
-
-python -m pytest tests/test_portraits.py -q
-"""
+"""Portraits are drawn from a seed alone, differ from each other, and have the spectrum of natural scenes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Preparation: no file fact tells the class afterwards, nothing is lost silently, and a kill changes no
 byte.
-
-python -m pytest tests/test_prepare.py
 """
 
 from __future__ import annotations

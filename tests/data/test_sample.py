@@ -1,7 +1,5 @@
 """The embedded sample: reproducible, balanced, and telling its classes apart by traces of formation only.
 
-    python -m pytest tests/test_sample.py -q
-
 Protects: the same bytes for the same seed however many threads make them; file facts and appearance that leak
 nothing; traces that a linear model finds; a folder that is complete or absent, and is not made twice.
 """

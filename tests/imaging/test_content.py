@@ -1,7 +1,5 @@
 """The kind of a file is told from its first bytes, and a missing end is seen, without decoding anything.
 
-    python -m pytest tests/test_content.py -q
-
 Protects: every image format and the usual strangers under an image's name are recognised; chance bytes are not.
 """
 

@@ -1,7 +1,4 @@
-"""Degradations are functions of picture, strength and seed alone, graded as they say, and make codecs alike.
-
-python -m pytest tests/test_degradations.py
-"""
+"""Degradations are functions of picture, strength and seed alone, graded as they say, and make codecs alike."""
 
 from __future__ import annotations
 

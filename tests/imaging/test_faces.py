@@ -1,7 +1,4 @@
-"""Faces: boxes in the image's own pixels, crops that never leave a hole, and a detector that is found without waiting.
-
-python -m pytest tests/test_faces.py
-"""
+"""Faces: boxes in the image's own pixels, crops that leave no hole, and a detector that is found without waiting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Bytes become an RGB image or an ImageError that says why, and nothing else, whatever the bytes are.
 
-    python -m pytest tests/test_images.py -q
-
 Protects: every mode that Pillow decodes to comes out as correct 8-bit RGB; EXIF orientation, transparency, first
 frames; limits checked before the work they guard; every kind of broken file told apart; header facts.
 """

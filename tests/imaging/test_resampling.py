@@ -1,7 +1,4 @@
-"""Resizing a batch on the device is what Pillow does to each picture.
-
-python -m pytest tests/test_resampling.py
-"""
+"""Resizing a batch on the device is what Pillow does to each picture."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Evaluation equals the model's own processor; training is a function of the picture and the sample's seed.
-
-python -m pytest tests/test_transforms.py
-"""
+"""Evaluation equals the model's own processor; training is a function of the picture and the sample's seed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The table of a cluster is that of one machine, though a node is lost on the way; mistakes are said plainly.
 
-    python -m pytest tests/test_cluster.py -q
-
 The cluster is a real one: two nodes with a core each on 127.0.0.1, one of which is killed with its worker.
 """
 

@@ -1,7 +1,4 @@
-"""The configurations of recipes/accelerate, launched on CPU processes: they train as one process does.
-
-python -m pytest tests/test_accelerate.py
-"""
+"""The configurations of recipes/accelerate, launched on CPU processes: they train as one process does."""
 
 from __future__ import annotations
 
