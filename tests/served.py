@@ -22,8 +22,7 @@ import pandas as pd
 from conftest import ROOT, make_faces
 from tiny import SIZES, tiny_run
 
-from bonaface.data.dataset import image_bytes, load_data
-from bonaface.inference.calibration import hold_out_calibration
+from bonaface.data.dataset import hold_out_calibration, image_bytes, load_data
 from bonaface.inference.detector import Detector
 from bonaface.report.write import write_report
 from bonaface.stats.metrics import predictions_frame

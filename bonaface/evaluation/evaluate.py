@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from bonaface.data.dataset import FaceData, balanced_subset
+from bonaface.data.dataset import FaceData
 from bonaface.data.loading import ImageRows
 from bonaface.data.rows import BrokenFile, left_out
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import (
     all_variants,
     robustness_lead,
@@ -36,6 +36,7 @@ from bonaface.evaluation.sections import (
     threshold_section,
     unfamiliar_section,
 )
+from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply
 from bonaface.inference.detector import Detector
@@ -47,10 +48,9 @@ from bonaface.report.findings import amount
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import HeatMap, uncertain_sections
 from bonaface.report.write import headline_rows, write_report
-from bonaface.stats.certificates import PRIOR, Band, verdicts
+from bonaface.stats.certificates import Band, verdicts
 
 FloatArray = NDArray[np.float64]
-QUICK_IMAGES = 300
 EVALUATED = ("validation", "calibration", "test")
 
 
@@ -84,30 +84,20 @@ def evaluate(
     detector: Detector,
     data: FaceData,
     out: str | Path,
+    options: EvaluationOptions,
     *,
     splits: Sequence[str] | None = None,
-    robustness: bool = True,
-    quick: bool = False,
-    prior: float = PRIOR,
     fakes: Sequence[str] | None = None,
-    has_face: Callable[[Image.Image], bool] | None = None,
     heat_map: HeatMap | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     details: Mapping[str, Any] | None = None,
-    batch_size: int = 128,
-    threads: int | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Score a data set, write ``out/report`` (see :func:`write.write_report`) and return its metrics.json.
 
     Args:
         splits: those scored, by default all of validation, calibration and test that there are (or the only one).
             Degradations, decisions and errors are of the one that the report speaks about: the test.
-        robustness: score that split again under every degradation at every strength; ``quick``: at two strengths.
-        prior: the base rate, share of fakes among all images, that sentences about alarms suppose.
         fakes: the model's labels that count as fake (see :func:`load_detector`).
-        has_face: looks for a face in each image of the headline split, for the coverage.
         heat_map: a picture of what the score of an image hangs on, for the galleries; Grad-CAM where not given.
         history, details: of the training, as in ``write_report``.
     """
@@ -118,7 +108,9 @@ def evaluate(
     heat_map = heat_map or gradcam_overlays(detector)
     names = list(splits or [name for name in data.splits if name in EVALUATED] or data.splits)
     headline = headline_rows(pd.DataFrame({"split": names}))[0]
-    variants = all_variants(quick) if robustness else [CLEAN]
+    variants = all_variants(options.quick) if options.robustness else [CLEAN]
+    finder = FaceDetector(options.yunet) if options.faces else None
+    has_face = (lambda image: bool(finder.detect(image))) if finder else None
     tables, broken = [], list(data.broken)
     for name in names:
         first = name == headline
@@ -127,8 +119,8 @@ def evaluate(
             [detector],
             variants=variants if first else [CLEAN],
             has_face=has_face if first else None,
-            batch_size=batch_size,
-            threads=threads,
+            batch_size=options.batch_size,
+            threads=options.threads,
             title=f"scoring {name}".strip(),
         )
         refuse_unread(data, name, scored)
@@ -140,7 +132,7 @@ def evaluate(
             faceless = sorted(data.splits[name][i]["path"] for i in scored.faceless) if has_face else None
             shown, all_scores = tables[-1], scores
             coverage = coverage_section(len(table), [*data.broken, *unreadable(data, name, scored)], faceless)
-    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, prior)
+    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, options.prior)
     if "dataset" in shown:
         sections.insert(0, dataset_section(shown, labels, real))
     sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts.band))
@@ -157,8 +149,8 @@ def evaluate(
         remarks=remarks,
         load_thumbnail=data.load_image,
         heat_map=heat_map,
-        n_resamples=n_resamples,
-        seed=seed,
+        n_resamples=options.n_resamples,
+        seed=options.seed,
     )
 
 
@@ -251,58 +243,19 @@ def _band_remark(decisions: pd.DataFrame, facts: ModelFacts) -> str:
     )
 
 
-def run_evaluate_command(
-    model: str,
-    data: str,
-    out: str,
-    *,
-    split: str = "auto",
-    robustness: bool = True,
-    quick: bool = False,
-    max_images: int | None = None,
-    prior: float = PRIOR,
-    real_label: str | None = None,
-    fake_label: str | None = None,
-    groups: str | None = None,
-    faces: bool = False,
-    yunet: str | None = None,
-    engine: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    threads: int | None = None,
-    heat_map: HeatMap | None = None,
-) -> None:
+def run_evaluate_command(model: str, data: str, out: str, options: EvaluationOptions) -> None:
     """``python -m bonaface evaluate``: score, write the report, print the verdict.
 
     Raises:
-        UsageError: as :func:`load_detector` and :func:`evaluation_data`, or a prior that is no share.
+        UsageError: as :func:`load_detector` and :func:`evaluation_data`.
     """
-    if not 0 < prior < 1:
-        raise UsageError(
-            f"--prior must lie between 0 and 1, not {prior}", "the share of fakes among all images, as 0.1"
-        )
-    detector, fakes = load_detector(
-        model, real_label=real_label, fake_label=fake_label, engine=engine, device=device, dtype=dtype
-    )
-    images, caveats = evaluation_data(
-        data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
-    )
+    detector, fakes = load_detector(model, options)
+    images, caveats = evaluation_data(data, options, facts=detector.facts, folder=detector.folder)
     if images.units:
         print(f"folders: {images.units}")
-    limit = max_images or (QUICK_IMAGES if quick else None)
-    if limit:
-        images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})
-    has_face = None
-    if faces:
-        from bonaface.imaging.faces import FaceDetector
-
-        finder = FaceDetector(yunet)
-        has_face = lambda image: bool(finder.detect(image))  # noqa: E731
-    trained = detector.facts.trained_on
     details: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
-    details |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
-    metrics = evaluate(
-        detector, images, out, robustness=robustness, quick=quick, prior=prior, fakes=fakes, has_face=has_face,
-        heat_map=heat_map, details=details, threads=threads,
-    )  # fmt: skip
+    details["caveats"] = caveats
+    if trained := detector.facts.trained_on:
+        details["train_sources"] = trained
+    metrics = evaluate(detector, images.limited(options.limit), out, options, fakes=fakes, details=details)
     print(f"{metrics['conclusion']}\n\nreport  {Path(out) / 'report' / 'report.html'}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bonaface.models.facts import UnseenWorth
 from bonaface.stats.intervals import clopper_pearson
-from bonaface.training.recalibration import KNOWN
+from bonaface.training.calibrate import KNOWN
 
 FEWEST_NEIGHBOURS, NEIGHBOURS = 20, 50  # 50 give an interval of some 15 points around 90 %; a fifth of all is alike
 FEWEST = 60  # images below which nothing is said
@@ -104,7 +104,7 @@ def _at_base_rate(share: float, base: float, other: float) -> float:
 def remarks(
     meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = (), unseen: UnseenWorth | None = None
 ) -> list[str]:
-    """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.recalibration.recalibrate` gives it."""
+    """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.calibrate.recalibrate` gives it."""
     from bonaface.inference.unfamiliar import REASON
     from bonaface.web.markup import percent, score
 

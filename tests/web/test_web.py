@@ -30,7 +30,7 @@ from bonaface.errors import UsageError
 from bonaface.models.drawings import FAKE, REAL
 from bonaface.models.facts import ModelFacts, UnfamiliarFacts, UnseenWorth
 from bonaface.models.shipped import shipped_model
-from bonaface.training.recalibration import write_known
+from bonaface.training.calibrate import write_known
 from bonaface.web.archives import ArchiveError, is_zip, unpack
 from bonaface.web.batcher import Batcher, Busy
 from bonaface.web.choice import default_model

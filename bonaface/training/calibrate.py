@@ -1,12 +1,18 @@
-"""Scores, thresholds and band by sources that were not trained on: calibration on known sources lies about others.
+"""Calibration of a trained model, and all that hangs on it: thresholds, the uncertainty band, the distance.
 
-A cross-validation that leaves sources out (``python -m bonaface crossval RECIPE --leave-one-source-out``) scores every
-source by a model that has not seen it. Those predictions calibrate the model that is trained on all: its
-``calibrate_on`` names their file. What the result is worth is told by leaving each fold out once more: its scores are
-calibrated, and its verdicts given, by the other folds alone.
+Three kinds of data, apart from each other and from the test: one half of the validation split (``validation``) chooses
+the epoch and fits temperature and bias; the other half (``calibration``,
+:func:`bonaface.data.dataset.hold_out_calibration`) chooses and fits nothing, so it may say what the scores are worth:
+calibration error, certified thresholds, the uncertainty band, and how far from the training data is too far.
 
-The scores suppose that half of all pictures are fake, whatever share of the predictions is: which kind the folds happen
-to hold more of says nothing about a stranger's picture.
+Calibrating on known sources is misleading for unseen ones. A leave-one-source-out cross-validation
+(``python -m bonaface crossval RECIPE --leave-one-source-out``) scores every source by a model that has not seen it.
+Those predictions calibrate the model that is trained on all: its ``calibrate_on`` names their file. What the result is
+worth is told by leaving each fold out once more: its scores are calibrated, and its verdicts given, by the other folds
+alone.
+
+The scores then suppose that half of all images are fake, whatever share of the predictions is: which class the folds
+happen to have more of says nothing about a stranger's image.
 """
 
 from __future__ import annotations
@@ -15,22 +21,102 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from accelerate import PartialState
+from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
+from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.folds import FOLDS
+from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
+from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply, fit, fold
+from bonaface.inference.forward import run_rows
+from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.report.write import write_predictions
-from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
+from bonaface.stats.certificates import FPRS, thresholds, uncertain_band, verdicts
 from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures, fake_probability
 
 FloatArray = NDArray[np.float64]
 KNOWN = Path("report") / "unseen.parquet"  # in a run: what it would have said of sources left out, with the truth
+
+
+def calibrate_run(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    facts: ModelFacts,
+    *,
+    folder: Path | None = None,
+    delta: float = 0.05,
+    confidence: float = 0.95,
+    fprs: Sequence[float] = FPRS,
+    batch_size: int = 64,
+    workers: int = 0,
+) -> ModelFacts:
+    """Calibrate a trained model and say what its scores are worth: the facts with all that follows from that.
+
+    Fits on ``data.splits["validation"]`` and folds into the model's weights in place where it can. Judges on
+    ``data.splits["calibration"]`` (see :func:`hold_out_calibration`): ``calibration`` with ECE and NLL before and
+    after, ``thresholds``, ``band``, ``unfamiliar`` (absent where the last layer is not linear), whose bank of training
+    features is written to ``folder``. Every process of a distributed run calls it and gets the same.
+
+    Raises:
+        ValueError: the data has no calibration split.
+    """
+    if "calibration" not in data.splits:
+        raise ValueError("calibrate_run needs a split `calibration`: see hold_out_calibration")
+
+    def outputs(name: str, rows: Dataset) -> Any:
+        items = ImageRows(rows, EvalTransform(processor))
+        return run_rows(model, items, batch_size=batch_size, workers=workers, title=f"calibrating: {name}")
+
+    selects, certifies = data.splits["validation"], data.splits["calibration"]
+    fitted, held = outputs("validation", selects), outputs("calibration", certifies)
+    training = outputs("training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
+    calibration: Calibration | None = None
+    note = ""
+    try:
+        calibration = fit(fitted.logits, selects["label"])
+    except ValueError as error:
+        note = f"not calibrated: {error}"
+    probabilities = apply(held.logits, calibration)
+    if calibration is not None:
+        calibration = _judged(calibration, held.logits, certifies["label"], data)
+        calibration = replace(calibration, folded=fitted.features is not None and fold(model, calibration))
+    p = fake_probability(probabilities, data.real_index)
+    fake = np.array(certifies["label"]) != data.real_index
+    facts = replace(
+        facts,
+        calibration=calibration,
+        calibration_note=note,
+        thresholds=thresholds(p[~fake], fprs, p_fake=p[fake], confidence=confidence),
+        band=uncertain_band(p, fake, delta=delta, confidence=confidence, sources=certifies["source"]),
+    )
+    if folder is not None and training is not None and training.features is not None and len(certifies):
+        familiar = fit_unfamiliar(training.features, held.features)
+        facts = replace(facts, unfamiliar=familiar.facts(sorted(set(data.splits["train"]["source"]))))
+        if PartialState().is_main_process:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            familiar.save(folder)
+    return facts
+
+
+def _judged(calibration: Calibration, logits: FloatArray, labels: Sequence[int], data: FaceData) -> Calibration:
+    """The calibration with what it did on images that it was not fitted on."""
+    figures: dict[str, Any] = {}
+    for when, applied in (("before", None), ("after", calibration)):
+        found = all_figures(labels, apply(logits, applied), labels=data.labels, real_index=data.real_index)
+        for name, key in (("ece", "ece"), ("log_loss", "nll")):
+            figures[f"{key}_{when}"] = found[name] if np.isfinite(found[name]) else None
+    share = float(np.mean(np.array(labels) != data.real_index)) if len(labels) else None
+    return replace(calibration, share_fake=share, **figures)
 
 
 def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
@@ -83,7 +169,7 @@ def recalibrate(
 
     Args:
         model: with what ``facts`` say of its calibration folded in, or not.
-        facts: what :func:`bonaface.inference.calibration.calibrate_run` gave.
+        facts: what :func:`calibrate_run` gave.
         unseen: see :func:`read_unseen`; the folds' models were calibrated as this one was.
         labels, real_index: in class order.
 

@@ -12,15 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from scipy import special
+from tiny import learn, tiny_data
 from torch import nn
 
 from bonaface.errors import UsageError
 from bonaface.inference.calibration import apply
+from bonaface.inference.unfamiliar import FILE, Unfamiliar
 from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.models.load import load_model
 from bonaface.report.findings import worth_in_words
 from bonaface.stats.metrics import all_figures
-from bonaface.training.recalibration import read_unseen, recalibrate
+from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate
 
 LABELS = ["fake", "real"]
 
@@ -180,3 +182,35 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     file.write_text("no table")
     with pytest.raises(UsageError, match="cannot read"):
         read_unseen(file, LABELS)
+
+
+def test_a_run_is_calibrated_on_one_half_and_judged_on_the_other(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path / "data")
+    torch.manual_seed(0)
+    model, processor = load_model("resnet", data.labels, image_size=32)
+    learn(model, processor, data, sharpness=40.0)
+    folder = tmp_path / "run"
+    facts = calibrate_run(model, processor, data, ModelFacts(data.real_label), folder=folder)
+    stored, selects, certifies = facts.calibration, data.splits["validation"], data.splits["calibration"]
+    assert stored.n == len(selects) == 32
+    assert facts.band.n_real + facts.band.n_fake == len(certifies) == 32
+    assert not set(selects["path"]) & set(certifies["path"])
+    assert stored.folded
+    assert stored.temperature > 1  # it was made too sure
+    assert stored.nll_after <= stored.nll_before
+    assert [row.fpr for row in facts.thresholds] == [0.005, 0.01, 0.05]
+    assert not facts.band.certified  # 16 images of each kind promise nothing
+    assert "59 are needed" in facts.band.note
+    known = Unfamiliar.load(folder, facts.unfamiliar)
+    assert known is not None
+    assert known.threshold == facts.unfamiliar.threshold
+    assert facts.unfamiliar.sources == ("a", "b", "x", "y")
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_without_a_calibration_split_nothing_is_promised(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path / "data", 12)
+    data = data.with_splits({name: rows for name, rows in data.splits.items() if name != "calibration"})
+    model, processor = load_model("resnet", data.labels, image_size=32)
+    with pytest.raises(ValueError, match="hold_out_calibration"):
+        calibrate_run(model, processor, data, ModelFacts())
