@@ -18,7 +18,7 @@ CHOSEN = {name: rule for name, rules in RULES.items() for rule in rules if isins
 
 def refuse_odd(value: int) -> None:
     if value % 2:
-        raise UsageError("it is odd")
+        raise UsageError("it is odd", "give an even one")
 
 
 @dataclass
