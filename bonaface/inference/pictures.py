@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,9 +35,9 @@ from bonaface.data.alignment import face_square
 from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
 from bonaface.inference.admission import Admitted, Picture
+from bonaface.models.facts import FACE_MARGIN
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
-FACE_MARGIN = 0.15  # what `bonaface prepare` leaves around a face box
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
 # For the sake of memory: pictures of more pixels than LARGE are decoded and resized at once only as far as all of them
@@ -70,13 +70,13 @@ class PictureReader:
 
     Args:
         processor: the model's image processor.
-        facts: the configuration's ``bonaface``; ``face_margin`` is the border that training left around faces, as a
-            share of the box on each side, or null for a model of whole pictures.
+        face_margin: the border that training left around faces, as a share of the box on each side; None for a model
+            of whole pictures.
         yunet: weights of the face detector, which is loaded when the first picture is searched.
     """
 
-    def __init__(self, processor: Any, facts: Mapping[str, Any], yunet: Path | None = None) -> None:
-        self.processor, self.facts, self._yunet = processor, facts, yunet
+    def __init__(self, processor: Any, face_margin: float | None = FACE_MARGIN, yunet: Path | None = None) -> None:
+        self.processor, self.face_margin, self._yunet = processor, face_margin, yunet
         self._faces: FaceDetector | None = None
         self._large, self._loading = _PixelBudget(), threading.Lock()
 
@@ -125,7 +125,7 @@ class PictureReader:
         small = [SMALL] if min(image.size) < SMALL_SIDE else []
         by_rule = faces is None
         if by_rule:
-            faces = min(image.size) > CROP_SIDE and self.facts.get("face_margin", FACE_MARGIN) is not None
+            faces = min(image.size) > CROP_SIDE and self.face_margin is not None
         if not faces:
             return [], small
         found = self._face_detector().detect(image)
@@ -139,8 +139,8 @@ class PictureReader:
 
     def face_square(self, image: Image.Image, box: Box) -> Box:
         """The square around a face, framed as ``bonaface prepare`` frames it for training; whole pixels."""
-        margin = self.facts.get("face_margin")
-        return face_square(image, MainFace(box, "ok", 1.0, 1), FACE_MARGIN if margin is None else margin)
+        margin = FACE_MARGIN if self.face_margin is None else self.face_margin
+        return face_square(image, MainFace(box, "ok", 1.0, 1), margin)
 
     def _views(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> list[Image.Image]:
         """The RGB pictures to score: the faces, or the whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bonaface.models.drawings import FAKE, MEANING, REAL
+from bonaface.models.facts import HardestSource, UnseenWorth
 from bonaface.report import findings
 from bonaface.stats import metrics
 
@@ -122,7 +124,7 @@ def test_caveats_name_small_samples_broken_files_and_the_audit() -> None:
     assert "could not be read" not in words(predictions(80))[1]
 
 
-UNSEEN = {"folds": 4, "coverage": 0.875, "wrong": 0.031, "ece": 0.02, "ece_before": 0.08}
+UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, wrong=0.031, hardest=None)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,18 @@ UNSEEN = {"folds": 4, "coverage": 0.875, "wrong": 0.031, "ece": 0.02, "ece_befor
     [
         ({}, ["4 folds", "87.5 % of the images, and 3.1 % of those", "0.020 (0.080 before)"], "Most often"),
         ({"wrong": None}, ["it gave no verdict at all"], "Most often"),
-        ({"hardest": {"source": "gan", "label": "fake", "wrong": 0.25}}, ["about gan (fake): 25.0 %"], "no verdict"),
-        ({"hardest": {"source": "gan", "label": "fake", "wrong": 0.0}}, ["87.5 %"], "Most often"),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.25)}, ["about gan (fake): 25.0 %"], "no verdict"),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5 %"], "Most often"),
     ],
 )
 def test_calibration_on_unseen_sources_in_words(unseen: dict[str, Any], parts: list[str], absent: str) -> None:
-    words = findings.worth_in_words({"unseen": UNSEEN | unseen})
+    words = findings.worth_in_words(replace(UNSEEN, **unseen))
     assert all(part in words for part in parts), words
     assert absent not in words
 
 
 def test_without_calibration_on_unseen_sources_nothing_is_said_of_it() -> None:
-    assert findings.worth_in_words({}) == ""
+    assert findings.worth_in_words(None) == ""
 
 
 @pytest.mark.parametrize("trained", [[*REAL, *FAKE], ["cam", "gan"], []])

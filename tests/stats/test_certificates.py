@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bonaface.stats.certificates import (
+    Band,
     allowed_errors,
     certified_threshold,
     images_needed,
@@ -61,11 +62,11 @@ def test_promises_hold() -> None:
     for _ in range(trials):
         part = rng.integers(0, len(p), 300)
         band = uncertain_band(p[part], fake[part])
-        assert band["certified"]
-        broken["high"] += (reals >= band["high"]).mean() > 0.05
-        broken["low"] += (fakes <= band["low"]).mean() > 0.05
+        assert band.certified
+        broken["high"] += (reals >= band.high).mean() > 0.05
+        broken["low"] += (fakes <= band.low).mean() > 0.05
         row = thresholds(p[part][~fake[part]], [0.05])[0]
-        broken["threshold"] += (reals >= row["threshold"]).mean() > 0.05
+        broken["threshold"] += (reals >= row.threshold).mean() > 0.05
         broken["naive"] += (reals >= threshold_at_fpr(p[part][~fake[part]], 0.05)).mean() > 0.05
     limit = stats.binom.ppf(0.999, trials, 0.05)
     assert max(broken["high"], broken["low"], broken["threshold"]) <= limit
@@ -81,8 +82,8 @@ def test_the_band_is_sound_whatever_the_scores_are(rows: list[tuple[float, bool,
     p, fake = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], dtype=bool)
     sources = [f"{'fake' if r[1] else 'real'}-{r[2]}" for r in rows]
     band = uncertain_band(p, fake, delta=delta, sources=sources)
-    assert np.isfinite([band["low"], band["high"]]).all()
-    assert band["low"] < band["high"]
+    assert np.isfinite([band.low, band.high]).all()
+    assert band.low < band.high
     called = verdicts(p, band)
     parts = [~fake, fake, *(np.array(sources, dtype=object) == name for name in set(sources))]
     for part in parts:
@@ -92,15 +93,13 @@ def test_the_band_is_sound_whatever_the_scores_are(rows: list[tuple[float, bool,
         errors, allowed = int((called[part] == wrong).sum()), allowed_errors(int(part.sum()), delta)
         if allowed >= 0:
             assert errors <= allowed
-    assert band["certified"] == (
-        allowed_errors(int((~fake).sum()), delta) >= 0 <= allowed_errors(int(fake.sum()), delta)
-    )
+    assert band.certified == (allowed_errors(int((~fake).sum()), delta) >= 0 <= allowed_errors(int(fake.sum()), delta))
 
 
 def test_a_perfect_detector_needs_no_band() -> None:
     p, fake = np.repeat([0.1, 0.9], 100), np.repeat([False, True], 100)
     band = uncertain_band(p, fake)
-    assert band["certified"]
+    assert band.certified
     assert (verdicts(p, band) == np.where(fake, "fake", "real")).all()
     assert verdicts([0.49999, 0.5], band).tolist() == ["real", "fake"]
 
@@ -110,7 +109,7 @@ def test_edges_that_meet_are_one_cut() -> None:
     middle = np.nextafter(0.5, 1.0)
     p, fake = np.repeat([0.5, np.nextafter(middle, 1.0)], 100), np.repeat([False, True], 100)
     band = uncertain_band(p, fake)
-    assert band["low"] < band["high"]
+    assert band.low < band.high
     assert (verdicts(p, band) == np.where(fake, "fake", "real")).all()
 
 
@@ -118,26 +117,26 @@ def test_edges_that_meet_are_one_cut() -> None:
 def test_a_band_is_certified_on_both_sides_or_not_at_all(n_real: int, n_fake: int) -> None:
     p, fake = np.repeat([0.1, 0.9], [n_real, n_fake]), np.repeat([False, True], [n_real, n_fake])
     band = uncertain_band(p, fake)
-    assert not band["certified"]
-    assert f"not certifiable with 58 {'fake' if n_fake == 58 else 'real'} images (at least 59" in band["note"]
+    assert not band.certified
+    assert f"not certifiable with 58 {'fake' if n_fake == 58 else 'real'} images (at least 59" in band.note
     whole = uncertain_band(np.repeat([0.1, 0.9], 100), np.repeat([False, True], 100), delta=0.1, confidence=0.9)
-    assert whole["note"].startswith("at most 10 % of real images are called fake, and at most 10 % of fakes real")
-    assert whole["note"].endswith("with 90 % confidence each")
+    assert whole.note.startswith("at most 10 % of real images are called fake, and at most 10 % of fakes real")
+    assert whole.note.endswith("with 90 % confidence each")
 
 
 def test_each_source_has_its_row_and_its_own_certificate() -> None:
     names = ["cam"] * 59 + ["phone"] * 58 + ["gan"] * 60
     p, fake = np.repeat([0.1, 0.2, 0.9], [59, 58, 60]), np.repeat([False, False, True], [59, 58, 60])
-    rows = uncertain_band(p, fake, sources=names)["sources"]
-    found = [(row["source"], row["is_real"], row["n"], row["errors"], row["certified"]) for row in rows]
+    rows = uncertain_band(p, fake, sources=names).sources
+    found = [(row.source, row.is_real, row.n, row.errors, row.certified) for row in rows]
     assert found == [("gan", False, 60, 0, True), ("cam", True, 59, 0, True), ("phone", True, 58, 0, False)]
     wrong = np.where(np.isin(np.arange(400), [0, 1, 200]), 1 - np.repeat([0.1, 0.9], 200), np.repeat([0.1, 0.9], 200))
-    rows = uncertain_band(wrong, np.repeat([False, True], 200), sources=["cam"] * 200 + ["gan"] * 200)["sources"]
-    assert [(row["source"], row["errors"]) for row in rows] == [("gan", 1), ("cam", 2)]
+    rows = uncertain_band(wrong, np.repeat([False, True], 200), sources=["cam"] * 200 + ["gan"] * 200).sources
+    assert [(row.source, row.errors) for row in rows] == [("gan", 1), ("cam", 2)]
 
 
 def test_the_edges_of_a_band_have_a_verdict() -> None:
-    band = {"low": 0.3, "high": 0.7}
+    band = Band(0.3, 0.7)
     assert verdicts([0.3, 0.31, 0.69, 0.7], band).tolist() == ["real", "uncertain", "uncertain", "fake"]
 
 
@@ -147,32 +146,32 @@ def test_a_hard_source_widens_the_band_only_where_it_is_large_enough() -> None:
     fake = np.repeat([False, True], [580, 500])
     names = ["easy"] * 500 + ["hard"] * 80 + ["gen"] * 500
     alone, both = uncertain_band(p, fake), uncertain_band(p, fake, sources=names)
-    assert "each source with at least 59 images" in both["note"]
-    assert "each source" not in alone["note"]
-    assert both["high"] > alone["high"]
+    assert "each source with at least 59 images" in both.note
+    assert "each source" not in alone.note
+    assert both.high > alone.high
     few = np.r_[0:520, 580:1080]
     small = uncertain_band(p[few], fake[few], sources=[names[i] for i in few])
-    assert small["high"] < both["high"]
-    rows = {row["source"]: row for row in small["sources"]}
-    assert rows["easy"]["certified"]
-    assert not rows["hard"]["certified"]
+    assert small.high < both.high
+    rows = {row.source: row for row in small.sources}
+    assert rows["easy"].certified
+    assert not rows["hard"].certified
 
 
 def test_thresholds_say_what_they_are_worth() -> None:
     p, fake = pool(4000)
     rows = thresholds(p[~fake], p_fake=p[fake])
-    assert [(row["fpr"], row["certified"]) for row in rows] == [(0.005, True), (0.01, True), (0.05, True)]
+    assert [(row.fpr, row.certified) for row in rows] == [(0.005, True), (0.01, True), (0.05, True)]
     for row in rows:
-        errors = (p[~fake] >= row["threshold"]).sum()
-        assert stats.binomtest(int(errors), 2000).proportion_ci(0.9).high == pytest.approx(row["fpr_upper"])
-        assert row["fpr_upper"] <= row["fpr"]
-        assert row["tpr"] == (p[fake] >= row["threshold"]).mean()
+        errors = (p[~fake] >= row.threshold).sum()
+        assert stats.binomtest(int(errors), 2000).proportion_ci(0.9).high == pytest.approx(row.fpr_upper)
+        assert row.fpr_upper <= row.fpr
+        assert row.tpr == (p[fake] >= row.threshold).mean()
     few = thresholds(p[~fake][:100])
-    assert [row["threshold"] is None for row in few] == [True, True, False]
-    assert "not certifiable" in few[0]["note"]
-    assert "598" in few[0]["note"]
-    assert too_few(10, 0.05) == few[0]["note"].replace("100 real", "10 real").replace("598", "59")
-    assert thresholds([])[0]["certified"] is False
+    assert [row.threshold is None for row in few] == [True, True, False]
+    assert "not certifiable" in few[0].note
+    assert "598" in few[0].note
+    assert too_few(10, 0.05) == few[0].note.replace("100 real", "10 real").replace("598", "59")
+    assert thresholds([])[0].certified is False
 
 
 def test_the_base_rate_decides_what_an_alarm_means() -> None:
