@@ -16,6 +16,7 @@ from bonaface.audit.audit import FACT_NAMES, Audit
 from bonaface.audit.findings import APPEARANCE_LIMITS, FACTS_LIMITS, leak_level
 from bonaface.audit.leaks import Leak
 from bonaface.data.listing import image_bytes
+from bonaface.files import write_json, write_text
 from bonaface.imaging.images import ImageError, decode_image
 from bonaface.report import plots
 from bonaface.report.pages import (
@@ -27,9 +28,8 @@ from bonaface.report.pages import (
     Section,
     Table,
     Thumbnail,
+    jsonable,
     page_html,
-    write_file,
-    write_json,
 )
 
 SHEET = 10  # samples of a source
@@ -54,8 +54,8 @@ def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
         lead=_lead(audit),
         sections=_sections(audit, _loader(rows)),
     )
-    write_file(out / "audit.html", page_html(page))
-    write_json(out / "audit.json", audit.to_dict())  # last: where it stands, the report is whole
+    write_text(out / "audit.html", page_html(page))
+    write_json(out / "audit.json", jsonable(audit.to_dict()))  # last: where it stands, the report is whole
     return out / "audit.html"
 
 

@@ -34,10 +34,11 @@ from bonaface.crossval.jobs import Job, environment, run_jobs
 from bonaface.crossval.report import FoldRun, write_crossval_report
 from bonaface.data.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
 from bonaface.errors import UsageError
+from bonaface.files import write_text
 from bonaface.training.assembly import Assembly, assemble
 from bonaface.training.options import Recipe
 from bonaface.training.recipe import changed_keys, read_recipe
-from bonaface.training.run import Run, write_text
+from bonaface.training.run import Run
 
 OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")
 

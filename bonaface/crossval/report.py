@@ -35,6 +35,7 @@ from PIL import Image
 from bonaface.data.folds import BY_FAMILY, FOLDS, Fold
 from bonaface.data.listing import Listing, image_bytes
 from bonaface.errors import UsageError
+from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.report import plots
@@ -48,8 +49,6 @@ from bonaface.report.pages import (
     cell,
     jsonable,
     page_markdown,
-    write_file,
-    write_json,
 )
 from bonaface.report.sections import LoadThumbnail
 from bonaface.report.write import write_report
@@ -157,9 +156,10 @@ def write_crossval_report(
     )
     report = Path(out) / "report"
     page = Page(str(facts.get("title", "")), "", conclusion, [], [], [], [section])
-    write_file(report / "crossval.md", page_markdown(page))
+    write_text(report / "crossval.md", page_markdown(page))
+    result = jsonable(result)
     write_json(report / "crossval.json", result)
-    return jsonable(result)
+    return result
 
 
 def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from PIL import Image
 from bonaface.data.duplicates import thumbnail
 from bonaface.data.listing import image_bytes
 from bonaface.errors import UsageError
+from bonaface.files import write_bytes
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
 from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
 from bonaface.imaging.images import ImageError, decode_image, inspect_image
@@ -108,7 +107,8 @@ def prepare_file(
     crop = crop_face(image, face_square(image, face, alignment.margin), margin=0.0)
     encoded, side, quality = alignment.apply(crop, path)
     name = _out_name(row["label"], row["source"], row["split"], path)
-    write_file(out / name, encoded, scratch)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / name, encoded, scratch)
     return {
         "path": path,
         "file_name": name,
@@ -123,13 +123,3 @@ def prepare_file(
         "side": side,
         "quality": quality,
     }
-
-
-def write_file(path: Path, data: bytes, scratch: Path) -> None:
-    """Whole or not at all: a temporary file in ``scratch`` (same file system), renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=scratch)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)

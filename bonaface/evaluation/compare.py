@@ -24,6 +24,7 @@ from bonaface.evaluation.data import align, evaluation_data, load_detector, pred
 from bonaface.evaluation.evaluate import QUICK_IMAGES, refuse_unread, unreadable
 from bonaface.evaluation.robustness import all_variants, robustness_table
 from bonaface.evaluation.scores import CLEAN, score_images
+from bonaface.files import write_json, write_text
 from bonaface.inference.detector import Detector
 from bonaface.report import plots
 from bonaface.report.findings import amount, span
@@ -39,8 +40,6 @@ from bonaface.report.pages import (
     page_html,
     page_markdown,
     plain,
-    write_file,
-    write_json,
 )
 from bonaface.report.write import with_intervals, write_pictures, write_predictions
 from bonaface.stats import metrics
@@ -166,8 +165,8 @@ def compare(
         write_predictions(report / f"predictions_{i}.parquet", table)
     page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
     write_pictures(report, page)
-    write_file(report / "compare.html", page_html(page))
-    write_file(report / "compare.md", page_markdown(page))
+    write_text(report / "compare.html", page_html(page))
+    write_text(report / "compare.md", page_markdown(page))
     write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
     return result
 

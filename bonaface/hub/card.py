@@ -13,12 +13,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from bonaface.errors import UsageError
+from bonaface.files import write_json, write_text
 from bonaface.hub import merge
 from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
-from bonaface.training.run import write_text
 
 # Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
 STORY = "hub.json"  # in a run's folder: what its publisher said of it
@@ -94,7 +94,7 @@ def remember(folder: Path, story: Story) -> None:
     told = {"license": story.license, "data_license": story.data_license, "datasets": list(story.datasets)}
     told["unseen"] = str(story.unseen.resolve()) if story.unseen else None
     if any(told.values()):
-        write_text(folder / STORY, json.dumps(told, indent=1))
+        write_json(folder / STORY, told, indent=1)
 
 
 def card_of(folder: Path, story: Story) -> str:

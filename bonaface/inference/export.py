@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from bonaface.data.dataset import balanced_subset, image_bytes, list_data
 from bonaface.data.sample import SampleSpec, make_image
 from bonaface.errors import UsageError
+from bonaface.files import atomic_folder
 from bonaface.imaging.images import decode_image
 from bonaface.imaging.transforms import Preprocessing
 from bonaface.inference import unfamiliar
@@ -111,10 +112,7 @@ def export_model(
     _require(format, int8)
     detector = Detector.from_pretrained(model, device="cpu", engine="torch", real_label=real_label)
     calibration, pictures, fakes = _pictures(data, real_label, n_check, n_calibration if int8 else 0)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(out) as partial:
         _write_network(detector, partial, format, calibration)
         _write_facts(detector, partial, real_label)
         checks = _check(detector, partial, format, pictures, fakes, ["int8"] if int8 else list(PRECISIONS))
@@ -126,11 +124,6 @@ def export_model(
                 if int8
                 else "check it on pictures of your own with --data, try the other format, or keep to torch",
             )
-        if out.is_dir():
-            out.rmdir()
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return checks
 
 

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from bonaface.errors import UsageError
+from bonaface.files import atomic_path
 from bonaface.imaging.inputs import as_utf8, find_inputs, printable
 from bonaface.inference.cluster import RayDetector
 from bonaface.inference.detector import Detector, Result
@@ -299,9 +300,8 @@ def _writer(out: Path) -> Callable[[Path, RowSource, Sequence[str]], None]:
     write = writers[out.suffix.lower()]
 
     def write_whole(path: Path, rows: RowSource, labels: Sequence[str]) -> None:
-        partial = path.with_name(f".{path.name}.partial")
-        write(partial, rows(), labels)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            write(partial, rows(), labels)
 
     return write_whole
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
+
+from bonaface.files import atomic_path
 
 WIDTH, HEIGHT = 4.6, 3.9  # inches: text set at 9 pt stays readable when a phone shrinks the picture
 
@@ -434,14 +435,9 @@ def line_chart(
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 160) -> None:
-    """Write a picture in the format of the path's suffix, under a temporary name first."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a picture in the format of the path's suffix."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=dpi)
 
 
 def figure_data_uri(figure: Figure) -> str:

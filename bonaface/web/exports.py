@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
+from bonaface.files import write_json, write_text
 from bonaface.imaging.images import ImageError, load_image
 from bonaface.inference.scoring import _flat as flat
 from bonaface.inference.scoring import _write_csv as write_csv
 from bonaface.models.drawings import MEANING
-from bonaface.report.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html, write_file
+from bonaface.report.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html
 from bonaface.web.markup import WORDS, score
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def write_exports(job: Job, judge: Judge) -> tuple[str, str, str]:
         "knows_only_drawings": model.knows_only_drawings,
         "band": model.band,
     }
-    write_file(data, json.dumps({"model": about, "files": rows}, indent=1, allow_nan=False))
-    write_file(page, page_html(_page(job, judge)))
+    write_json(data, {"model": about, "files": rows}, indent=1)
+    write_text(page, page_html(_page(job, judge)))
     return str(table), str(data), str(page)
 
 
