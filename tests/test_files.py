@@ -25,13 +25,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "image.png"
     path.write_text("old")
 
-    def write():
+    def save():
         with files.atomic_path(path) as partial:
             assert partial.suffix == ".png"  # image libraries choose the format by it
             partial.write_text("half")
             raise OSError("disk full")
 
-    pytest.raises(OSError, write)
+    with pytest.raises(OSError, match="disk full"):
+        save()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["image.png"]
 
@@ -72,11 +73,8 @@ def test_a_folder_with_files_is_not_replaced(tmp_path):
     out.mkdir()
     (out / "mine").write_text("mine")
 
-    def write():
-        with files.atomic_folder(out) as partial:
-            (partial / "config.json").write_text("{}")
-
-    pytest.raises(OSError, write)
+    with pytest.raises(OSError), files.atomic_folder(out) as partial:
+        (partial / "config.json").write_text("{}")
     assert names(tmp_path) == ["model"]
     assert names(out) == ["mine"]
 
