@@ -4,8 +4,15 @@
     python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
     torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
 
-The job itself is :mod:`bonaface.cli.train`, one function read from top to bottom; ``bonaface train`` is the same.
+The job itself is :mod:`bonaface.cli.train`, read from top to bottom; ``bonaface train`` is the same command.
 """
+
+from bonaface.errors import stop_quietly
+
+if __name__ == "__main__":
+    stop_quietly()  # Ctrl-C, while torch is imported
+
+# isort: split
 
 from bonaface.cli.train import main, run
 

@@ -1,10 +1,17 @@
-"""What a user did wrong, said in one line with the way to mend it."""
+"""What a user did wrong, or what the system refused, said in one line with the way to fix it."""
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 
 class UsageError(Exception):
@@ -18,14 +25,123 @@ class UsageError(Exception):
         return type(self), (str(self), self.hint, self.exit_code)  # it crosses process borders
 
 
+class UnknownNameError(UsageError):
+    """A flag, key or argument that there is none of: ``name`` as it was written, without leading dashes."""
+
+    def __init__(self, message: str, hint: str, name: str) -> None:
+        super().__init__(message, hint)
+        self.name = name
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (str(self), self.hint, self.name)
+
+
+class RealLabelError(UsageError):
+    """Labels of a model or of data among which the one of photographs is not named, or cannot be told."""
+
+
+class DivergedError(UsageError):
+    """A training whose loss, weights or scores are no longer finite numbers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message, "make learning_rate smaller or warmup_steps longer; the same folder takes the changed command"
+        )
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str]]:  # type: ignore[override]
+        return type(self), (str(self),)
+
+
+class SystemRefusalError(UsageError):
+    """The system refused to read or write: a full disk, a folder that may not be written to."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+           errno.EFBIG)  # fmt: skip
+# A full disk in the words of libraries that hand on no error number: safetensors, SQLite, torch.save.
+FULL_WORDS = ("os error 28", "No space left on device", "database or disk is full", "unexpected pos")
+
+
 @contextmanager
-def usage_errors_exit() -> Iterator[None]:
-    """Turn a :class:`UsageError` into ``error:`` and ``hint:`` lines on stderr and its exit code (2)."""
+def writing(place: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that writes to this file or below this folder: what the system refuses is said with a path.
+
+    Raises:
+        SystemRefusalError: instead of the error of the system, or of a library that met it.
+    """
     try:
         yield
-    except UsageError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
+    except UsageError:
+        raise
+    except Exception as error:
+        refusal = _refusal(error, Path(place))
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+@contextmanager
+def usage_errors_exit() -> Iterator[None]:
+    """What every command runs in: errors that a user can fix end it with two lines on stderr, and no traceback.
+
+    A :class:`UsageError` becomes ``error:`` and ``hint:`` and its exit code (2), and so does what the system refuses;
+    Ctrl-C becomes one line and 130.
+    """
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from stop
+    except Exception as error:
+        said = error if isinstance(error, UsageError) else _refusal(error, None)
+        if said is None:
+            raise
+        print(f"error: {said}\nhint: {said.hint}", file=sys.stderr)
+        raise SystemExit(said.exit_code) from error
+
+
+def stop_quietly() -> None:
+    """Let Ctrl-C end a program with one line while it still imports, which takes seconds for torch."""
+    signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(*_: object) -> NoReturn:
+    os.write(2, b"stopped\n")
+    os._exit(130)
+
+
+def _refusal(error: BaseException, place: Path | None) -> SystemRefusalError | None:
+    """What an error says of the system: a full disk, wherever in its causes; else only what itself names a path."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) in FULL or any(words in str(seen) for words in FULL_WORDS):
+            where = getattr(seen, "filename", None) or _fullest(place)
+            return SystemRefusalError(
+                f"no space left on the disk: cannot write to {where}",
+                "make room and give the same command again; what is done is kept",
+            )
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, OSError) and error.errno in REFUSED and (error.filename or place):
+        return SystemRefusalError(
+            f"cannot use {error.filename or place}: {(error.strerror or 'refused').lower()}",
+            "choose another place, or change its permissions",
+        )
+    return None
+
+
+def _fullest(place: Path | None) -> Path:
+    """Where a write failed that has named no file: the place meant for it, unless a cache or $TMPDIR has less room."""
+    caches = (Path(tempfile.gettempdir()), Path(os.environ.get("HF_HOME", Path.home() / ".cache")), Path.cwd())
+    places = [place, *caches] if place else list(caches)
+
+    def room(path: Path) -> int:
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
+
+    return min(places, key=room)
 
 
 def shorten(text: str, limit: int = 80) -> str:

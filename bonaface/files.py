@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,17 @@ def atomic_path(path: str | os.PathLike[str], scratch: Path | None = None) -> It
         scratch: the folder of the temporary file, on the same file system; default: that of ``path``.
     """
     path = Path(path)
-    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}{path.suffix}"
+    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}.partial{path.suffix}"
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file or folder is one that a process was killed over."""
+    return re.fullmatch(r"\..+\.\d+\.partial(\.[^.]+)?", path.name) is not None
 
 
 @contextmanager
@@ -38,7 +44,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     ``path`` is new or an empty folder; otherwise the renaming raises OSError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

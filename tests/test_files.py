@@ -37,6 +37,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert names(tmp_path) == ["image.png"]
 
 
+def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):
+    for path in ("recipe.yaml", "log", "model"):
+        with files.atomic_path(tmp_path / path) as partial:
+            partial.touch()
+            assert files.is_partial(partial)
+        assert not files.is_partial(tmp_path / path)
+    with files.atomic_folder(tmp_path / "v1.0") as partial:
+        assert files.is_partial(partial)
+
+
 def test_the_unfinished_file_can_be_kept_out_of_the_folder(tmp_path):
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     scratch.mkdir()

@@ -43,6 +43,7 @@ from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import ImageError, decode_image, inspect_image
+from bonaface.pools import cancelled_on_error
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
 
@@ -153,7 +154,7 @@ def audit_dataset(
     n_rows = len(rows)
     if fast:
         rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with cancelled_on_error(ThreadPoolExecutor(workers or os.cpu_count())) as pool:
         files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True, whole_reasons=whole_reasons)
         duplicates = _find_duplicates(files, thumbnails, splits_given)
         copies = {path: group.paths[0] for group in duplicates for path in group.paths}

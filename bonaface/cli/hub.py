@@ -9,15 +9,10 @@ from typing import Annotated
 
 import typer
 
+from bonaface.cli.commands import command_line
 from bonaface.errors import usage_errors_exit
 
-app = typer.Typer(
-    help="Publish on the Hub: models, data sets, and the app as a Space.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_line("hub", "Publish on the Hub: models, data sets, and the app as a Space.")
 
 Folder = Annotated[Path, typer.Argument(help="A finished run, as train_hf.py wrote it.")]
 Repo = Annotated[str, typer.Argument(help="USER/NAME on the Hub; made where it is missing.")]

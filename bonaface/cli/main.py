@@ -8,15 +8,12 @@ from typing import Annotated
 import typer
 
 from bonaface.cli import hub
-from bonaface.errors import usage_errors_exit
+from bonaface.cli.commands import command_line
+from bonaface.errors import usage_errors_exit, writing
 
-app = typer.Typer(
-    name="bonaface",
-    help="Train, check and use honest detectors of AI-generated faces.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+app = command_line(
+    "bonaface",
+    "Train, check and use honest detectors of AI-generated faces.",
 )
 
 app.add_typer(hub.app, name="hub")
@@ -44,7 +41,7 @@ OwnModel = Annotated[
     str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
 ]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders (links are followed), globs, or `-` for a list.")]
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders (or links to them), globs, or `-` for stdin.")]
 Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
 FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]
@@ -56,7 +53,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode an
 
 @app.command(context_settings=AS_GIVEN, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Fine-tune a classifier on image folders: the same as `python train_hf.py`."""
+    """Fine-tune a classifier on image folders."""
     from bonaface.cli.train import run
 
     run(context.args)
@@ -64,7 +61,7 @@ def train(context: typer.Context) -> None:
 
 @app.command("app", context_settings=AS_GIVEN, add_help_option=False)
 def serve(context: typer.Context) -> None:
-    """Serve the detector as a web page and an API: the same as `python app.py`."""
+    """Serve the detector as a web page and an API."""
     from bonaface.web.app import run
 
     run(context.args)
@@ -87,7 +84,8 @@ def audit(
     """
     from bonaface.audit.audit import run_audit_command
 
-    raise typer.Exit(run_audit_command(data, out, strict, real_label=real_label, groups=groups))
+    with writing(out or "."):
+        raise typer.Exit(run_audit_command(data, out, strict, real_label=real_label, groups=groups))
 
 
 @app.command()
@@ -111,19 +109,20 @@ def prepare(
     from bonaface.data.prepare import run_prepare_command
     from bonaface.imaging.faces import FaceDetector
 
-    run_prepare_command(
-        raw,
-        str(out),
-        seed=seed,
-        size_range=size,
-        quality_range=quality,
-        margin=margin,
-        faces=faces,
-        detector=FaceDetector(yunet) if faces else None,
-        workers=workers,
-        real_label=real_label,
-        groups=groups,
-    )
+    with writing(out):
+        run_prepare_command(
+            raw,
+            str(out),
+            seed=seed,
+            size_range=size,
+            quality_range=quality,
+            margin=margin,
+            faces=faces,
+            detector=FaceDetector(yunet) if faces else None,
+            workers=workers,
+            real_label=real_label,
+            groups=groups,
+        )
 
 
 @app.command()
@@ -151,22 +150,23 @@ def evaluate(
     """
     from bonaface.evaluation.evaluate import run_evaluate_command
 
-    run_evaluate_command(
-        model,
-        data,
-        str(out),
-        split=split,
-        robustness=robustness,
-        quick=quick,
-        max_images=max_images,
-        prior=prior,
-        real_label=real_label,
-        fake_label=fake_label,
-        groups=groups,
-        faces=faces,
-        threads=threads,
-        yunet=str(yunet) if yunet else None,
-    )
+    with writing(out):
+        run_evaluate_command(
+            model,
+            data,
+            str(out),
+            split=split,
+            robustness=robustness,
+            quick=quick,
+            max_images=max_images,
+            prior=prior,
+            real_label=real_label,
+            fake_label=fake_label,
+            groups=groups,
+            faces=faces,
+            threads=threads,
+            yunet=str(yunet) if yunet else None,
+        )
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -199,15 +199,16 @@ def crossval(
     """
     from bonaface.crossval.crossval import run_crossval_command
 
-    run_crossval_command(
-        [recipe, *(flags or [])],
-        folds=folds,
-        by_source=leave_one_source_out,
-        by_family=leave_one_family_out,
-        out=out,
-        jobs=jobs,
-        keep_folds=keep_folds,
-    )
+    with writing(out or "runs"):
+        run_crossval_command(
+            [recipe, *(flags or [])],
+            folds=folds,
+            by_source=leave_one_source_out,
+            by_family=leave_one_family_out,
+            out=out,
+            jobs=jobs,
+            keep_folds=keep_folds,
+        )
 
 
 @app.command()
@@ -229,19 +230,20 @@ def compare(
     """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
     from bonaface.evaluation.compare import run_compare_command
 
-    run_compare_command(
-        models,
-        data,
-        str(out),
-        split=split,
-        robustness=robustness,
-        quick=quick,
-        max_images=max_images,
-        real_label=real_label,
-        fake_label=fake_label,
-        groups=groups,
-        threads=threads,
-    )
+    with writing(out):
+        run_compare_command(
+            models,
+            data,
+            str(out),
+            split=split,
+            robustness=robustness,
+            quick=quick,
+            max_images=max_images,
+            real_label=real_label,
+            fake_label=fake_label,
+            groups=groups,
+            threads=threads,
+        )
 
 
 @app.command()
@@ -269,20 +271,21 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    raise typer.Exit(
-        run_predict_command(
-            paths,
-            named_or_shipped(model),
-            out,
-            faces=faces,
-            engine=engine,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            real_label=real_label,
-            yunet=yunet,
+    with writing(out or "."):
+        raise typer.Exit(
+            run_predict_command(
+                paths,
+                named_or_shipped(model),
+                out,
+                faces=faces,
+                engine=engine,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                real_label=real_label,
+                yunet=yunet,
+            )
         )
-    )
 
 
 @app.command()
@@ -317,21 +320,22 @@ def explain(
     from bonaface.inference.explain import run_explain_command
     from bonaface.models.shipped import named_or_shipped
 
-    raise typer.Exit(
-        run_explain_command(
-            path,
-            named_or_shipped(model),
-            out,
-            faces=faces,
-            method=method,
-            test=test,
-            engine=engine,
-            device=device,
-            dtype=dtype,
-            real_label=real_label,
-            yunet=yunet,
+    with writing(out):
+        raise typer.Exit(
+            run_explain_command(
+                path,
+                named_or_shipped(model),
+                out,
+                faces=faces,
+                method=method,
+                test=test,
+                engine=engine,
+                device=device,
+                dtype=dtype,
+                real_label=real_label,
+                yunet=yunet,
+            )
         )
-    )
 
 
 @app.command()
@@ -349,9 +353,10 @@ def export(
     """Write the same detector for OpenVINO or ONNX Runtime; refuses where its scores would differ."""
     from bonaface.inference.export import run_export_command
 
-    raise typer.Exit(
-        run_export_command(model, format, out, int8=int8, data=data, real_label=real_label, n_check=check_images)
-    )
+    with writing(out or model):
+        raise typer.Exit(
+            run_export_command(model, format, out, int8=int8, data=data, real_label=real_label, n_check=check_images)
+        )
 
 
 @app.command()
@@ -367,7 +372,8 @@ def sample(
     """
     from bonaface.data.sample import write_sample
 
-    print(f"{n} images are in {write_sample(out, n, size, seed)}")
+    with writing(out):
+        print(f"{n} images are in {write_sample(out, n, size, seed)}")
 
 
 def main() -> None:

@@ -7,8 +7,10 @@
     python train_hf.py RECIPE.yaml --search 20                     tries settings, writes the best as a recipe
     python train_hf.py … --push_to_hub True --hub_model_id USER/NAME   publishes the finished run
 
-Any field of a recipe and any flag of transformers' TrainingArguments can be given; the command line beats the recipe.
-Started again after a kill, the same command goes on from the last complete checkpoint.
+Any field of a recipe and any flag of transformers' TrainingArguments can be given, with underscores or dashes; the
+command line beats the recipe. Flags that cannot work are refused before the data is read.
+Started again after a kill or a full disk, the same command resumes from the last complete checkpoint; where there is
+none, or the training diverged, the folder takes a changed command too.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from functools import partial
 from typing import Any
 
 from accelerate import PartialState
-from transformers import BaseImageProcessor, PreTrainedModel, set_seed
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import logging
 
 from bonaface.data.dataset import FaceData
-from bonaface.errors import usage_errors_exit
+from bonaface.errors import usage_errors_exit, writing
 from bonaface.evaluation.evaluate import evaluate
 from bonaface.hub.card import write_card
 from bonaface.hub.push import Push
@@ -41,6 +43,7 @@ from bonaface.training.assembly import Assembly, assemble, split_assembly
 from bonaface.training.options import Recipe
 from bonaface.training.recalibration import read_unseen, recalibrate, write_known
 from bonaface.training.recipe import read_recipe
+from bonaface.training.rehearsal import rehearse
 from bonaface.training.run import Run, on_main_process, versions
 from bonaface.training.search import search
 from bonaface.training.stages import train_stages
@@ -48,16 +51,23 @@ from bonaface.training.stages import train_stages
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as told by `argv` (the process's own arguments when None)."""
-    started = time.monotonic()
     recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
     push = Push.taken_from(args)
+    rehearse(recipe, args)
     if recipe.search:
-        data, _ = read_data(recipe, args.seed)
-        search(partial(build_model, recipe, data.labels), data, recipe, args, said)
+        with writing(f"{args.output_dir}-search"):
+            data, _ = read_data(recipe, args.seed)
+            search(partial(build_model, recipe, data.labels), data, recipe, args, said)
         return
     run = Run(args.output_dir)
-    say = print if PartialState().is_main_process else lambda *_: None
+    with writing(run.folder):
+        train(run, recipe, args, said, push)
 
+
+def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any], push: Push) -> None:
+    """The run from its data to its report, or what is left of it; `said` is what its ``recipe.yaml`` stores."""
+    started = time.monotonic()
+    say = print if PartialState().is_main_process else lambda *_: None
     on_main_process(lambda: run.check_same(said, args))
     on_main_process(push.check)
     if run.is_finished:

@@ -33,11 +33,14 @@ from transformers import TrainingArguments
 from bonaface.crossval.jobs import Job, environment, run_jobs
 from bonaface.crossval.report import FoldRun, write_crossval_report
 from bonaface.data.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
-from bonaface.errors import UsageError
-from bonaface.files import write_text
+from bonaface.errors import UnknownNameError, UsageError
+from bonaface.files import is_partial, write_text
 from bonaface.training.assembly import Assembly, assemble
+from bonaface.training.checkpoints import kept_stages
+from bonaface.training.flags import given_flags
 from bonaface.training.options import Recipe
 from bonaface.training.recipe import changed_keys, read_recipe
+from bonaface.training.rehearsal import rehearse
 from bonaface.training.run import Run
 
 OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")
@@ -80,6 +83,7 @@ def run_crossval_command(
     name = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "sample"
     folder = Path(out) if out else Path("runs") / f"{name}-crossval"
     asked = {"kind": kind, **({"folds": k} if kind == FOLDS else {}), "recipe": said}
+    rehearse(recipe, args)
     _check_same(folder, asked, args)
     if _is_finished(folder):
         print(f"{folder} is finished: its report is {folder / 'report' / 'report.html'}. Nothing to do.")
@@ -137,24 +141,24 @@ def _refuse_own_flags(argv: Sequence[str]) -> None:
     instead = {
         "output_dir": "name the folder of all folds with --out",
         "splits": "leave it out: a cross-validation makes its own splits",
+        "search": "search with train_hf.py first, and give the best recipe that it writes",
+        "resume_from_checkpoint": "leave it out: each fold resumes from its own last complete checkpoint",
         "push_to_hub": "a fold's model is not for others: train one on everything, and push that",
         "calibrate_on": "that is what this cross-validation is for: give its predictions to train_hf.py",
     }
-    for word in argv:
-        flag = word.removeprefix("--").split("=")[0]
-        if word.startswith("--") and flag in instead:
-            raise UsageError(f"--{flag} is not for a cross-validation", instead[flag])
+    for field, flag in given_flags(argv).items():
+        if field in instead:
+            raise UsageError(f"{flag} is not for a cross-validation", instead[field])
 
 
 def _read(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
     """As :func:`bonaface.training.recipe.read_recipe`; a flag that it does not know may be one of ours, misspelt."""
     try:
         return read_recipe(argv)
-    except UsageError as error:
-        for flag in (word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")):
-            near = get_close_matches(flag, OWN_FLAGS, 1, 0.8)
-            if near and f"unknown flag `{flag}`" in str(error):
-                raise UsageError(str(error), f"did you mean --{near[0]}?") from error
+    except UnknownNameError as error:
+        near = get_close_matches(error.name.replace("_", "-"), OWN_FLAGS, 1, 0.8)
+        if near:
+            raise UsageError(str(error), f"did you mean --{near[0]}?") from error
         raise
 
 
@@ -162,7 +166,7 @@ def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments)
     """Refuse to mix two cross-validations in one folder."""
     file = folder / "crossval.yaml"
     if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
             raise UsageError(f"{folder} holds other files", "choose an empty --out")
         return
     stored = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -172,11 +176,20 @@ def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments)
         if stored.get(key) != asked.get(key)
     ]
     changed += changed_keys(stored["recipe"], dict(asked["recipe"]), args)
+    if changed and not _holds_work(folder):
+        shutil.rmtree(folder / "folds", ignore_errors=True)
+        return
     if changed:
         raise UsageError(
             f"{folder} holds another cross-validation ({'; '.join(changed)})",
             "choose another --out, or delete the folder",
         )
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether there is a report, a finished fold or one to resume."""
+    runs = [Run(path) for path in (folder / "folds").glob("*/run")]
+    return (folder / "report").is_dir() or any(run.is_finished or kept_stages(run.checkpoints) for run in runs)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -196,7 +209,8 @@ def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more:
     for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
         place = folder / "folds" / name
         table, text = place / "splits.csv", fold.table.to_csv(index=False, lineterminator="\n")
-        if table.is_file() and table.read_text(encoding="utf-8") != text:
+        begun = _holds_work(folder) and table.is_file()
+        if begun and table.read_text(encoding="utf-8") != text:
             raise UsageError(
                 f"the data has changed since {folder} was begun", "choose another --out, or bring the data back"
             )

@@ -25,6 +25,7 @@ from bonaface.data.rows import BrokenFile
 from bonaface.data.splits import assign_splits, merge_groups, shortage
 from bonaface.errors import UsageError
 from bonaface.imaging.images import ImageError, decode_image
+from bonaface.pools import cancelled_on_error
 
 __all__ = [
     "SPLITS",
@@ -102,7 +103,7 @@ class FaceData:
         if not self._fingerprint:
             digest = hashlib.sha256()
             for split, dataset in sorted(self.splits.items()):
-                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
                     contents = list(pool.map(_content_digest, dataset["image"]))
                 columns = (dataset["path"], dataset["label"], dataset["source"], contents)
                 for path, label, source, content in sorted(zip(*columns, strict=True)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from bonaface.errors import UsageError
+from bonaface.errors import RealLabelError
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -45,15 +45,15 @@ def find_real_label(labels: Sequence[str], real_label: str | None = None, *, ori
     """The label that means "real": the given one, else the only one with such a name (see :func:`said_by`).
 
     Raises:
-        UsageError: the given label is not there, or no name (or more than one) says "real".
+        RealLabelError: the given label is not there, or no name (or more than one) says "real".
     """
     if real_label is not None:
         if real_label in labels:
             return real_label
-        raise UsageError(f"{origin} has no label `{real_label}`", f"its labels are: {', '.join(labels)}")
+        raise RealLabelError(f"{origin} has no label `{real_label}`", f"its labels are: {', '.join(labels)}")
     found = [label for label in labels if said_by(label) == "real"]
     if len(found) != 1:
-        raise UsageError(
+        raise RealLabelError(
             f"cannot tell which label of {origin} is the real one: {', '.join(labels)}",
             f"give {' and '.join(found)} one name; every label but one means fake"
             if found

@@ -26,6 +26,7 @@ from bonaface.data.units import check_groups, find_units
 from bonaface.errors import UsageError
 from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes
 from bonaface.imaging.walk import walk_files
+from bonaface.pools import cancelled_on_error
 
 
 @dataclass
@@ -256,7 +257,7 @@ def find_broken(listing: Listing) -> list[BrokenFile]:
             return whole_reason(error)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
         checks = pool.map(problem, range(len(rows)))
         progress = tqdm(checks, total=len(rows), desc="checking images", unit="file", leave=False, disable=None)
         bad = {i: reason for i, reason in enumerate(progress) if reason}

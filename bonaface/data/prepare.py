@@ -30,6 +30,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -52,6 +53,7 @@ from bonaface.errors import UsageError
 from bonaface.files import write_bytes
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import ImageFacts
+from bonaface.pools import cancelled_on_error
 
 FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
 WORK = ".prepare"  # journal and unfinished files; gone in the end
@@ -188,6 +190,9 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
             continue
         known = json.loads(file.read_text())
         earlier = known.get("parameters", known)
+        if earlier != parameters and file == started and not any(_read_journal(out / WORK / "journal.jsonl")):
+            shutil.rmtree(out / WORK)  # nothing is done yet
+            break
         if earlier != parameters:
             changed = [name for name in parameters if earlier.get(name) != parameters[name]]
             raise UsageError(
@@ -273,7 +278,7 @@ def _in_processes(
             yield from (prepare_file(row, alignment, detector, out, out / WORK) for row in chunk)
         return
     waiting: deque[Future[list[dict[str, Any]]]] = deque()
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+    with cancelled_on_error(ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))) as pool:
         for chunk in chunks():
             waiting.append(pool.submit(_process_chunk, chunk, alignment, detector, out))
             if len(waiting) > 3 * workers:
@@ -289,7 +294,7 @@ def _process_chunk(
 
 
 def _start_worker(parent: int) -> None:
-    """End with the parent: one that is killed cannot stop its workers itself.
+    """End with the parent: one that is killed cannot stop its workers itself. Ctrl-C is for the parent alone.
 
     OpenCV's threads are left as they are: ``cv2.setNumThreads`` in a forked process hangs where the
     parent's were started.
@@ -300,6 +305,7 @@ def _start_worker(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -30,6 +30,7 @@ from bonaface.data.portraits import Floats, draw_portrait
 from bonaface.errors import UsageError
 from bonaface.files import atomic_folder
 from bonaface.models.drawings import FAKE, REAL
+from bonaface.pools import cancelled_on_error
 
 RECIPE = 1  # of the portraits and their traces; a change makes another set
 MARGIN = 8  # pixels cut off every side in the end, so that no filter's border shows
@@ -272,7 +273,7 @@ def _write_folder(folder: Path, spec: SampleSpec) -> None:
     counts = dict.fromkeys(REAL + FAKE, 0)
     rows = []
     # Threads: nearly all of the work is OpenCV's, NumPy's and libjpeg's, which let go of the interpreter.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
         images = pool.map(partial(make_image, spec), range(spec.n))
         for index, (source, data) in enumerate(tqdm(images, "sample", spec.n, unit="image", disable=None)):
             label = "real" if source in REAL else "fake"

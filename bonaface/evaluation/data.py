@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from bonaface.data.dataset import SPLITS, FaceData, Listing, list_data, split_listing
-from bonaface.errors import UsageError
+from bonaface.errors import RealLabelError, UsageError
 from bonaface.inference.calibration import hold_out_calibration
 from bonaface.inference.detector import Detector
 from bonaface.models.download import model_folder
@@ -42,10 +42,8 @@ def load_detector(
         real_label = others[0] if len(others) == 1 else None
     try:
         detector = Detector.from_pretrained(name, real_label=real_label, **options)
-    except UsageError as error:
-        if "real one" in str(error) or "has no label" in str(error):
-            raise UsageError(str(error), f"{error.hint}; name the model's with --real-label") from error
-        raise
+    except RealLabelError as error:
+        raise UsageError(str(error), f"{error.hint}; name the model's with --real-label") from error
     if fake_label is not None and fake_label not in detector.labels:
         raise UsageError(f"{name} has no label `{fake_label}`", f"its labels are: {', '.join(detector.labels)}")
     fakes = [label for label in detector.labels if label != detector.real_label]
@@ -154,7 +152,7 @@ def _list(data: str, real_label: str | None, groups: str) -> Listing:
     """``real_label`` may name the model's label, the data's, or both."""
     try:
         return list_data(data, real_label=real_label, check="none", groups=groups)
-    except UsageError:
+    except RealLabelError:
         if real_label is None:
             raise
         return list_data(data, check="none", groups=groups)

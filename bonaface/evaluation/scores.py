@@ -26,6 +26,7 @@ from bonaface.data.dataset import image_bytes
 from bonaface.imaging.degradations import DEGRADATIONS
 from bonaface.imaging.images import ImageError, decode_image
 from bonaface.inference.detector import LARGEST_ASPECT, Detector
+from bonaface.pools import cancelled_on_error
 
 FloatArray = NDArray[np.float64]
 PIXELS_AT_ONCE = 2_000_000  # of degraded pictures in a thread before they are resized; the processor makes floats
@@ -184,7 +185,7 @@ def _in_threads(task: Callable[[int], _Work], n: int, threads: int | None) -> It
     """Results in order, with only a few ahead of the one that is wanted: each holds all variants of an image."""
     threads = threads or max(1, os.cpu_count() or 1)
     torch.get_num_threads()  # settles the main thread's number before the others choose 1 for themselves
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with cancelled_on_error(ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))) as pool:
         ahead: deque[Future[_Work]] = deque()
         try:
             for i in range(n):

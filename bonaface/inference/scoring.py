@@ -250,11 +250,12 @@ class _Journal:
         """Cut the journal behind its last whole batch, and say how many inputs have their row."""
         head = self._file.readline()
         if not head.endswith(b"\n"):  # new, or killed while the first line was written
-            self._file.seek(0)
-            self._file.truncate()
-            self._append([json.dumps(self.options)])
-            return 0
-        self._check(json.loads(head) == self.options, "other options (model, engine, faces, batch size)")
+            return self._begin()
+        options = json.loads(head)
+        if options != self.options and not self._holds(options["batch_size"]):
+            return self._begin()
+        self._check(options == self.options, "other options (model, engine, faces, batch size)")
+        self._file.seek(len(head))
         whole, end, paths = 0, self._file.tell(), inputs.read()
         for n, line in enumerate(iter(self._file.readline, b""), 1):
             if not line.endswith(b"\n"):
@@ -264,6 +265,16 @@ class _Journal:
                 whole, end = n, self._file.tell()
         self._file.truncate(end)
         return whole
+
+    def _begin(self) -> int:
+        self._file.seek(0)
+        self._file.truncate()
+        self._append([json.dumps(self.options)])
+        return 0
+
+    def _holds(self, n: int) -> bool:
+        """Whether at least `n` whole rows follow."""
+        return sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add a batch; it has left the process when this returns."""

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -140,6 +141,22 @@ def checkpoint_labels(name: str) -> list[str] | None:
         return None
     folder = model_folder(name, weights=False, otherwise=NO_NETWORK_HINT)
     return class_names(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
+
+
+def model_class(name: str, trust_remote_code: bool = False) -> type[PreTrainedModel] | None:
+    """The class of the model that :func:`load_model` gives, without making one; None where its code came with it.
+
+    Raises UsageError where there is no such model.
+    """
+    if name in PRESETS:
+        build, side = PRESETS[name]
+        kind: type[PreTrainedConfig] = type(build(side))
+    elif name.startswith("timm/"):
+        kind = TimmWrapperConfig
+    else:
+        folder = model_folder(name, weights=False, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
+        kind = type(_load(AutoConfig, name, folder, trust_remote_code))
+    return MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.get(kind, None)
 
 
 def last_linear(model: nn.Module, num_labels: int) -> nn.Linear | None:

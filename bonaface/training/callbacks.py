@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
 from bonaface.data.loading import EpochSampler
+from bonaface.errors import DivergedError
 from bonaface.models.load import project_high_pass, stem
+
+LOOK = 50
 
 
 class EpochCallback(TrainerCallback):
@@ -52,6 +56,53 @@ class Patience(TrainerCallback):
         values = [row[name] for row in state.log_history if name in row]
         best = (max if args.greater_is_better else min)(values)
         control.should_training_stop |= len(values) - 1 - values.index(best) >= self.patience
+
+
+class Divergence(TrainerCallback):
+    """Ends a training whose loss or weights are not finite, with the step and the learning rate at which it began.
+
+    On a CPU it looks after each step. A GPU would have to finish first, so there it remembers the first such step and
+    looks every :data:`LOOK` steps, and before weights are scored or written.
+    """
+
+    def __init__(self) -> None:
+        self.step: torch.Tensor | None = None  # the first one with such a loss; 0 where there was none
+        self.rates: dict[int, float] = {}
+        self.now = 0
+
+    def watch(self, loss: torch.Tensor, step: int, rate: float) -> None:
+        """Take in a loss, a scalar, of this step (from 1) with this learning rate. Raises DivergedError."""
+        loss = loss.detach()
+        if self.step is None:
+            self.step = torch.zeros((), dtype=torch.long, device=loss.device)
+        bad = ~torch.isfinite(loss) & (self.step == 0)
+        self.step = torch.where(bad, step, self.step)
+        self.rates[step], self.now = rate, step
+        if loss.device.type == "cpu" or step % LOOK == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Raise DivergedError where a loss since the last look was not finite."""
+        step = 0 if self.step is None else int(self.step)
+        if step:
+            raise DivergedError(
+                f"the training diverged: the loss is not finite (NaN or infinite) at step {step}, "
+                f"where the learning rate was {self.rates[step]:.3g}"
+            )
+        self.rates = {step: rate for step, rate in self.rates.items() if step == self.now}
+
+    @torch.no_grad()
+    def check_weights(self, model: nn.Module) -> None:
+        """Raise DivergedError where a loss or a weight is not finite; batch norms' statistics count too."""
+        self.check()
+        state = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+        if not torch.stack([torch.isfinite(tensor).all() for tensor in state]).all():
+            raise DivergedError(f"the training diverged: weights are not finite (NaN or infinite) {self.where}")
+
+    @property
+    def where(self) -> str:
+        """How far the training is, for a message."""
+        return f"after step {self.now}, where the learning rate was {self.rates.get(self.now, 0):.3g}"
 
 
 class EpochLines(ProgressCallback):

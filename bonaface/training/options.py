@@ -133,14 +133,27 @@ DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
     "dataloader_persistent_workers": True,
 }
-# Flags that change neither the data nor the weights: a run may be continued with others.
+# Flags that change neither the data nor the weights: a run may be resumed with others, and does not store them.
+# What decides which weights are the best (evaluation, and saving where the best are loaded) is not among them; nor is
+# what draws random numbers between two steps, as each evaluation does.
 HARMLESS = {
-    "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "report_to", "run_name",
-    "disable_tqdm", "log_level", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_prefetch_factor", "strict_audit", "robustness", "logging_nan_inf_filter",
-    "dataloader_pin_memory", "per_device_eval_batch_size", "save_total_limit", "keep_checkpoints", "search",
-    "push_to_hub",
-    "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "do_train", "do_eval", "do_predict",
+    # where it goes, and what is written of it
+    "output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter",
+    "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "run_name", "project",
+    "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "include_num_input_tokens_seen",
+    "skip_memory_metrics", "debug", "robustness",
+    # checkpoints
+    "save_total_limit", "save_only_model", "save_on_each_node", "enable_jit_checkpoint", "keep_checkpoints",
+    "resume_from_checkpoint", "restore_callback_states_from_checkpoint",
+    # how the images come
+    "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+    "dataloader_multiprocessing_context", "per_device_eval_batch_size", "eval_accumulation_steps",
+    "torch_empty_cache_steps",
+    # the Hub
+    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "hub_strategy", "hub_always_push",
+    # the rest: launchers, and what is asked before or beside the training
+    "ddp_timeout", "local_rank", "do_train", "do_eval", "do_predict", "strict_audit", "search", "use_cache",
+    "include_for_metrics", "eval_use_gather_object",
 }  # fmt: skip
 
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from bonaface.data.alignment import SIZE_RANGE, Alignment
 from bonaface.data.units import check_groups
-from bonaface.errors import UsageError
+from bonaface.errors import UnknownNameError, UsageError
 from bonaface.imaging.transforms import TRAIN_PRESETS
+from bonaface.training.arguments import better_is_greater, check_arguments
+from bonaface.training.flags import FIELDS, FlagParser, flag_parser, given_flags, normalized
 from bonaface.training.machine import has_compiler, machine_defaults
 from bonaface.training.options import (
     BALANCES,
@@ -38,10 +41,13 @@ from bonaface.training.options import (
     weights_of,
 )
 
+# Two names of one field of `TrainingArguments`, of which the second one counts where both are set.
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, "`python train_hf.py --help` lists every flag with its meaning")
+PATHS = {"data", "splits", "model", "calibrate_on"}
 
 
 def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
@@ -52,32 +58,38 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     Raises:
         UsageError: no such file, an unknown key or flag (with the nearest valid name), a value of the wrong type.
     """
-    argv = list(argv)
+    argv = normalized(argv)
     path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
-    known = {f.name for kind in (Recipe, TrainingArguments) for f in fields(kind) if f.init}
-    values = _read_yaml(path, {*known, *YAML_ONLY}) if path else {}
+    parser, flags = flag_parser(), given_flags(argv).keys()
+    values = _read_yaml(path, {*FIELDS, *YAML_ONLY}) if path else {}
     source = f"{path}: " if path else ""
     structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
     defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
     defaults.update(values)
     _check_types(parser, values, source)
+    for old in flags & RENAMED.keys():
+        defaults.pop(RENAMED[old], None)
     try:
         recipe, args, unknown = parser.parse_args_into_dataclasses(
             _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError as error:  # settings that TrainingArguments finds at odds with each other
-        raise UsageError(f"{source}{' '.join(str(error).split())}", "change one of these settings") from error
+    except UsageError:
+        raise
+    except Exception as error:  # whatever TrainingArguments and its libraries find wrong: packages, files, odd pairs
+        raise UsageError(
+            f"{source}{' '.join(str(error).split())}", "change one of these settings, or install what is missing"
+        ) from error
     for word in unknown:
         if word.endswith((".yaml", ".yml")):
             raise UsageError(f"the recipe {word} must come first", "python train_hf.py RECIPE.yaml --flag value …")
-        _refuse_unknown(word.split("=")[0].lstrip("-"), known, "flag" if word.startswith("-") else "argument", "")
+        _refuse_unknown_word(word)
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
-    flags = {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
     given = {*values, *flags}
     if "accelerator_config" not in given:
         args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
+    if "greater_is_better" not in given and better_is_greater(args.metric_for_best_model) is not None:
+        args.greater_is_better = better_is_greater(args.metric_for_best_model)
     if recipe.prepare_size == list(SIZE_RANGE):
         recipe.prepare_size = None
     if "per_device_eval_batch_size" not in given:
@@ -93,7 +105,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     for number, stage in enumerate(stages_of(recipe, args), start=1):
         if recipe.stages:
             _blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
-    said = ({*defaults, *flags} & known) - HARMLESS
+    said = ({*defaults, *flags} & FIELDS) - HARMLESS
     if "use_cpu" not in given:
         said -= {"use_cpu"}  # this machine has no GPU; the next one, which is given this recipe, may have one
     effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
@@ -102,7 +114,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
 
 def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
     """The stages of a run in their order; a recipe without any is one stage."""
-    parser = _Parser((Recipe, TrainingArguments), allow_abbrev=False)
+    parser = flag_parser()
     stages = []
     for number, given in enumerate(recipe.stages or [{}], start=1):
         own = {key: value for key, value in given.items() if key != "name"}
@@ -120,7 +132,7 @@ def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
     return stages
 
 
-def _read_stages(stages: Any, beaten: set[str], parser: _Parser, source: str) -> list[dict[str, Any]] | None:
+def _read_stages(stages: Any, beaten: set[str], parser: FlagParser, source: str) -> list[dict[str, Any]] | None:
     """Stages as YAML gives them, checked; without the keys that a flag of the command line beats."""
     if stages is None:
         return None
@@ -148,10 +160,10 @@ def _check_families(families: Any, source: str) -> dict[str, list[str]] | None:
     return {str(family): [str(name) for name in names] for family, names in families.items()}
 
 
-def _check_types(parser: _Parser, values: dict[str, Any], source: str) -> None:
+def _check_types(parser: FlagParser, values: dict[str, Any], source: str) -> None:
     """Refuse values that the flag of their name would refuse."""
     for key, value in values.items():
-        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs not in ("+", "*"):
+        if isinstance(value, list) and not parser.takes_list(key):
             raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
     _blame(source, lambda: parser.parse_known_args(_as_flags(values)))
 
@@ -209,8 +221,7 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         if value is not None and not low_end <= value < 1:
             raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
     check_groups(recipe.groups)
-    if args.seed < 0:
-        raise UsageError(f"seed is {args.seed}", "give 0 or more")
+    check_arguments(args)
     if recipe.prepare_size is not None:
         if len(recipe.prepare_size) != 2:
             raise UsageError(f"prepare_size takes two numbers, not {len(recipe.prepare_size)}", "as in 256 320")
@@ -246,15 +257,29 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         )
 
 
-def changed_keys(stored: dict[str, Any], now: dict[str, Any], args: TrainingArguments) -> list[str]:
+def changed_keys(
+    stored: dict[str, Any], now: dict[str, Any], args: TrainingArguments, ignored: Collection[str] = ()
+) -> list[str]:
     """Keys by which a stored run differs from this one in what it would compute: ``key: old -> new``."""
     defaults = {**asdict(Recipe()), **TrainingArguments(output_dir="unused", use_cpu=True).to_dict()}
+    without = {"data_fingerprint", *HARMLESS, *ignored}
+    if not args.load_best_model_at_end:  # else only what was saved can be the best
+        without |= {"save_strategy", "save_steps"}
     differences = []
-    for key in sorted((stored.keys() | now.keys()) - {"data_fingerprint"}):
+    for key in sorted((stored.keys() | now.keys()) - without):
         old, new = stored.get(key, defaults.get(key)), now.get(key, defaults.get(key))
-        if _plain(old) != _plain(new):
+        if _plain(old) != _plain(new) and not (key in PATHS and _same_places(old, new)):
             differences.append(f"{key}: {old} -> {new}")
     return differences
+
+
+def _same_places(old: Any, new: Any) -> bool:
+    """Whether two values, or lists of ``name=value``, name the same files or folders."""
+    places = []
+    for value in (old, new):
+        pairs = [str(item).rpartition("=") for item in (value if isinstance(value, list) else [value])]
+        places.append([(name, os.path.realpath(place) if Path(place).exists() else place) for name, _, place in pairs])
+    return places[0] == places[1]
 
 
 def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
@@ -282,7 +307,23 @@ def nearest(word: str, known: set[str]) -> str:
 
 def _refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
     if word not in known:
-        raise UsageError(f"{where}unknown {kind} `{word}`", nearest(word, known))
+        raise UnknownNameError(f"{where}unknown {kind} `{word}`", nearest(word, known), word)
+
+
+def _refuse_unknown_word(word: str) -> NoReturn:
+    """A word of the command line that is neither a flag nor the value of one, named as it was written."""
+    name = word.partition("=")[0]
+    if not name.startswith("-"):
+        raise UnknownNameError(f"unknown argument `{name}`", nearest(name, FIELDS), name)
+    bare = name.lstrip("-")
+    dashes = "-" in bare
+    near = difflib.get_close_matches(bare.replace("-", "_"), sorted(FIELDS), 1)
+    flag = f"--{near[0].replace('_', '-') if dashes else near[0]}" if near else ""
+    raise UnknownNameError(
+        f"unknown flag `{name}`",
+        f"did you mean {flag}?" if flag else "`python train_hf.py --help` lists what there is",
+        bare,
+    )
 
 
 def _as_flags(values: dict[str, Any]) -> list[str]:
@@ -296,6 +337,6 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Enumerations and tuples as YAML can hold them."""
+    """Enumerations and tuples, and lists of them, as YAML can hold them."""
     value = value.to_dict() if isinstance(value, AcceleratorConfig) else getattr(value, "value", value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

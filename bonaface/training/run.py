@@ -16,7 +16,9 @@ from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
-from bonaface.files import atomic_files, write_text
+from bonaface.files import atomic_files, is_partial, write_text
+from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
+from bonaface.training.options import STAGE_KEYS
 from bonaface.training.recipe import changed_keys
 
 T = TypeVar("T")
@@ -72,24 +74,46 @@ class Run:
             raise UsageError(
                 f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
             ) from error
+        check_resume(args.resume_from_checkpoint, self.folder, self.checkpoints)
         if not self.recipe_file.is_file():
-            if any(self.folder.iterdir()):
+            if any(not is_partial(path) for path in self.folder.iterdir()):
                 raise UsageError(f"{self.folder} holds other files", "choose an empty --output_dir")
             return
-        if not self.is_finished and not self.checkpoints.is_dir():
-            return  # it ended before there was anything to go on from
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        changed = changed_keys(stored, recipe, args)
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {}
+        if self.is_finished:
+            changed = changed_keys(stored, recipe, args, ignored={"families", "search_space"})
+        else:
+            changed = self._changed_in_kept(stored, recipe, args)
         if changed:
             raise UsageError(
                 f"{self.folder} holds a run with another recipe ({'; '.join(changed)})",
                 "choose another --output_dir, or delete the folder",
             )
 
+    def _changed_in_kept(self, stored: dict[str, Any], recipe: dict[str, Any], args: TrainingArguments) -> list[str]:
+        """What makes another run of what there is to resume from; what nothing can be resumed from goes away.
+
+        A stage that is not begun, or that diverged, may change. So may what is done after the training; and where the
+        data lies, whose fingerprint is compared instead.
+        """
+        ignored = {"families", "search_space", "calibrate_on", "data", "splits"}
+        kept = kept_stages(self.checkpoints)
+        if not changed_keys(stored, recipe, args, ignored=ignored):
+            return []
+        changed = changed_keys(stored, recipe, args, ignored=ignored | STAGE_KEYS | {"stages"}) if kept else []
+        for folder, before, now in zip(kept, stage_settings(stored), stage_settings(recipe), strict=False):
+            differences = changed_keys(before, now, args)
+            changed += [f"stage {folder.name}: {difference}" for difference in differences]
+        if len(stage_settings(recipe)) < len(kept):
+            changed.append(f"stages: {len(kept)} or more -> {len(stage_settings(recipe))}")
+        if not changed:
+            drop_all_but(self.checkpoints, kept)
+        return changed
+
     def check_same_data(self, fingerprint: str) -> None:
         """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""
-        begun = self.recipe_file.is_file() and (self.is_finished or self.checkpoints.is_dir())
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if begun else {}
+        begun = self.recipe_file.is_file() and (self.is_finished or kept_stages(self.checkpoints))
+        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {} if begun else {}
         before = stored.get("data_fingerprint", fingerprint)
         if before != fingerprint:
             raise UsageError(
@@ -125,6 +149,12 @@ class Run:
             lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
         lines += ["", f"model   {self.folder}", f"report  {self.folder / 'report' / 'report.html'}"]
         return "\n".join(lines)
+
+
+def stage_settings(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a stored recipe says of each of its stages, the name included."""
+    shared = {key: value for key, value in recipe.items() if key in STAGE_KEYS}
+    return [{**shared, **stage} for stage in recipe.get("stages") or [{}]]
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 
 from bonaface.data.dataset import FaceData
 from bonaface.data.loading import EpochSampler, ImageRows
-from bonaface.errors import UsageError
+from bonaface.errors import DivergedError, UsageError
 from bonaface.files import atomic_path, write_text
 from bonaface.imaging.transforms import TrainTransform
 from bonaface.training.optimization import add_dropout, freeze, learnable
@@ -82,6 +82,15 @@ class SearchTrainer(FaceTrainer):
         self.follow(model)
         return model
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own; settings that diverge are hopeless, and no reason to end the search."""
+        try:
+            return super().train(*args, **kwargs)
+        except DivergedError as error:
+            from optuna import TrialPruned
+
+            raise TrialPruned(str(error)) from error
+
     def _hp_search_setup(self, trial: Any) -> None:
         super()._hp_search_setup(trial)
         if trial is None:
@@ -132,12 +141,15 @@ def search(
         "load_if_exists": True,
     }
     study = optuna.create_study(**settings)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     same = {"space": space, "fingerprint": data.fingerprint()}
+    if dict(study.user_attrs) != same and not any(trial.state in ended for trial in study.trials):
+        optuna.delete_study(study_name="search", storage=storage)  # nothing is tried yet
+        study = optuna.create_study(**settings)
     if study.user_attrs and dict(study.user_attrs) != same:
         raise UsageError(f"{folder} holds a search in another space or on other data", "choose another --output_dir")
     for key, value in same.items():
         study.set_user_attr(key, value)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     left = (recipe.search or 0) - len([trial for trial in study.trials if trial.state in ended])
     if left > 0:
         trainer = _trainer(build, data, recipe, args, folder, space)

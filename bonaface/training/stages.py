@@ -19,16 +19,23 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from bonaface.data.dataset import FaceData
+from bonaface.errors import DivergedError
 from bonaface.files import write_json
 from bonaface.models.lora import add_lora, merge_lora
 from bonaface.training.assembly import choose_sets
+from bonaface.training.checkpoints import (
+    BEST,
+    DIVERGED,
+    LOG,
+    drop_partial_checkpoints,
+    last_complete_checkpoint,
+    stage_folder,
+)
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import Recipe, Stage, weights_of
 from bonaface.training.recipe import stages_of
 from bonaface.training.run import on_main_process
-from bonaface.training.trainer import build_trainer, drop_partial_checkpoints, last_complete_checkpoint
-
-BEST, LOG = "best.safetensors", "log.json"
+from bonaface.training.trainer import build_trainer
 
 History = list[dict[str, Any]]
 
@@ -50,6 +57,7 @@ def train_stages(
 
     Raises:
         UsageError: a stage that freezes more blocks than there are.
+        DivergedError: a loss that is not finite.
     """
     stages = stages_of(recipe, args)
     everything = learnable(model)
@@ -61,7 +69,7 @@ def train_stages(
     history: History = []
     resumed = False
     for number, stage in enumerate(stages):
-        folder = checkpoints / f"{number + 1}-{stage.name}"
+        folder = stage_folder(checkpoints, number, stage.name)
         if not (folder / LOG).is_file():
             if len(stages) > 1:
                 say(f"stage {number + 1} of {len(stages)}: {stage.name}")
@@ -99,7 +107,13 @@ def _train(
     resume = last_complete_checkpoint(folder)
     if resume:
         say(f"going on from {resume}")
-    trainer.train(resume_from_checkpoint=resume)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.divergence.check_weights(trainer.model)  # of a training without evaluations too
+    except DivergedError:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DIVERGED).touch()
+        raise
     learner._compiled_call_impl = None  # what comes after the training runs once
     if trainer.average and not stage.args.load_best_model_at_end:
         trainer.average.keep()

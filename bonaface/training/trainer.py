@@ -6,7 +6,6 @@ alone, so that a run that was killed and continued ends with the same bits as on
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,10 +30,19 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from bonaface.data.dataset import FaceData, balanced_subset, class_weights, sampling_weights
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
+from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
 from bonaface.models.load import is_convolutional
 from bonaface.stats.metrics import FaceMetrics, scalars
-from bonaface.training.callbacks import EpochCallback, EpochLines, HighPassCallback, Patience, QuietEpochLines
+from bonaface.training.callbacks import (
+    Divergence,
+    EpochCallback,
+    EpochLines,
+    HighPassCallback,
+    Patience,
+    QuietEpochLines,
+)
+from bonaface.training.checkpoints import COMPLETE
 from bonaface.training.machine import be_polite, compile_pays, speed_line
 from bonaface.training.optimization import (
     PlateauWarmup,
@@ -46,7 +54,9 @@ from bonaface.training.optimization import (
 )
 from bonaface.training.options import Recipe, Stage, weights_of
 
-COMPLETE = "complete"  # an empty file, written into a checkpoint after everything else
+
+class NotFiniteError(ValueError):
+    """Scores that no figure can be made of."""
 
 
 class FaceTrainer(Trainer):
@@ -76,6 +86,8 @@ class FaceTrainer(Trainer):
             self.model.compile(dynamic=False)
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
         self.mix = mixing(recipe, n_labels)
+        self.divergence = Divergence()
+        self.add_callback(self.divergence)
         self.add_callback(EpochCallback(sampler))
         self.average: WeightAverage | None = None
         self.follow(self.model)
@@ -95,6 +107,12 @@ class FaceTrainer(Trainer):
         if self.args.use_cpu:  # samples carry seeds of their own: Trainer's function seeds what nobody draws from
             loader.worker_init_fn = be_polite
         return loader
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Trainer's own, whose loss is watched."""
+        loss = super().training_step(*args, **kwargs)
+        self.divergence.watch(loss, self.state.global_step + 1, self._get_learning_rate())
+        return loss
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         """Cross-entropy in float32; class weights, smoothing and mixing count in training only."""
@@ -155,9 +173,13 @@ class FaceTrainer(Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Trainer's own, of the averaged weights where there are any."""
+        """Trainer's own, of the averaged weights where there are any. Raises DivergedError, and does not score NaN."""
+        self.divergence.check_weights(self.model)
         with self.average.applied() if self.average else nullcontext():
-            return super().evaluate(*args, **kwargs)
+            try:
+                return super().evaluate(*args, **kwargs)
+            except NotFiniteError as error:
+                raise DivergedError(f"the training diverged: {error} {self.divergence.where}") from error
 
     @torch.inference_mode()
     def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -165,7 +187,12 @@ class FaceTrainer(Trainer):
         return super().prediction_step(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write, mark as complete, and only then let go of older ones."""
+        """Write, mark as complete, and only then let go of older ones.
+
+        Weights that are not finite are no checkpoint, and neither are weights without an optimizer's state: a run that
+        went on from them would not end with the same bits.
+        """
+        self.divergence.check_weights(self.model)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = limit
@@ -175,7 +202,8 @@ class FaceTrainer(Trainer):
             folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             if self.average:
                 self.average.save(folder)
-            (folder / COMPLETE).touch()
+            if not self.args.save_only_model:
+                (folder / COMPLETE).touch()
             rotate_checkpoints(
                 output_dir=run_dir,
                 save_total_limit=limit,
@@ -205,24 +233,13 @@ def mixing(recipe: Recipe, n_labels: int) -> v2.Transform | None:
     return v2.RandomChoice(mixes) if mixes else None
 
 
-def last_complete_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint that was written to its end. Trainer's own search also takes partial ones."""
-    found = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
-    return str(max(found, key=lambda path: int(path.name.split("-")[-1]))) if found else None
-
-
-def drop_partial_checkpoints(folder: str | Path) -> None:
-    """Remove what a killed run left half written."""
-    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (path / COMPLETE).exists():
-            shutil.rmtree(path)
-
-
 def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPrediction], dict[str, float]]:
     """What Trainer calls after each evaluation: the single-number figures of :class:`FaceMetrics`."""
     metric = FaceMetrics(labels, real_label)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
+        if not np.isfinite(prediction.predictions).all():
+            raise NotFiniteError("the scores of the validation images are not finite (NaN or infinite)")
         probabilities = torch.softmax(torch.from_numpy(prediction.predictions).double(), dim=1).numpy()
         return scalars(metric.compute(predictions=probabilities, references=prediction.label_ids))
 
@@ -259,6 +276,12 @@ def build_trainer(
     train = data.splits["train"]
     if recipe.max_train_samples:
         train = balanced_subset(train, recipe.max_train_samples, args.seed)
+    rows_of_a_step = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and len(train) < rows_of_a_step:
+        raise UsageError(
+            f"dataloader_drop_last leaves nothing of {len(train)} training images: a batch has {rows_of_a_step}",
+            "leave it out, or make per_device_train_batch_size smaller",
+        )
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if channels_last:
         model.to(memory_format=torch.channels_last)

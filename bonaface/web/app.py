@@ -36,7 +36,7 @@ from bonaface.web.settings import (
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. What it leaves out, the environment's GRADIO_… variables may say."""
     defaults = Limits()
-    parser = argparse.ArgumentParser(description="Serve the detector as a web page and an API.")
+    parser = argparse.ArgumentParser("bonaface app", description="Serve the detector as a web page and an API.")
     parser.add_argument("--model", nargs="+", metavar="MODEL", help="model folder or Hub id; two of them are compared")
     parser.add_argument("--host", help="default: GRADIO_SERVER_NAME, else 127.0.0.1; 0.0.0.0 for every address")
     parser.add_argument("--port", help="default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,7 +21,8 @@ from safetensors.numpy import load_file
 from transformers import pipeline
 
 from bonaface.cli import train
-from bonaface.errors import UsageError
+from bonaface.errors import DivergedError, UsageError
+from bonaface.training.trainer import FaceTrainer
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,9 @@ def test_changed_data_is_refused_when_a_run_goes_on(folder: Path, quick: list[st
     stored = {"data_fingerprint": "0" * 16}
     _, _, said = train.read_recipe(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**said, **stored}))
-    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "1-train" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete").touch()
     with pytest.raises(UsageError, match="the data has changed"):
         train.main(["--data", str(folder), "--output_dir", str(tmp_path), *quick])
 
@@ -277,3 +281,23 @@ def test_predictions_to_calibrate_on_that_are_not_there_stop_the_run_before_it_b
     with pytest.raises(UsageError, match="there is no such file"):
         train.main([*flags, "--calibrate_on", str(tmp_path / "nowhere.parquet")])
     assert not list(tmp_path.rglob("recipe.yaml"))
+
+
+def test_a_training_that_diverged_and_one_without_room_resume_in_their_folder(
+    folder: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN is said and the same folder takes the changed command; a full disk is said and the same command resumes."""
+    flags = ["--data", str(folder), "--output_dir", str(tmp_path / "run"), *quick, "--num_train_epochs", "1"]
+    with pytest.raises(DivergedError, match=r"diverged: .*step \d+.*learning rate"):
+        train.main([*flags, "--learning-rate", "1e30"])
+    write = FaceTrainer._save_checkpoint
+
+    def without_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FaceTrainer, "_save_checkpoint", without_room)
+    with pytest.raises(UsageError, match="no space left on the disk"):
+        train.main(flags)
+    monkeypatch.setattr(FaceTrainer, "_save_checkpoint", write)
+    train.main([*flags, "--resume-from-checkpoint", "True"])
+    assert metrics_of(tmp_path / "run")["figures"]["auc"]["value"] is not None

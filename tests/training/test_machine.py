@@ -180,8 +180,8 @@ def test_one_line_says_what_was_chosen() -> None:
 
 
 def test_threads_that_wait_sleep_but_a_user_can_say_otherwise() -> None:
-    """It must be said before torch is loaded, so train_hf.py imports it first of all."""
-    tree = ast.parse((ROOT / "train_hf.py").read_text())
+    """It must be said before torch is loaded, so the main job imports it first of all."""
+    tree = ast.parse((ROOT / "bonaface" / "cli" / "train.py").read_text())
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [ast.unparse(node) for node in imports[:2]] == [
         "from __future__ import annotations",

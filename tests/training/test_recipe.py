@@ -78,7 +78,7 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
         ("image_size: [1, 2]\n", "image_size takes one value", "image_size: 1"),
         ("max_train_samples: -3\n", "max_train_samples is -3", "at least 2"),
         ("image_size: 0\n", "image_size is 0", "at least 8"),
-        ("seed: -1\n", "seed is -1", "0 or more"),
+        ("seed: -1\n", "seed is -1", "at least 0"),
         ("image_size: 64\nresize: 32\n", "smaller than image_size", "fit"),
     ],
 )
@@ -93,8 +93,11 @@ def test_slips_in_a_recipe(tmp_path: Path, text: str, message: str, hint: str) -
 def test_slips_on_the_command_line() -> None:
     with pytest.raises(UsageError) as caught:
         read_recipe(["--learning_rat", "1"])
-    assert "unknown flag `learning_rat`" in str(caught.value)
-    assert caught.value.hint == "did you mean learning_rate?"
+    assert "unknown flag `--learning_rat`" in str(caught.value)
+    assert caught.value.hint == "did you mean --learning_rate?"
+    with pytest.raises(UsageError, match="unknown flag `--learning-rat`") as caught:
+        read_recipe(["--learning-rat=1"])
+    assert caught.value.hint == "did you mean --learning-rate?"
     with pytest.raises(UsageError, match="must come first"):
         read_recipe(["--seed", "1", "mine.yaml"])
     with pytest.raises(UsageError, match="no recipe at"):

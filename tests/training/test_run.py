@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from bonaface.errors import UsageError
+from bonaface.training.checkpoints import COMPLETE, DIVERGED, LOG, kept_stages
+from bonaface.training.options import HARMLESS
+from bonaface.training.recipe import read_recipe
+from bonaface.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_READER = """
@@ -61,3 +71,121 @@ def test_the_main_process_waits_for_all_and_its_failure_is_everybodys(tmp_path: 
         "process 0 of 2: gone",
         "process 1 of 2: gone",
     ]
+
+
+def begun(folder: Path, *flags: str, kept: bool = True) -> Run:
+    """A run as its process left it: with a complete checkpoint, or with one that is cut."""
+    run = Run(folder / "run")
+    run.write_recipe({**read_recipe(list(flags))[2], "data_fingerprint": "0" * 16})
+    checkpoint = run.checkpoints / "1-train" / "checkpoint-5"
+    checkpoint.mkdir(parents=True)
+    if kept:
+        (checkpoint / COMPLETE).touch()
+    return run
+
+
+def check(run: Run, *flags: str) -> None:
+    _, args, said = read_recipe(list(flags))
+    run.check_same(said, args)
+
+
+def test_a_run_that_kept_nothing_takes_any_command(tmp_path: Path) -> None:
+    run = begun(tmp_path, "--learning_rate", "1", kept=False)
+    check(run, "--learning_rate", "0.1", "--model", "vit")
+    run.check_same_data("1" * 16)
+    assert not run.checkpoints.joinpath("1-train").exists()  # no later run resumes from it
+
+
+def test_a_checkpoint_is_defended_against_another_recipe(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    with pytest.raises(UsageError, match=r"stage 1-train: learning_rate: 0.001 -> 0.1"):
+        check(run, "--learning-rate", "0.1")
+    with pytest.raises(UsageError, match=r"seed: 42 -> 1"):
+        check(run, "--seed", "1")
+    with pytest.raises(UsageError, match="the data has changed"):
+        run.check_same_data("1" * 16)
+    assert kept_stages(run.checkpoints)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--resume_from_checkpoint True", "--report_to tensorboard", "--run_name mine", "--save_total_limit 3"]
+    + ["--dataloader-num-workers 0", "--hub_model_id me/mine", "--logging_steps 5", "--log_level error"]
+    + [
+        "--keep-checkpoints",
+        "--skip_memory_metrics False",
+        "--eval_accumulation_steps 2",
+        "--hub_strategy all_checkpoints",
+    ],
+)
+def test_flags_that_change_no_result_resume(tmp_path: Path, flags: str) -> None:
+    check(begun(tmp_path), *flags.split())
+
+
+def test_no_harmless_flag_is_misspelt() -> None:
+    gone = {"logging_dir"}  # of other releases of transformers
+    from bonaface.training.flags import FIELDS
+
+    assert HARMLESS - gone <= FIELDS
+
+
+def test_how_often_is_saved_counts_only_where_the_best_is_loaded(tmp_path: Path) -> None:
+    last = ["--load_best_model_at_end", "False"]
+    check(begun(tmp_path, *last), *last, "--save_strategy", "steps", "--save_steps", "7")
+    steps = ["--save_strategy", "steps", "--eval_strategy", "steps", "--eval_steps", "5"]
+    run = begun(tmp_path / "best", *steps, "--save_steps", "5")
+    with pytest.raises(UsageError, match="save_steps"):
+        check(run, *steps, "--save_steps", "10")
+
+
+def test_the_run_itself_may_be_named_to_resume_from(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    last = run.checkpoints / "1-train" / "checkpoint-5"
+    for place in (run.folder, run.checkpoints, last.parent, last):
+        check(run, "--resume_from_checkpoint", str(place))
+    other = begun(tmp_path / "other")
+    for place in (other.folder, last.with_name("checkpoint-4"), "False"):
+        with pytest.raises(UsageError, match="--resume_from_checkpoint") as caught:
+            check(run, f"--resume_from_checkpoint={place}")
+        assert "delete the folder" not in caught.value.hint
+
+
+def test_data_and_weights_may_be_named_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trailing slash, a relative path; where the data lies is no part of a result, its fingerprint is."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = begun(tmp_path, "--data", "data", "--model", "weights")
+    check(run, "--data", f"{tmp_path}/data/", "--model", "./weights/")
+    check(run, "--data", "moved", "--model", "weights")
+    (run.folder / "report").mkdir()
+    (run.folder / "report" / "metrics.json").write_text("{}")
+    check(run, "--data", f"{tmp_path}/data/", "--model", "weights")
+    with pytest.raises(UsageError, match="data: "):  # a finished run is not read again: here the name decides
+        check(run, "--data", "moved", "--model", "weights")
+
+
+def test_a_stage_that_diverged_may_change_and_those_before_it_stay(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    text = "stages: [{{name: head, freeze: backbone}}, {{name: all, learning_rate: {}}}]\n"
+    recipe.write_text(text.format(100))
+    run = begun(tmp_path, str(recipe))
+    shutil.rmtree(run.checkpoints)
+    first, second = run.checkpoints / "1-head", run.checkpoints / "2-all"
+    for folder, files in ((first, [LOG]), (second / "checkpoint-2", [COMPLETE]), (second, [DIVERGED])):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            (folder / name).write_text("[]")
+    recipe.write_text(text.format(0.1))
+    check(run, str(recipe))
+    assert first.is_dir()
+    assert not second.exists()
+    recipe.write_text(text.format(0.1).replace("freeze: backbone", "freeze: none"))
+    with pytest.raises(UsageError, match="stage 1-head: freeze: backbone -> none"):
+        check(run, str(recipe))
+
+
+def test_half_of_a_file_is_no_other_file(tmp_path: Path) -> None:
+    """What a kill leaves of the first file that a run writes does not make the folder somebody else's."""
+    (tmp_path / ".recipe.yaml.123").write_text("lear")
+    Run(tmp_path).check_same({}, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))

@@ -20,12 +20,15 @@ from transformers import TrainingArguments
 
 from bonaface.data.dataset import load_data
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
+from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import TrainTransform
 from bonaface.models.load import load_model, project_high_pass, stem
+from bonaface.training.callbacks import Divergence
+from bonaface.training.checkpoints import COMPLETE, drop_partial_checkpoints, last_complete_checkpoint
 from bonaface.training.machine import be_polite, has_compiler
 from bonaface.training.options import Recipe, Stage
 from bonaface.training.recipe import read_recipe
-from bonaface.training.trainer import COMPLETE, build_trainer, drop_partial_checkpoints, last_complete_checkpoint
+from bonaface.training.trainer import build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +278,32 @@ def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Pa
         tables[compiled] = pd.read_parquet(out / "report" / "predictions.parquet")
     for column in [name for name in tables["True"].columns if name.startswith("p_")]:
         np.testing.assert_allclose(tables["True"][column], tables["False"][column], atol=0.01)
+
+
+def test_a_batch_larger_than_the_data_is_said_where_the_rest_is_dropped(folder: Path, tmp_path: Path) -> None:
+    recipe, args = arguments(tmp_path, "--dataloader_drop_last", "True", "--per_device_train_batch_size", "512")
+    data = load_data(folder)
+    model, processor = load_model("cnn", data.labels, image_size=32)
+    with pytest.raises(UsageError, match="dataloader_drop_last leaves nothing"):
+        build_trainer(model, processor, data, Stage("train", recipe, args))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_training_with_step_and_rate(value: float) -> None:
+    watch = Divergence()
+    watch.watch(torch.tensor(0.5), 1, 0.1)
+    with pytest.raises(DivergedError, match=r"at step 2, where the learning rate was 0\.2"):
+        watch.watch(torch.tensor(value), 2, 0.2)
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+    recipe, args = arguments(tmp_path / "out")
+    data = load_data(folder)
+    model, processor = load_model("cnn", data.labels, image_size=32)
+    trainer = build_trainer(model, processor, data, Stage("train", recipe, args))
+    with torch.no_grad():
+        next(model.parameters())[0] = float("nan")
+    for work in (trainer.evaluate, lambda: trainer._save_checkpoint(model, None)):
+        with pytest.raises(DivergedError, match="weights are not finite"):
+            work()
+    assert not list((tmp_path / "out").glob("checkpoint-*"))

@@ -1,0 +1,71 @@
+"""Command lines of ``train_hf.py``: which fields of a recipe or of `TrainingArguments` they set, however spelt.
+
+``--learning_rate 1e-5``, ``--learning-rate=1e-5`` and, for a switch, ``--no_prepare`` and ``--no-prepare`` are all
+accepted. Whoever asks whether a flag was given asks :func:`given_flags`, never the words themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from typing import NoReturn
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from bonaface.errors import UsageError
+from bonaface.training.options import Recipe
+
+FIELDS = {f.name for kind in (Recipe, TrainingArguments) for f in fields(kind) if f.init}
+
+
+class FlagParser(HfArgumentParser):
+    """Every field of :class:`Recipe` and of `TrainingArguments` as a flag."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            (Recipe, TrainingArguments),
+            allow_abbrev=False,
+            prog="bonaface train",
+            usage="%(prog)s [RECIPE.yaml] [--flag value …]",
+            description="Fine-tune a classifier on image folders.",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a :class:`UsageError` where argparse would end the process."""
+        raise UsageError(message, "`python train_hf.py --help` lists every flag with its meaning")
+
+    def field_of(self, word: str) -> str | None:
+        """The field that a word of a command line sets; None where the word is no flag, as a value is not."""
+        action = self._option_string_actions.get(_underscored(word).partition("=")[0])
+        return action.dest if action else None
+
+    def takes_list(self, field: str) -> bool:
+        """Whether the flag of a field takes several values."""
+        return self._option_string_actions[f"--{field}"].nargs in ("+", "*")
+
+
+@cache
+def flag_parser() -> FlagParser:
+    """The parser, built once."""
+    return FlagParser()
+
+
+def normalized(argv: Sequence[str]) -> list[str]:
+    """The same command line with underscores in the names of its flags; values stay as they are."""
+    parser = flag_parser()
+    return [_underscored(word) if parser.field_of(word) else word for word in argv]
+
+
+def given_flags(argv: Sequence[str]) -> dict[str, str]:
+    """The fields that a command line sets, and how it spells the flag of each: ``{"prepare": "--no-prepare"}``."""
+    parser = flag_parser()
+    named = ((parser.field_of(word), word.partition("=")[0]) for word in argv)
+    return {field: flag for field, flag in named if field}
+
+
+def _underscored(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"

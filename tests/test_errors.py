@@ -1,0 +1,121 @@
+"""What the system refuses, and Ctrl-C, end a command with a line or two that name the place, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors import SafetensorError
+
+from bonaface.errors import DivergedError, SystemRefusalError, UnknownNameError, UsageError, usage_errors_exit, writing
+
+
+def full() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def torch_save_fails() -> None:
+    """As torch.save does on a full disk: its own error, without a number, met while another one is on its way."""
+    try:
+        raise RuntimeError("basic_ios::clear: iostream error")
+    except RuntimeError:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534") from None
+
+
+def raised(error: BaseException):
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        raised(full()),
+        raised(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
+        raised(RuntimeError("(sqlite3.OperationalError) database or disk is full")),
+        raised(OSError(errno.EDQUOT, "Disk quota exceeded")),
+        torch_save_fails,
+    ],
+    ids=["write", "safetensors", "sqlite", "quota", "torch.save"],
+)
+def test_a_full_disk_is_named_with_the_place_whoever_met_it(
+    work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bonaface.errors.shutil.disk_usage", lambda place: Room)
+    with pytest.raises(SystemRefusalError, match="no space left on the disk") as caught, writing(tmp_path / "out"):
+        work()
+    assert str(tmp_path / "out") in str(caught.value)
+    assert "same command" in caught.value.hint
+
+
+class Room:
+    free = 0
+
+
+def test_a_full_device_ends_with_two_lines(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught, usage_errors_exit():
+        Path("/dev/full").write_text("x")
+    assert caught.value.code == 2
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "hint"]
+
+
+def test_torch_says_so_of_a_real_full_device() -> None:
+    with pytest.raises(SystemRefusalError, match="no space left"), writing("/dev"):
+        torch.save(torch.zeros(1_000_000), "/dev/full")
+
+
+def test_a_place_that_may_not_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit), usage_errors_exit():
+        (tmp_path / "file" / "below").mkdir()
+    assert f"cannot use {tmp_path / 'file' / 'below'}: not a directory" in capsys.readouterr().err
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    """A mistake of ours keeps its traceback."""
+    for error in (KeyError("x"), FileNotFoundError(errno.ENOENT, "No such file", "x"), ValueError("full")):
+        with pytest.raises(type(error)), usage_errors_exit(), writing(tmp_path):
+            raise error
+
+
+def test_errors_cross_process_borders() -> None:
+    for error in (
+        DivergedError("a"),
+        UnknownNameError("a", "b", "c"),
+        SystemRefusalError("a", "b"),
+        UsageError("a", "b", 3),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train_hf.py"], ["-m", "bonaface", "sample"], ["-m", "hub", "card"]],
+    ids=lambda command: command[-1],
+)
+def test_ctrl_c_is_one_line_and_130(command: list[str], tmp_path: Path) -> None:
+    """While torch is imported and afterwards: a command waits here until it is interrupted."""
+    os.mkfifo(tmp_path / "recipe.yaml")  # reading it waits for a writer
+    os.mkfifo(tmp_path / "config.json")
+    words = {"train_hf.py": [tmp_path / "recipe.yaml"], "sample": [tmp_path / "s", "--n", "40000"], "card": [tmp_path]}
+    process = subprocess.Popen(
+        [sys.executable, *command, *words[command[-1]]], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert told.strip().splitlines()[-1] == "stopped"
