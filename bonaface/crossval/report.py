@@ -38,7 +38,7 @@ from bonaface.errors import UsageError
 from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
-from bonaface.report import plots
+from bonaface.report import fold_plots
 from bonaface.report.findings import amount, span
 from bonaface.report.pages import (
     Block,
@@ -283,12 +283,12 @@ def pictures(
             "folds_auc",
             "AUC of each fold with its 95 % interval; the dashed line is their mean, the band one standard deviation "
             "(hollow: fewer than 50 images on a side).",
-            lambda theme: plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
+            lambda theme: fold_plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
         ),
         Picture(
             "folds_roc",
             "ROC curves of all folds.",
-            lambda theme: plots.fold_roc_curves(
+            lambda theme: fold_plots.fold_roc_curves(
                 curves, (pooled[0], pooled[1]), worst=worst["title"] if worst else None, theme=theme
             ),
         ),

@@ -26,7 +26,7 @@ from bonaface.evaluation.robustness import all_variants, robustness_table
 from bonaface.evaluation.scores import CLEAN, score_images
 from bonaface.files import write_json, write_text
 from bonaface.inference.detector import Detector
-from bonaface.report import plots
+from bonaface.report import plots, style
 from bonaface.report.findings import amount, span
 from bonaface.report.pages import (
     Block,
@@ -276,7 +276,7 @@ def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
     return Section("robustness", "Under degradation", pictures)
 
 
-def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[plots.Theme], Figure]:
+def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[style.Theme], Figure]:
     lowest = min(float(np.nanmin(values, initial=0.5)) for _, values in lines.values())
     return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
 

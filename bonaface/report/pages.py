@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bonaface.report.plots import DARK, LIGHT, Theme, figure_data_uri
+from bonaface.report.style import DARK, LIGHT, Theme, figure_data_uri
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 
 from bonaface.files import atomic_path, write_json, write_text
-from bonaface.report import plots
 from bonaface.report.findings import conclude, key_figures, list_caveats, sources_seen
 from bonaface.report.pages import (
     Block,
@@ -53,6 +52,7 @@ from bonaface.report.sections import (
     source_section,
     training_sections,
 )
+from bonaface.report.style import LIGHT, save_figure
 from bonaface.stats import metrics
 from bonaface.stats.intervals import Interval
 from bonaface.stats.sources import metrics_by_source
@@ -176,4 +176,4 @@ def write_pictures(report: Path, page: Page) -> None:
     for name, picture in pictures.items():
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"a picture's name is a file name of letters, digits, - and _, not {name!r}")
-        plots.save_figure(picture.draw(plots.LIGHT), report / f"{name}.png")
+        save_figure(picture.draw(LIGHT), report / f"{name}.png")
