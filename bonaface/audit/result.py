@@ -17,6 +17,7 @@ import pandas as pd
 from bonaface.audit.findings import LEVELS, DuplicateGroup, Finding
 from bonaface.audit.leaks import Leak
 from bonaface.data.rows import BrokenFile
+from bonaface.stats.figures import percent
 
 FACT_NAMES = {
     "format": "file format",
@@ -106,7 +107,7 @@ def _commonest(values: pd.Series) -> Any:
     most = counts.index[0]
     if pd.isna(most):
         return "–"
-    return str(most) if counts.iloc[0] == len(values) else f"{most} ({counts.iloc[0] / len(values):.0%})"
+    return str(most) if counts.iloc[0] == len(values) else f"{most} ({percent(counts.iloc[0] / len(values), 0)})"
 
 
 def _leak_dict(leak: Leak) -> dict[str, Any]:

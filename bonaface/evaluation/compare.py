@@ -27,7 +27,6 @@ from bonaface.evaluation.scores import CLEAN, score_images
 from bonaface.files import write_json, write_text
 from bonaface.inference.detector import Detector
 from bonaface.report import plots, style
-from bonaface.report.findings import amount, span
 from bonaface.report.pages import (
     Block,
     KeyFigure,
@@ -43,20 +42,11 @@ from bonaface.report.pages import (
 )
 from bonaface.report.write import with_intervals, write_pictures, write_predictions
 from bonaface.stats import metrics
+from bonaface.stats.figures import FIGURES, amount, span
 from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
 
 SCHEMA_VERSION = 1
-FIGURES = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
-TITLES = {
-    "auc": "AUC",
-    "accuracy": "accuracy",
-    "recall": "fakes found",
-    "fpr": "false alarms",
-    "tpr_at_1pct_fpr": "found at 1 % false alarms",
-    "eer": "EER",
-    "brier": "Brier",
-    "ece": "ECE",
-}
+COMPARED = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
 
 
 def paired(
@@ -81,11 +71,11 @@ def paired(
     tables = (first, second)
     values = [metrics.table_metrics(table, labels, real_label) for table in tables]
     draws = [
-        metrics.table_samples(table, FIGURES, real_label=real_label, n_resamples=n_resamples, seed=seed)
+        metrics.table_samples(table, COMPARED, real_label=real_label, n_resamples=n_resamples, seed=seed)
         for table in tables
     ]
     differences = {}
-    for name in FIGURES:
+    for name in COMPARED:
         low, high = np.quantile(draws[0][name] - draws[1][name], [0.025, 0.975])
         differences[name] = {"value": values[0][name] - values[1][name], "low": float(low), "high": float(high)}
     fake = (first["label"] != real_label).to_numpy()
@@ -138,8 +128,8 @@ def compare(
     options: dict[str, Any] = {"real_label": real, "n_resamples": n_resamples, "seed": seed}
     figures, values = {}, {}
     for name, table in tables.items():
-        values[name] = {key: metrics.table_metrics(table, labels, real)[key] for key in FIGURES}
-        figures[name] = with_intervals(values[name], metrics.bootstrap(table, FIGURES, **options))
+        values[name] = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
+        figures[name] = with_intervals(values[name], metrics.bootstrap(table, COMPARED, **options))
     pairs = [
         {"first": a, "second": b} | paired(tables[a], tables[b], labels=labels, **options)
         for a, b in combinations(tables, 2)
@@ -216,9 +206,7 @@ def _page(
             lambda theme: plots.roc_curve(curves, log=True, theme=theme),
         ),
     ]
-    models = pd.DataFrame(
-        [{"model": name} | {TITLES[key]: _with_span(key, row[key]) for key in FIGURES} for name, row in figures.items()]
-    )
+    models = pd.DataFrame([{"model": name} | _cells(row, COMPARED) for name, row in figures.items()])
     sections = [
         Section("models", "Models", ["Each with its 95 % bootstrap interval.", Table(models)], brief=True),
         Section(
@@ -245,7 +233,7 @@ def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for pair in pairs:
         row = {"first": pair["first"], "second": pair["second"]}
-        row |= {TITLES[key]: _with_span(key, pair["differences"][key]) for key in ("auc", "accuracy", "recall", "fpr")}
+        row |= _cells(pair["differences"], ("auc", "accuracy", "recall", "fpr"))
         rows.append(row | {"p (AUC)": pair["auc"]["p_value"], "p (accuracy)": pair["accuracy"]["p_value"]})
     return pd.DataFrame(rows)
 
@@ -254,8 +242,9 @@ def _span(name: str, figure: Mapping[str, float]) -> str:
     return span(name, Interval(figure["low"], figure["high"]))
 
 
-def _with_span(name: str, figure: Mapping[str, float]) -> str:
-    return f"{amount(name, figure['value'])} {_span(name, figure)}".strip()
+def _cells(row: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[str, str]:
+    """Heading -> value and interval, for the figures of ``keys``."""
+    return {FIGURES[key].short: f"{amount(key, row[key]['value'])} {_span(key, row[key])}".strip() for key in keys}
 
 
 def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:

@@ -30,10 +30,11 @@ from bonaface.data.dataset import BrokenFile
 from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.report import plots
-from bonaface.report.findings import amount, span, worth_in_words
+from bonaface.report.findings import worth_in_words
 from bonaface.report.pages import Block, Picture, Section, Table, cell
 from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, share_fake_among_called
+from bonaface.stats.figures import FIGURES, percent, span
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
 
 FloatArray = NDArray[np.float64]
@@ -72,7 +73,7 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any],
     for row in facts.get("thresholds") or []:
         if row["threshold"] is not None:
             called = np.where(p >= row["threshold"], "fake", "real")
-            rules.append((f"false alarms ≤ {100 * row['fpr']:g} %", row["threshold"], called))
+            rules.append((f"false alarms ≤ {percent(row['fpr'], None)}", row["threshold"], called))
     if "verdict" in rows:
         rules.append(("band", None, rows["verdict"].to_numpy(dtype=str)))
     table = []
@@ -92,16 +93,17 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any],
 def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: float = PRIOR) -> Section:
     """Rules side by side, and what each promises."""
     shown = pd.DataFrame({"rule": table["rule"], "threshold": table["threshold"].astype(float)})
-    names = {"recall": "fakes found", "fpr": "false alarms", "missed": "fakes called real", "uncertain": "no verdict"}
+    names = {key: FIGURES[key].short for key in ("recall", "fpr")}
+    names |= {"missed": "fakes called real", "uncertain": "no verdict"}
     for key, name in names.items():
         shown[name] = [
-            f"{amount('recall', value)} {span('recall', Interval(low, high))}".strip()
+            f"{percent(value)} {span('recall', Interval(low, high))}".strip()
             for value, low, high in zip(table[key], table[f"{key}_low"], table[f"{key}_high"], strict=True)
         ]
-    shown["fake among called fake"] = [amount("recall", value) for value in table["share_fake"]]
+    shown["fake among called fake"] = [percent(value) for value in table["share_fake"]]
     blocks: list[Block] = [
         "Each rule on these images, with 95 % intervals. The last column holds where "
-        f"{amount('recall', prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
+        f"{percent(prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
         "of the alarms are false.",
         Table(shown),
     ]
@@ -121,9 +123,9 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
         bounds = [np.nan if row["fpr_upper"] is None else row["fpr_upper"] for row in stored]
         promises = pd.DataFrame(
             {
-                "false alarms at most": [f"{100 * row['fpr']:g} %" for row in stored],
+                "false alarms at most": [percent(row["fpr"], None) for row in stored],
                 "threshold": np.array([row["threshold"] for row in stored], dtype=float),
-                "upper bound": [amount("fpr", bound) for bound in bounds],
+                "upper bound": [percent(bound) for bound in bounds],
                 "promise": [row["note"] for row in stored],
             }
         )
@@ -144,7 +146,9 @@ def _band_sources(band: Mapping[str, Any]) -> pd.DataFrame:
             "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
             "images": rows["n"],
             "wrong verdicts": rows["errors"],
-            "promise": [f"≤ {100 * band['delta']:g} %" if fine else "not certifiable" for fine in rows["certified"]],
+            "promise": [
+                f"≤ {percent(band['delta'], None)}" if fine else "not certifiable" for fine in rows["certified"]
+            ],
         }
     )
 
@@ -198,11 +202,7 @@ def calibration_section(
             1,
             f"Temperature {stored['temperature']:.3f} and class biases, fitted on {stored['n']:,} images that the "
             f"detector was not trained on, {'folded into its last layer' if stored['folded'] else 'kept beside it'}. "
-            + (
-                f"The scores suppose that {amount('recall', share)} of the images are fake, as among those."
-                if share
-                else ""
-            ),
+            + (f"The scores suppose that {percent(share)} of the images are fake, as among those." if share else ""),
         )
     return Section("calibration", "Calibration", blocks, data={"stored": stored, **values}, brief=True)
 
@@ -227,7 +227,7 @@ def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     auroc = None
     text = (
         f"The distance of an image’s features to those of training images. Beyond {stored['threshold']:.3f}, which "
-        f"{amount('recall', stored['quantile'])} of familiar images stay within, there is no verdict."
+        f"{percent(stored['quantile'])} of familiar images stay within, there is no verdict."
     )
     if seen.any() and not seen.all():
         value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])

@@ -19,20 +19,21 @@ from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
+from bonaface.stats.figures import FIGURES
 
-# Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
 STORY = "hub.json"  # in a run's folder: what its publisher said of it
+# Our figures -> the Hub's metric types, those of the `evaluate` library where it has one.
 MODEL_INDEX = {
-    "auc": ("roc_auc", "AUC"),
-    "accuracy": ("accuracy", "Accuracy"),
-    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
-    "average_precision": ("average_precision", "Average precision"),
-    "recall": ("recall", "Fakes found (recall)"),
-    "fpr": ("fpr", "Real images called fake (false positive rate)"),
-    "tpr_at_1pct_fpr": ("tpr_at_1pct_fpr", "Fakes found at 1 % false alarms"),
-    "eer": ("eer", "Equal error rate"),
-    "brier": ("brier_score", "Brier score"),
-    "ece": ("ece", "Expected calibration error"),
+    "auc": "roc_auc",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "average_precision": "average_precision",
+    "recall": "recall",
+    "fpr": "fpr",
+    "tpr_at_1pct_fpr": "tpr_at_1pct_fpr",
+    "eer": "eer",
+    "brier": "brier_score",
+    "ece": "ece",
 }
 TAGS = ["bonaface", "deepfake-detection", "ai-generated-images", "faces"]
 SAMPLE_LICENSE, UNKNOWN_LICENSE = "apache-2.0", "unknown"
@@ -134,11 +135,11 @@ def card_data(
             dataset_name=hub_data or _plain_name(facts.get("data", "image folder")),
             dataset_split=metrics["split"],
             metric_type=kind,
-            metric_name=title,
+            metric_name=FIGURES[key].name,
             metric_value=figures[key]["value"],
             metric_args=_interval(figures[key]),
         )
-        for key, (kind, title) in MODEL_INDEX.items()
+        for key, kind in MODEL_INDEX.items()
         if key in figures and figures[key]["value"] is not None
     ]
     return ModelCardData(

@@ -36,6 +36,7 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
 from bonaface.inference.forward import forward
 from bonaface.models.load import is_convolutional, last_linear
+from bonaface.stats.figures import percent
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}
 PRECISIONS = {"float32": 1e-4, "bf16": 2e-2}  # the largest difference of a probability
@@ -71,7 +72,7 @@ class Check:
 
     def __str__(self) -> str:
         auc = "" if self.auc_loss is None else f", AUC lower by {self.auc_loss:.4f}"
-        scores = f"largest difference of a score {self.difference:.2g}, {self.flips:.1%} of verdicts differ"
+        scores = f"largest difference of a score {self.difference:.2g}, {percent(self.flips)} of verdicts differ"
         return f"{self.precision}: {scores}{auc} ({self.n} pictures)"
 
 

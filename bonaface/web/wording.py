@@ -10,7 +10,8 @@ from bonaface.inference.pictures import COMPRESSED, NO_FACE, SMALL
 from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
-from bonaface.web.markup import percent, score
+from bonaface.stats.figures import percent
+from bonaface.web.markup import score
 
 NOT_CALIBRATED = "not calibrated"
 WARNINGS = {
@@ -41,8 +42,10 @@ def why(result: Result, facts: Mapping[str, Any]) -> str:
         return "This is the model's largest label."
     low, high = result.band
     band = facts.get("band") or {}
-    delta = percent(band["delta"]) if band.get("certified") and "delta" in band and "unseen" not in facts else None
-    sure = f", with {percent(band['confidence'])} confidence" if "confidence" in band else ""
+    delta = (
+        percent(band["delta"], None) if band.get("certified") and "delta" in band and "unseen" not in facts else None
+    )
+    sure = f", with {percent(band['confidence'], None)} confidence" if "confidence" in band else ""
     if result.verdict == "fake":
         promise = f" At most {delta} of real pictures like those it was tested on score so high{sure}." if delta else ""
         return f"The score is at or above {score(high)}, from where this model says AI-generated.{promise}"
