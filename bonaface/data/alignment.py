@@ -17,6 +17,7 @@ from bonaface.data.duplicates import thumbnail
 from bonaface.data.listing import image_bytes
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
 from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
 from bonaface.imaging.images import ImageError, decode_image, inspect_image
@@ -31,7 +32,7 @@ class Alignment:
     seed: int = 0
     size_range: tuple[int, int] = SIZE_RANGE  # side of the crops in pixels, both ends included
     quality_range: tuple[int, int] = (75, 95)  # JPEG quality, both ends included
-    margin: float = 0.15  # around the face box, on each side, as a share of the box
+    margin: float = FACE_MARGIN  # around the face box, on each side, as a share of the box
 
     def __post_init__(self) -> None:
         for name, (low, high), (least, most) in (

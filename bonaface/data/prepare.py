@@ -51,6 +51,7 @@ from bonaface.data.rows import BrokenFile, left_out
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import ImageFacts
 from bonaface.pools import cancelled_on_error
@@ -81,7 +82,7 @@ def prepare(
     seed: int = 0,
     size_range: tuple[int, int] = SIZE_RANGE,
     quality_range: tuple[int, int] = (75, 95),
-    margin: float = 0.15,
+    margin: float = FACE_MARGIN,
     faces: bool = True,
     detector: FaceDetector | None = None,
     real_label: str | None = None,

@@ -15,10 +15,11 @@ from huggingface_hub.utils import validate_repo_id
 from bonaface.errors import UsageError
 from bonaface.files import write_json, write_text
 from bonaface.hub import merge
-from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
+from bonaface.hub.card_values import RunFiles, Unseen, card_values
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
+from bonaface.models.weights import weights_digest
 from bonaface.stats.figures import FIGURES
 
 STORY = "hub.json"  # in a run's folder: what its publisher said of it
@@ -109,7 +110,7 @@ def card_of(folder: Path, story: Story) -> str:
         processor=_json(folder / "preprocessor_config.json", {}),
         recipe=_recipe(folder, metrics),
         report=(folder / "report" / "report.md").read_text(encoding="utf-8"),
-        weights=weights_of(folder),
+        weights=weights_digest(folder),
         license=_license(story, metrics),
         data_license=story.data_license,
         datasets=_datasets(story, metrics),

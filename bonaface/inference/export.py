@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from bonaface.data.dataset import balanced_subset, image_bytes, list_data
 from bonaface.data.sample import SampleSpec, make_image
@@ -35,7 +36,8 @@ from bonaface.inference import unfamiliar
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
 from bonaface.inference.forward import forward
-from bonaface.models.load import is_convolutional, last_linear
+from bonaface.models.features import LastLayer
+from bonaface.models.load import is_convolutional
 from bonaface.stats.figures import percent
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}
@@ -158,22 +160,17 @@ def run_export_command(
 
 
 class WithFeatures(nn.Module):
-    """Pixels -> logits and, where one linear layer makes them, what it read: as :func:`forward.forward`
-    finds it, but traceable."""
+    """Pixels -> logits and penultimate features, traceable: for models of which :func:`forward.forward` finds some."""
 
-    def __init__(self, model: nn.Module, num_labels: int) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
-        self._read: list[torch.Tensor] = []
-        layer = last_linear(model, num_labels)
-        assert layer is not None
-        layer.register_forward_pre_hook(lambda _, inputs: self._read.append(inputs[0]))
+        self.model, self._last = model, LastLayer(model)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Float (n, 3, h, w) -> (n, classes), (n, width)."""
-        self._read.clear()
-        logits = self.model(pixel_values=pixel_values).logits
-        return logits, self._read.pop()
+        with self._last.calls() as calls:
+            logits = self.model(pixel_values=pixel_values).logits
+        return logits, calls[0][0]
 
 
 class LogitsOnly(nn.Module):
@@ -222,7 +219,7 @@ def _write_network(detector: Detector, folder: Path, format: str, calibration: S
     facts = Preprocessing.of(detector.processor)
     example = torch.zeros(2, 3, facts.height, facts.width)
     has_features = forward(model, example)[1] is not None
-    network = WithFeatures(model, model.config.num_labels) if has_features else LogitsOnly(model)
+    network = WithFeatures(model) if has_features else LogitsOnly(model)
     names = ["logits", "features"][: 1 + has_features]
     network.eval()
     if format == "openvino":

@@ -32,12 +32,12 @@ import torch
 from PIL import Image
 
 from bonaface.data.alignment import face_square
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
 from bonaface.inference.admission import Admitted, Picture
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
-FACE_MARGIN = 0.15  # what `bonaface prepare` leaves around a face box
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
 # For the sake of memory: pictures of more pixels than LARGE are decoded and resized at once only as far as all of them
