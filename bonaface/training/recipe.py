@@ -210,7 +210,7 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         )
     least = {
         "image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1,
-        "head_hidden_size": 1, "lora_rank": 1, "search": 1, "mixup": 0, "cutmix": 0,
+        "head_hidden_size": 1, "lora_rank": 1, "search": 1, "head_only": 1, "mixup": 0, "cutmix": 0,
     }  # fmt: skip
     for key, low in least.items():
         value = getattr(recipe, key)
@@ -247,6 +247,11 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
         raise UsageError(
             "lora_rank does not go together with freeze, ema_decay or layer_decay",
             "LoRA freezes the weights by itself; leave the others out",
+        )
+    if recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem):
+        raise UsageError(
+            "head_only trains nothing but the last layer: no lora_rank, cutmix, head_hidden_size or high_pass_stem",
+            "leave them out, or give head_only to a first stage alone",
         )
     if recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix):
         raise UsageError("class_weights does not go together with mixup or cutmix", "use `balance: label`")
