@@ -31,14 +31,14 @@ def trial(p: np.ndarray, fake: np.ndarray, part: np.ndarray, delta: float, fpr: 
     """Which promises one calibration set breaks."""
     broken: Counter[str] = Counter()
     band = uncertain_band(p[part], fake[part], delta=delta)
-    wrong = {"real called fake": (p[~fake] >= band["high"]).mean(), "fake called real": (p[fake] <= band["low"]).mean()}
+    wrong = {"real called fake": (p[~fake] >= band.high).mean(), "fake called real": (p[fake] <= band.low).mean()}
     for name, error in wrong.items():
         broken[f"band: {name}"] += error > delta
     broken["band: either"] += max(wrong.values()) > delta
-    broken["no promise made"] += not band["certified"]
+    broken["no promise made"] += not band.certified
     row = thresholds(p[part][~fake[part]], [fpr])[0]
-    if row["threshold"] is not None:
-        broken[f"threshold at {fpr:.1%} FPR"] += (p[~fake] >= row["threshold"]).mean() > fpr
+    if row.threshold is not None:
+        broken[f"threshold at {fpr:.1%} FPR"] += (p[~fake] >= row.threshold).mean() > fpr
     reals, fakes = p[part][~fake[part]], p[part][fake[part]]
     broken["naive: real called fake"] += (p[~fake] >= threshold_at_fpr(reals, delta)).mean() > delta
     broken["naive: fake called real"] += (-p[fake] >= threshold_at_fpr(-fakes, delta)).mean() > delta

@@ -21,6 +21,7 @@ from PIL import Image
 from bonaface.data.dataset import balanced_subset
 from bonaface.evaluation import scores
 from bonaface.evaluation.data import evaluation_data
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import all_variants
 from bonaface.evaluation.scores import CLEAN, score_images
 from bonaface.inference.detector import Detector
@@ -71,7 +72,7 @@ def main() -> None:
         root = Path(temporary)
         data = args.data or make_data(root / "data", args.images, args.side)
         detector = Detector.from_pretrained(args.model or make_model(root / "model", args.image_size))
-        images, _ = evaluation_data(str(data), "all", real_label=None)
+        images, _ = evaluation_data(str(data), EvaluationOptions(split="all"))
         rows = balanced_subset(next(iter(images.splits.values())), args.images)
         variants = all_variants()
         bare = bare_speed(detector, args.batch_size)

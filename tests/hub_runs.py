@@ -41,11 +41,11 @@ def small_run(folder: Path) -> Path:
     )
     counts = [{"split": "train", "label": "fake", "source": "gan", "n": 1234}]
     recipe = {"data": [SECRET_PLACE], "model": "resnet", "learning_rate": 0.001}
-    facts = {
+    details = {
         "title": f"run: resnet on {SECRET_PLACE}", "model": "resnet", "data": SECRET_PLACE, "counts": counts,
         "recipe": recipe, "train_sources": ["gan", "cam"], "audit": {"level": "clean", "verdict": "clean: nothing"},
     }  # fmt: skip
-    write_report(folder, table, labels=labels, real_label="real", facts=facts, n_resamples=20)
+    write_report(folder, table, labels=labels, real_label="real", details=details, n_resamples=20)
     config = {
         "model_type": "resnet",
         "architectures": ["ResNetForImageClassification"],

@@ -22,8 +22,7 @@ import pandas as pd
 from conftest import ROOT, make_faces
 from tiny import SIZES, tiny_run
 
-from bonaface.data.dataset import image_bytes, load_data
-from bonaface.inference.calibration import hold_out_calibration
+from bonaface.data.dataset import hold_out_calibration, image_bytes, load_data
 from bonaface.inference.detector import Detector
 from bonaface.report.write import write_report
 from bonaface.stats.metrics import predictions_frame
@@ -88,8 +87,8 @@ def run_folder() -> Path:
         names = {"path": rows["path"], "source": rows["source"], "split": split}
         frames.append(predictions_frame(scores, rows["label"], labels=data.labels, real_label=data.real_label, **names))
     table = pd.concat(frames, ignore_index=True)
-    facts = {"title": "tiny", "train_sources": ["a", "b", "x", "y"]}
-    write_report(folder, table, labels=data.labels, real_label=data.real_label, facts=facts, n_resamples=50)
+    details = {"title": "tiny", "train_sources": ["a", "b", "x", "y"]}
+    write_report(folder, table, labels=data.labels, real_label=data.real_label, details=details, n_resamples=50)
     (folder / "README.md").write_text(f"---\ntags: [x]\n---\n\n# The tiny card\n\n{HOSTILE}\n")
     return folder
 

@@ -9,12 +9,13 @@ import torch
 from conftest import make_faces, make_image
 from sklearn.linear_model import LogisticRegression
 
-from bonaface.data.dataset import FaceData, load_data
+from bonaface.data.dataset import FaceData, hold_out_calibration, load_data
 from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.calibration import calibrate_run, hold_out_calibration
 from bonaface.inference.forward import run_rows
+from bonaface.models.facts import ModelFacts
 from bonaface.models.load import last_linear, load_model
+from bonaface.training.calibrate import calibrate_run
 from bonaface.training.run import Run
 
 torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
@@ -48,6 +49,6 @@ def tiny_run(folder: Path, data: FaceData, seed: int = 0, sharpness: float = 3.0
     learn(model, processor, data, sharpness)
     run = Run(folder)
     run.write_recipe(dict(SIZES))
-    facts = {"real_label": data.real_label, "data_fingerprint": data.fingerprint(), "versions": {}}
-    run.save_model(model, processor, facts | calibrate_run(model, processor, data, folder=folder))
+    facts = ModelFacts(data.real_label, data_fingerprint=data.fingerprint)
+    run.save_model(model, processor, calibrate_run(model, processor, data, facts, folder=folder))
     return folder

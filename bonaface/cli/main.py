@@ -152,24 +152,23 @@ def evaluate(
     Any image classifier whose labels can be told apart is judged by the same ruler.
     """
     from bonaface.evaluation.evaluate import run_evaluate_command
+    from bonaface.evaluation.options import EvaluationOptions
 
+    options = EvaluationOptions(
+        split=split,
+        robustness=robustness,
+        quick=quick,
+        max_images=max_images,
+        prior=prior,
+        real_label=real_label,
+        fake_label=fake_label,
+        groups=groups,
+        faces=faces,
+        yunet=str(yunet) if yunet else None,
+        threads=threads,
+    )
     with writing(out):
-        run_evaluate_command(
-            model,
-            data,
-            str(out),
-            split=split,
-            robustness=robustness,
-            quick=quick,
-            max_images=max_images,
-            prior=prior,
-            real_label=real_label,
-            fake_label=fake_label,
-            groups=groups,
-            faces=faces,
-            threads=threads,
-            yunet=str(yunet) if yunet else None,
-        )
+        run_evaluate_command(model, data, str(out), options)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -236,21 +235,20 @@ def compare(
 ) -> None:
     """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
     from bonaface.evaluation.compare import run_compare_command
+    from bonaface.evaluation.options import EvaluationOptions
 
+    options = EvaluationOptions(
+        split=split,
+        robustness=robustness,
+        quick=quick,
+        max_images=max_images,
+        real_label=real_label,
+        fake_label=fake_label,
+        groups=groups,
+        threads=threads,
+    )
     with writing(out):
-        run_compare_command(
-            models,
-            data,
-            str(out),
-            split=split,
-            robustness=robustness,
-            quick=quick,
-            max_images=max_images,
-            real_label=real_label,
-            fake_label=fake_label,
-            groups=groups,
-            threads=threads,
-        )
+        run_compare_command(models, data, str(out), options)
 
 
 @app.command()

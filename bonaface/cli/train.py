@@ -33,15 +33,16 @@ from transformers.utils import logging
 from bonaface.data.dataset import FaceData
 from bonaface.errors import usage_errors_exit, writing
 from bonaface.evaluation.evaluate import evaluate
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.hub.card import write_card
 from bonaface.hub.push import Push
-from bonaface.inference.calibration import calibrate_run
 from bonaface.inference.detector import Detector
+from bonaface.models.facts import ModelFacts
 from bonaface.models.head import with_hidden_head
 from bonaface.models.load import load_model
 from bonaface.training.assembly import Assembly, assemble, split_assembly
+from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate, write_known
 from bonaface.training.options import Recipe
-from bonaface.training.recalibration import read_unseen, recalibrate, write_known
 from bonaface.training.recipe import read_recipe
 from bonaface.training.rehearsal import rehearse
 from bonaface.training.run import Run, on_main_process, versions
@@ -79,8 +80,8 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     data, assembly = on_main_process(lambda: read_data(recipe, args.seed))
     audit = assembly.audit
     unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
-    on_main_process(lambda: run.check_same_data(data.fingerprint()))
-    on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint()}))
+    on_main_process(lambda: run.check_same_data(data.fingerprint))
+    on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint}))
     say(data.describe())
     if audit:
         say(f"audit: {audit.verdict}")
@@ -97,20 +98,18 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
-    fingerprint = data.fingerprint()
-    facts: dict[str, Any] = {
-        "real_label": data.real_label,
-        "face_margin": assembly.margin,
-        "data_fingerprint": fingerprint,
-        "train_sources": sorted(set(data.splits["train"]["source"])),
-        "versions": versions(),
-    }
+    facts = ModelFacts(
+        real_label=data.real_label,
+        face_margin=assembly.margin,
+        data_fingerprint=data.fingerprint,
+        train_sources=tuple(sorted(set(data.splits["train"]["source"]))),
+        versions=versions(),
+    )
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
-    facts |= calibrate_run(trained, processor, data, folder=run.folder, workers=args.dataloader_num_workers)
+    facts = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=args.dataloader_num_workers)
     if unseen is not None:
-        changed, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
-        facts |= changed
+        facts, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
         on_main_process(partial(write_known, run.folder, known))
     on_main_process(lambda: run.save_model(trained, processor, facts))
 
@@ -134,10 +133,9 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
             Detector.from_pretrained(run.folder),
             data,
             run.folder,
-            robustness=recipe.robustness != "none",
-            quick=recipe.robustness == "quick",
+            EvaluationOptions(robustness=recipe.robustness != "none", quick=recipe.robustness == "quick"),
             history=history,
-            facts=story | facts,
+            details=story | facts.to_dict(),
         )
         write_card(run.folder)
         if not recipe.keep_checkpoints:

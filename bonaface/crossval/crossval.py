@@ -132,7 +132,7 @@ def run_crossval_command(
     }
     families = family_units(image_table(assembly.listing), recipe.families) if kind in (BY_FAMILY, FAMILY_FOLDS) else {}
     result = write_crossval_report(
-        folder, runs, assembly.listing, kind=kind, facts=story, families=families, kept=keep_folds
+        folder, runs, assembly.listing, kind=kind, details=story, families=families, kept=keep_folds
     )
     if not keep_folds:
         for job in queue:

@@ -94,14 +94,14 @@ def write_crossval_report(
     listing: Listing,
     *,
     kind: str,
-    facts: Mapping[str, Any],
+    details: Mapping[str, Any],
     families: Mapping[str, Sequence[str]] | None = None,
     kept: bool = True,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
-    ``facts`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
+    ``details`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
     ``families`` (name -> its sources) were left out whole.
     """
     labels, real = listing.labels, listing.real_label
@@ -149,7 +149,7 @@ def write_crossval_report(
         pooled,
         labels=labels,
         real_label=real,
-        facts=dict(facts) | {"train_sources": seen, "folds": len(folds), "kind": kind},
+        details=dict(details) | {"train_sources": seen, "folds": len(folds), "kind": kind},
         sections=[section],
         lead=[*pictures(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
@@ -157,7 +157,7 @@ def write_crossval_report(
         n_resamples=n_resamples,
     )
     report = Path(out) / "report"
-    page = Page(str(facts.get("title", "")), "", conclusion, [], [], [], [section])
+    page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])
     write_text(report / "crossval.md", page_markdown(page))
     result = jsonable(result)
     write_json(report / "crossval.json", result)

@@ -12,7 +12,8 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -22,7 +23,7 @@ from PIL import Image
 from bonaface.data.labels import SPLITS, find_real_label
 from bonaface.data.listing import Listing, image_bytes, list_data
 from bonaface.data.rows import BrokenFile
-from bonaface.data.splits import assign_splits, merge_groups, shortage
+from bonaface.data.splits import HALVES_SEED, assign_splits, calibration_half, merge_groups, shortage
 from bonaface.errors import UsageError
 from bonaface.imaging.images import ImageError, decode_image
 from bonaface.pools import cancelled_on_error
@@ -35,6 +36,7 @@ __all__ = [
     "balanced_subset",
     "class_weights",
     "find_real_label",
+    "hold_out_calibration",
     "image_bytes",
     "list_data",
     "load_data",
@@ -43,9 +45,12 @@ __all__ = [
 ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class FaceData:
-    """A data set ready for training: three splits with the columns that the module's docstring names."""
+    """A data set ready for training: splits with the columns that the module's docstring names.
+
+    Nothing in it is changed in place: :meth:`with_splits` gives the same data with other rows.
+    """
 
     splits: datasets.DatasetDict
     labels: list[str]
@@ -54,13 +59,21 @@ class FaceData:
     origin: str
     made_splits: list[str] = field(default_factory=list)
     units: str = ""  # as Listing.units
-    _rows: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
-    _fingerprint: str = field(default="", repr=False)
 
     @property
     def real_index(self) -> int:
         """The class id of the real label."""
         return self.labels.index(self.real_label)
+
+    def with_splits(self, splits: Mapping[str, datasets.Dataset]) -> FaceData:
+        """The same data, split otherwise or with fewer rows."""
+        return replace(self, splits=datasets.DatasetDict(splits))
+
+    def limited(self, n: int | None, seed: int = 42) -> FaceData:
+        """At most ``n`` images of each split (see :func:`balanced_subset`); all of them when None."""
+        if n is None:
+            return self
+        return self.with_splits({name: balanced_subset(rows, n, seed) for name, rows in self.splits.items()})
 
     def counts(self) -> list[dict[str, Any]]:
         """Images by split, label and source: ``[{"split", "label", "source", "n"}, …]``."""
@@ -89,27 +102,28 @@ class FaceData:
 
     def load_image(self, path: str) -> Image.Image:
         """The RGB picture of a value of the ``path`` column. Raises ImageError, or KeyError for an unknown path."""
-        if not self._rows:
-            for split, rows in self.splits.items():
-                self._rows.update((name, (split, i)) for i, name in enumerate(rows["path"]))
-        split, i = self._rows[path]
+        split, i = self._places[path]
         return decode_image(image_bytes(self.splits[split][i]["image"]), name=path)
 
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """Path -> its split and row."""
+        return {path: (split, i) for split, rows in self.splits.items() for i, path in enumerate(rows["path"])}
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with any image, path, label, source or split; the report and the model carry it.
 
         It reads every file, in threads, the first time it is asked for.
         """
-        if not self._fingerprint:
-            digest = hashlib.sha256()
-            for split, dataset in sorted(self.splits.items()):
-                with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
-                    contents = list(pool.map(_content_digest, dataset["image"]))
-                columns = (dataset["path"], dataset["label"], dataset["source"], contents)
-                for path, label, source, content in sorted(zip(*columns, strict=True)):
-                    digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\0{content}\n".encode())
-            self._fingerprint = digest.hexdigest()[:16]
-        return self._fingerprint
+        digest = hashlib.sha256()
+        for split, dataset in sorted(self.splits.items()):
+            with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
+                contents = list(pool.map(_content_digest, dataset["image"]))
+            columns = (dataset["path"], dataset["label"], dataset["source"], contents)
+            for path, label, source, content in sorted(zip(*columns, strict=True)):
+                digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\0{content}\n".encode())
+        return digest.hexdigest()[:16]
 
 
 def _content_digest(image: Mapping[str, Any]) -> str:
@@ -233,6 +247,14 @@ def _cut(rows: datasets.Dataset, split: np.ndarray, pool: np.ndarray, sizes: Map
     sources = list(zip(*columns, strict=True))
     shares = {"train": 1 - sum(sizes.values()), **sizes}
     split[pool] = assign_splits(list(label), sources, list(group[pool]), shares, seed)
+
+
+def hold_out_calibration(data: FaceData, seed: int = HALVES_SEED) -> FaceData:
+    """The data with its validation split halved: ``validation`` to select with, ``calibration`` to certify with."""
+    if "calibration" in data.splits:
+        return data
+    selects, certifies = calibration_half(data.splits["validation"], seed)
+    return data.with_splits({**data.splits, "validation": selects, "calibration": certifies})
 
 
 def balanced_subset(dataset: datasets.Dataset, n: int, seed: int = 42) -> datasets.Dataset:

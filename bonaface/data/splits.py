@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
+from datasets import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+HALVES_SEED = 0
 MOST_STEPS = 10_000  # of the search for groups to set aside; it needs a few
 
 
@@ -114,6 +116,19 @@ def _set_aside(
         return False
 
     return dict(taken) if search(0, everything) else {}
+
+
+def calibration_half(rows: Dataset, seed: int = HALVES_SEED) -> tuple[Dataset, Dataset]:
+    """Cut a validation split in two: (the half that selects, the half that certifies).
+
+    Stratified by label and source, groups whole, seeded: the same rows give the same halves everywhere.
+    """
+    shares = {"selects": 0.5, "certifies": 0.5}
+    halves = assign_splits(list(rows["label"]), list(rows["source"]), list(rows["group"]), shares, seed)
+    selects, certifies = (
+        rows.select([i for i, half in enumerate(halves) if half == name]) for name in ("selects", "certifies")
+    )
+    return selects, certifies
 
 
 def shortage(labels: Sequence[str], groups: Sequence[str], splits: Sequence[str]) -> str:

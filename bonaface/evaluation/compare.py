@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict
 from matplotlib.figure import Figure
 
-from bonaface.data.dataset import FaceData, balanced_subset
+from bonaface.data.dataset import FaceData
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
-from bonaface.evaluation.evaluate import QUICK_IMAGES, refuse_unread, unreadable
+from bonaface.evaluation.evaluate import refuse_unread, unreadable
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import all_variants, robustness_table
 from bonaface.evaluation.scores import CLEAN, score_images
 from bonaface.files import write_json, write_text
@@ -90,15 +90,10 @@ def compare(
     detectors: Mapping[str, Detector],
     data: FaceData,
     out: str | Path,
+    options: EvaluationOptions,
     *,
     fakes: Mapping[str, Sequence[str]] | None = None,
-    robustness: bool = False,
-    quick: bool = False,
     caveats: Sequence[str] = (),
-    batch_size: int = 128,
-    threads: int | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Judge two or more models (by name) on the one split of ``data``, each image decoded once for all of them.
 
@@ -111,8 +106,10 @@ def compare(
     (split, rows), *more = data.splits.items()
     if more:
         raise ValueError("compare takes data of one split")
-    variants = all_variants(quick) if robustness else [CLEAN]
-    scored = score_images(rows, models, variants=variants, batch_size=batch_size, threads=threads, title="comparing")
+    variants = all_variants(options.quick) if options.robustness else [CLEAN]
+    scored = score_images(
+        rows, models, variants=variants, batch_size=options.batch_size, threads=options.threads, title="comparing"
+    )
     refuse_unread(data, split, scored)
     kept = rows.select(scored.readable)
     tables: dict[str, pd.DataFrame] = {}
@@ -121,17 +118,19 @@ def compare(
         mine = (fakes or {}).get(name) or [label for label in detector.labels if label != detector.real_label]
         scores = align(probabilities[scored.readable], detector, mine, labels, real)
         tables[name] = predictions_of(kept, scores[:, 0], data, split)
-        if robustness:
+        if options.robustness:
             fake = (tables[name]["label"] != real).to_numpy()
             index = labels.index(real)
             degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
-    options: dict[str, Any] = {"real_label": real, "n_resamples": n_resamples, "seed": seed}
-    figures, values = {}, {}
+    n, seed = options.n_resamples, options.seed
+    figures = {}
     for name, table in tables.items():
-        values[name] = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
-        figures[name] = with_intervals(values[name], metrics.bootstrap(table, COMPARED, **options))
+        values = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
+        intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=n, seed=seed)
+        figures[name] = with_intervals(values, intervals)
     pairs = [
-        {"first": a, "second": b} | paired(tables[a], tables[b], labels=labels, **options)
+        {"first": a, "second": b}
+        | paired(tables[a], tables[b], labels=labels, real_label=real, n_resamples=n, seed=seed)
         for a, b in combinations(tables, 2)
     ]
     broken = [*data.broken, *unreadable(data, split, scored)]
@@ -270,22 +269,7 @@ def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) ->
     return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
 
 
-def run_compare_command(
-    models: Sequence[str],
-    data: str,
-    out: str,
-    *,
-    split: str = "auto",
-    robustness: bool = False,
-    quick: bool = False,
-    max_images: int | None = None,
-    real_label: str | None = None,
-    fake_label: str | None = None,
-    groups: str | None = None,
-    engine: str = "auto",
-    device: str | None = None,
-    threads: int | None = None,
-) -> None:
+def run_compare_command(models: Sequence[str], data: str, out: str, options: EvaluationOptions) -> None:
     """``python -m bonaface compare``: two or more models on the same images.
 
     ``real_label`` and ``fake_label`` are for the models that have such a label; the others' are found by name. With
@@ -297,23 +281,15 @@ def run_compare_command(
     """
     if len(set(models)) < 2:
         raise UsageError("compare needs two models or more", "give them one after the other: compare --data D M1 M2")
-    loaded = {name: _load(name, real_label, fake_label, engine, device) for name in dict.fromkeys(models)}
+    loaded = {name: _load(name, options) for name in dict.fromkeys(models)}
     found, caveats = [], []
     for name, (detector, _) in loaded.items():
-        images, notes = evaluation_data(
-            data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
-        )
+        images, notes = evaluation_data(data, options, facts=detector.facts, folder=detector.folder)
         found.append(images)
         caveats += [f"{name}: {note}" for note in notes]
-    images = _in_all(found)
-    limit = max_images or (QUICK_IMAGES if quick else None)
-    if limit:
-        images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})
-    result = compare(
-        {name: detector for name, (detector, _) in loaded.items()}, images, out,
-        fakes={name: labels for name, (_, labels) in loaded.items()},
-        robustness=robustness, quick=quick, caveats=caveats, threads=threads,
-    )  # fmt: skip
+    detectors = {name: detector for name, (detector, _) in loaded.items()}
+    fakes = {name: labels for name, (_, labels) in loaded.items()}
+    result = compare(detectors, _in_all(found).limited(options.limit), out, options, fakes=fakes, caveats=caveats)
     print(f"{conclude_comparison(result['n'], result['pairs'])}\n\nreport  {Path(out) / 'report' / 'compare.html'}")
 
 
@@ -324,16 +300,14 @@ def _in_all(found: Sequence[FaceData]) -> FaceData:
     if not paths:
         raise UsageError("no image is fair to all of these models", "give data that none of them was trained on")
     kept = rows[0].select([i for i, path in enumerate(rows[0]["path"]) if path in paths])
-    return replace(found[0], splits=DatasetDict({next(iter(found[0].splits)): kept}), _rows={})
+    return found[0].with_splits({next(iter(found[0].splits)): kept})
 
 
-def _load(
-    name: str, real_label: str | None, fake_label: str | None, engine: str, device: str | None
-) -> tuple[Detector, list[str]]:
+def _load(name: str, options: EvaluationOptions) -> tuple[Detector, list[str]]:
     """A label that only another of the models has is left out for this one."""
     try:
-        return load_detector(name, real_label=real_label, fake_label=fake_label, engine=engine, device=device)
+        return load_detector(name, options)
     except UsageError:
-        if real_label is None and fake_label is None:
+        if options.real_label is None and options.fake_label is None:
             raise
-        return load_detector(name, engine=engine, device=device)
+        return load_detector(name, replace(options, real_label=None, fake_label=None))

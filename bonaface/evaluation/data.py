@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from bonaface.data.dataset import SPLITS, FaceData, Listing, list_data, split_listing
+from bonaface.data.dataset import SPLITS, FaceData, Listing, hold_out_calibration, list_data, split_listing
 from bonaface.errors import RealLabelError, UsageError
-from bonaface.inference.calibration import hold_out_calibration
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.models.download import model_folder
+from bonaface.models.facts import ModelFacts
 from bonaface.stats.metrics import predictions_frame
 
 FloatArray = NDArray[np.float64]
@@ -25,10 +27,8 @@ FloatArray = NDArray[np.float64]
 # --- which label is which -----------------------------------------------------------------------------------------
 
 
-def load_detector(
-    name: str, *, real_label: str | None = None, fake_label: str | None = None, **options: Any
-) -> tuple[Detector, list[str]]:
-    """Any image classifier, and which of its labels count as fake; ``options`` go to ``Detector.from_pretrained``.
+def load_detector(name: str, options: EvaluationOptions) -> tuple[Detector, list[str]]:
+    """Any image classifier, and which of its labels count as fake.
 
     Without ``fake_label`` every label that is not the real one is fake. With it, that one alone is: other labels count
     for nothing, and the two probabilities are scaled to add up to 1.
@@ -36,12 +36,15 @@ def load_detector(
     Raises:
         UsageError: the model cannot be loaded, has no such label, or its real label cannot be told.
     """
+    real_label, fake_label = options.real_label, options.fake_label
     if fake_label is not None and real_label is None:
         config = AutoConfig.from_pretrained(model_folder(name))
         others = [label for label in config.id2label.values() if label != fake_label]
         real_label = others[0] if len(others) == 1 else None
     try:
-        detector = Detector.from_pretrained(name, real_label=real_label, **options)
+        detector = Detector.from_pretrained(
+            name, real_label=real_label, engine=options.engine, device=options.device, dtype=options.dtype
+        )
     except RealLabelError as error:
         raise UsageError(str(error), f"{error.hint}; name the model's with --real-label") from error
     if fake_label is not None and fake_label not in detector.labels:
@@ -73,9 +76,7 @@ def with_labels(data: FaceData, labels: list[str]) -> FaceData:
             rows = rows.remove_columns(column).add_column(column, values)
             rows = rows.cast_column(column, feature) if feature is not None else rows
         splits[name] = rows
-    return FaceData(
-        DatasetDict(splits), labels, data.real_label, data.broken, data.origin, data.made_splits, data.units
-    )
+    return replace(data, splits=DatasetDict(splits), labels=labels)
 
 
 def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: list[str], real: str) -> FloatArray:
@@ -97,42 +98,42 @@ def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: 
 
 def evaluation_data(
     data: str,
-    split: str = "auto",
+    options: EvaluationOptions,
     *,
-    real_label: str | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: ModelFacts | None = None,
     folder: Path | None = None,
-    groups: str | None = None,
 ) -> tuple[FaceData, list[str]]:
     """The images to judge a model on, as one split, and what the reader must know about them.
 
-    ``split`` is ``auto``, ``all`` or a split's name. ``auto`` takes the data set's own test split where it has one;
-    where the data is what the model was trained on (by its fingerprint), the images that were held out for the test;
-    else all. Files are not opened here: those that cannot be read are found when they are scored.
+    ``options.split`` is ``auto``, ``all`` or a split's name. ``auto`` takes the data set's own test split where it has
+    one; where the data is what the model was trained on (by its fingerprint), the images that were held out for the
+    test; else all. Files are not opened here: those that cannot be read are found when they are scored.
 
-    ``groups`` tells sources from units as in :func:`listing.list_data`; by default as the model's recipe did.
+    Args:
+        facts, folder: of the model, where there is one; by its recipe, groups are told as its training did.
 
     Raises:
         UsageError: no such data or split, or no real label.
     """
-    recipe = _recipe_of(folder)
-    listing = _list(data, real_label, groups or recipe.get("groups", "auto"))
+    facts, recipe = facts or ModelFacts(), _recipe_of(folder)
+    listing = _list(data, options.real_label, options.groups or recipe.get("groups", "auto"))
+    split = options.split
     named = set(listing.rows["split"]) - {""}
     caveats: list[str] = []
     if split == "auto" and named:
         split = next((name for name in ("test", "validation") if name in named), "all")
     elif split == "auto":
-        trained = _held_out(listing, facts or {}, recipe)
+        trained = _held_out(listing, facts, recipe)
         if trained is not None:
             return trained, caveats
         split = "all"
-        if (facts or {}).get("data_fingerprint"):
+        if facts.data_fingerprint:
             caveats.append(
                 "The model was trained on a data set with another fingerprint, so all images here were taken. Were any "
                 "of them among its training images, the figures would be too good."
             )
     elif split in SPLITS and not named:
-        trained = _held_out(listing, facts or {}, recipe, split)
+        trained = _held_out(listing, facts, recipe, split)
         if trained is not None:
             return trained, caveats
     if split != "all" and split not in named:
@@ -165,14 +166,12 @@ def _recipe_of(folder: Path | None) -> dict[str, Any]:
     return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
-def _held_out(
-    listing: Listing, facts: Mapping[str, Any], recipe: Mapping[str, Any], split: str = "test"
-) -> FaceData | None:
+def _held_out(listing: Listing, facts: ModelFacts, recipe: Mapping[str, Any], split: str = "test") -> FaceData | None:
     """The split that the model's own training kept apart, cut again from the same data; None where it is not the same.
 
     The run's recipe tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
     """
-    wanted = facts.get("data_fingerprint")
+    wanted = facts.data_fingerprint
     if not wanted:
         return None
     sizes = {name: recipe[name] for name in ("seed", "validation_size", "test_size") if name in recipe}
@@ -181,9 +180,8 @@ def _held_out(
     except UsageError:
         return None
     for candidate in (data, hold_out_calibration(data)):
-        if candidate.fingerprint() == wanted and split in candidate.splits:
-            candidate.splits = DatasetDict({split: candidate.splits[split]})
-            return candidate
+        if candidate.fingerprint == wanted and split in candidate.splits:
+            return candidate.with_splits({split: candidate.splits[split]})
     return None
 
 

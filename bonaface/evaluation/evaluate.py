@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from bonaface.data.dataset import FaceData, balanced_subset
+from bonaface.data.dataset import FaceData
 from bonaface.data.loading import ImageRows
 from bonaface.data.rows import BrokenFile, left_out
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import (
     all_variants,
     robustness_lead,
@@ -36,21 +36,21 @@ from bonaface.evaluation.sections import (
     threshold_section,
     unfamiliar_section,
 )
+from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply
 from bonaface.inference.detector import Detector
 from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain
 from bonaface.inference.forward import run_rows
-from bonaface.models.drawings import train_sources
+from bonaface.models.facts import ModelFacts
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import HeatMap, uncertain_sections
 from bonaface.report.write import headline_rows, write_report
-from bonaface.stats.certificates import PRIOR, verdicts
+from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import percent
 
 FloatArray = NDArray[np.float64]
-QUICK_IMAGES = 300
 EVALUATED = ("validation", "calibration", "test")
 
 
@@ -67,13 +67,13 @@ def predict(
 
     For a model in hand, also on several processes, which share the images; data and model have the same labels.
     """
-    facts = getattr(model.config, "bonaface", None)
+    calibration = ModelFacts.of_config(model.config).calibration
     tables = []
     for split in splits:
         rows = data.splits[split]
         items = ImageRows(rows, EvalTransform(processor))
         outputs = run_rows(model, items, batch_size=batch_size, workers=workers, title=f"scoring {split}")
-        tables.append(predictions_of(rows, apply(outputs.logits, facts), data, split))
+        tables.append(predictions_of(rows, apply(outputs.logits, calibration), data, split))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -84,32 +84,22 @@ def evaluate(
     detector: Detector,
     data: FaceData,
     out: str | Path,
+    options: EvaluationOptions,
     *,
     splits: Sequence[str] | None = None,
-    robustness: bool = True,
-    quick: bool = False,
-    prior: float = PRIOR,
     fakes: Sequence[str] | None = None,
-    has_face: Callable[[Image.Image], bool] | None = None,
     heat_map: HeatMap | None = None,
     history: Sequence[Mapping[str, Any]] = (),
-    facts: Mapping[str, Any] | None = None,
-    batch_size: int = 128,
-    threads: int | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a data set, write ``out/report`` (see :func:`write.write_report`) and return its metrics.json.
 
     Args:
         splits: those scored, by default all of validation, calibration and test that there are (or the only one).
             Degradations, decisions and errors are of the one that the report speaks about: the test.
-        robustness: score that split again under every degradation at every strength; ``quick``: at two strengths.
-        prior: the base rate, share of fakes among all images, that sentences about alarms suppose.
         fakes: the model's labels that count as fake (see :func:`load_detector`).
-        has_face: looks for a face in each image of the headline split, for the coverage.
         heat_map: a picture of what the score of an image hangs on, for the galleries; Grad-CAM where not given.
-        history, facts: of the training, as in ``write_report``.
+        history, details: of the training, as in ``write_report``.
     """
     started = time.monotonic()
     labels, real = shared_labels(data, [detector])
@@ -118,7 +108,9 @@ def evaluate(
     heat_map = heat_map or gradcam_overlays(detector)
     names = list(splits or [name for name in data.splits if name in EVALUATED] or data.splits)
     headline = headline_rows(pd.DataFrame({"split": names}))[0]
-    variants = all_variants(quick) if robustness else [CLEAN]
+    variants = all_variants(options.quick) if options.robustness else [CLEAN]
+    finder = FaceDetector(options.yunet) if options.faces else None
+    has_face = (lambda image: bool(finder.detect(image))) if finder else None
     tables, broken = [], list(data.broken)
     for name in names:
         first = name == headline
@@ -127,8 +119,8 @@ def evaluate(
             [detector],
             variants=variants if first else [CLEAN],
             has_face=has_face if first else None,
-            batch_size=batch_size,
-            threads=threads,
+            batch_size=options.batch_size,
+            threads=options.threads,
             title=f"scoring {name}".strip(),
         )
         refuse_unread(data, name, scored)
@@ -140,10 +132,10 @@ def evaluate(
             faceless = sorted(data.splits[name][i]["path"] for i in scored.faceless) if has_face else None
             shown, all_scores = tables[-1], scores
             coverage = coverage_section(len(table), [*data.broken, *unreadable(data, name, scored)], faceless)
-    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, prior)
+    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, options.prior)
     if "dataset" in shown:
         sections.insert(0, dataset_section(shown, labels, real))
-    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts))
+    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts.band))
     minutes = round((time.monotonic() - started) / 60, 2)
     return write_report(
         Path(out),
@@ -151,14 +143,14 @@ def evaluate(
         labels=labels,
         real_label=real,
         history=history,
-        facts=dict(facts or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
+        details=dict(details or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
         sections=[*sections, coverage],
         lead=lead,
         remarks=remarks,
         load_thumbnail=data.load_image,
         heat_map=heat_map,
-        n_resamples=n_resamples,
-        seed=seed,
+        n_resamples=options.n_resamples,
+        seed=options.seed,
     )
 
 
@@ -179,9 +171,9 @@ def _findings(
         table = robustness_table(fake, scores, variants, real_index=real_index, facts=facts)
         sections.append(robustness_section(table))
         lead, remarks = robustness_lead(table), [*remarks, robustness_remark(table)]
-    sections.append(calibration_section(fake, scores[:, 0], real_index, facts, scores[:, 1:]))
-    if "distance" in rows:
-        sections.append(unfamiliar_section(rows, facts))
+    sections.append(calibration_section(fake, scores[:, 0], real_index, facts.calibration, scores[:, 1:]))
+    if "distance" in rows and facts.unfamiliar is not None:
+        sections.append(unfamiliar_section(rows, facts.unfamiliar))
     return sections, lead, remarks
 
 
@@ -217,10 +209,10 @@ def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
 
 def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
     """The predictions table with ``distance`` and ``verdict``, where the model can tell them."""
-    features, band = scored.features[0], detector.facts.get("band")
+    features, band = scored.features[0], detector.facts.band
     if detector.unfamiliar is not None and features is not None:
         predictions["distance"] = detector.unfamiliar.distance(features[scored.readable])
-    if band:
+    if band is not None:
         called = verdicts(predictions["p_fake"], band)
         if "distance" in predictions:
             assert detector.unfamiliar is not None
@@ -229,18 +221,21 @@ def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd
     return predictions
 
 
-def _middle(facts: Mapping[str, Any]) -> float:
-    band = facts.get("band")
-    return float(np.clip((band["low"] + band["high"]) / 2, 0, 1)) if band else 0.5
+def _middle(band: Band | None) -> float:
+    return float(np.clip((band.low + band.high) / 2, 0, 1)) if band else 0.5
 
 
-def _band_remark(decisions: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+def _band_remark(decisions: pd.DataFrame, facts: ModelFacts) -> str:
     row = decisions.iloc[-1]
-    if row["rule"] != "band" or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all():
+    if (
+        facts.band is None
+        or row["rule"] != "band"
+        or not np.isfinite([row["fpr"], row["missed"], row["uncertain"]]).all()
+    ):
         return ""
-    low, high = facts["band"]["low"], facts["band"]["high"]
+    low, high = facts.band.low, facts.band.high
     reasons = [f"scores from {low:.2f} to {high:.2f}"] if round(low, 2) < round(high, 2) else []
-    reasons += ["images unlike the training data"] if "unfamiliar" in facts else []
+    reasons += ["images unlike the training data"] if facts.unfamiliar else []
     where = f" ({' and '.join(reasons)})" if reasons else ""
     return (
         f"By its band it gives no verdict on {percent(row['uncertain'])} of the images{where}, calls "
@@ -248,58 +243,19 @@ def _band_remark(decisions: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     )
 
 
-def run_evaluate_command(
-    model: str,
-    data: str,
-    out: str,
-    *,
-    split: str = "auto",
-    robustness: bool = True,
-    quick: bool = False,
-    max_images: int | None = None,
-    prior: float = PRIOR,
-    real_label: str | None = None,
-    fake_label: str | None = None,
-    groups: str | None = None,
-    faces: bool = False,
-    yunet: str | None = None,
-    engine: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    threads: int | None = None,
-    heat_map: HeatMap | None = None,
-) -> None:
+def run_evaluate_command(model: str, data: str, out: str, options: EvaluationOptions) -> None:
     """``python -m bonaface evaluate``: score, write the report, print the verdict.
 
     Raises:
-        UsageError: as :func:`load_detector` and :func:`evaluation_data`, or a prior that is no share.
+        UsageError: as :func:`load_detector` and :func:`evaluation_data`.
     """
-    if not 0 < prior < 1:
-        raise UsageError(
-            f"--prior must lie between 0 and 1, not {prior}", "the share of fakes among all images, as 0.1"
-        )
-    detector, fakes = load_detector(
-        model, real_label=real_label, fake_label=fake_label, engine=engine, device=device, dtype=dtype
-    )
-    images, caveats = evaluation_data(
-        data, split, real_label=real_label, facts=detector.facts, folder=detector.folder, groups=groups
-    )
+    detector, fakes = load_detector(model, options)
+    images, caveats = evaluation_data(data, options, facts=detector.facts, folder=detector.folder)
     if images.units:
         print(f"folders: {images.units}")
-    limit = max_images or (QUICK_IMAGES if quick else None)
-    if limit:
-        images.splits = DatasetDict({name: balanced_subset(rows, limit) for name, rows in images.splits.items()})
-    has_face = None
-    if faces:
-        from bonaface.imaging.faces import FaceDetector
-
-        finder = FaceDetector(yunet)
-        has_face = lambda image: bool(finder.detect(image))  # noqa: E731
-    trained = train_sources(detector.facts)
-    facts: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
-    facts |= {"caveats": caveats} | ({"train_sources": trained} if trained else {})
-    metrics = evaluate(
-        detector, images, out, robustness=robustness, quick=quick, prior=prior, fakes=fakes, has_face=has_face,
-        heat_map=heat_map, facts=facts, threads=threads,
-    )  # fmt: skip
+    details: dict[str, Any] = {"title": f"{Path(model).name or model} on {images.origin}", "model": model, "data": data}
+    details["caveats"] = caveats
+    if trained := detector.facts.trained_on:
+        details["train_sources"] = trained
+    metrics = evaluate(detector, images.limited(options.limit), out, options, fakes=fakes, details=details)
     print(f"{metrics['conclusion']}\n\nreport  {Path(out) / 'report' / 'report.html'}")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from bonaface.evaluation.scores import CLEAN, Variant
 from bonaface.imaging.degradations import DEGRADATIONS
 from bonaface.inference.calibration import uncalibrated
+from bonaface.models.facts import ModelFacts
 from bonaface.report import plots
 from bonaface.report.pages import Block, Picture, Section, Table
 from bonaface.stats import metrics
-from bonaface.stats.certificates import verdicts
+from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import FIGURES, percent
 from bonaface.stats.intervals import auc_interval, clopper_pearson
 
@@ -37,7 +38,7 @@ def robustness_table(
     variants: Sequence[Variant],
     *,
     real_index: int,
-    facts: Mapping[str, Any] | None = None,
+    facts: ModelFacts,
 ) -> pd.DataFrame:
     """One row a variant: ``scores`` are probabilities (n, variants, classes) of n images, ``is_fake`` bool (n,).
 
@@ -46,7 +47,6 @@ def robustness_table(
     ``ece`` and ``ece_before`` (without calibration); ``uncertain`` (share inside the stored band), ``missed`` (share
     of fakes called real by the band) and ``accused`` (share of reals called fake by it). NaN where not defined.
     """
-    facts = facts or {}
     rows = []
     for place, variant in enumerate(variants):
         probabilities = scores[:, place]
@@ -61,18 +61,18 @@ def robustness_table(
             low, high = clopper_pearson(hits, n)
             row |= {name: hits / n if n else np.nan, f"{name}_low": float(low), f"{name}_high": float(high)}
         row["ece"] = metrics.binary_figures(is_fake, p)["ece"]
-        before = uncalibrated(probabilities, facts)
+        before = uncalibrated(probabilities, facts.calibration)
         row["ece_before"] = (
             np.nan
             if before is None
             else metrics.binary_figures(is_fake, metrics.fake_probability(before, real_index))["ece"]
         )
-        rows.append(row | _by_band(is_fake, p, facts.get("band")))
+        rows.append(row | _by_band(is_fake, p, facts.band))
     return pd.DataFrame(rows)
 
 
-def _by_band(is_fake: NDArray[np.bool_], p: FloatArray, band: Mapping[str, Any] | None) -> dict[str, float]:
-    if not band:
+def _by_band(is_fake: NDArray[np.bool_], p: FloatArray, band: Band | None) -> dict[str, float]:
+    if band is None:
         return dict.fromkeys(("uncertain", "missed", "accused"), np.nan)
     called = verdicts(p, band)
 

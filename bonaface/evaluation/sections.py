@@ -18,7 +18,7 @@ Their data, in ``metrics.json`` under ``sections``:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from bonaface.data.dataset import BrokenFile
 from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.unfamiliar import unfamiliar_auroc
+from bonaface.models.facts import Calibration, ModelFacts, UnfamiliarFacts
 from bonaface.report import plots
 from bonaface.report.findings import worth_in_words
 from bonaface.report.pages import Block, Picture, Section, Table, cell
 from bonaface.stats import metrics
-from bonaface.stats.certificates import PRIOR, share_fake_among_called
+from bonaface.stats.certificates import PRIOR, Band, share_fake_among_called
 from bonaface.stats.figures import FIGURES, percent, span
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
 
@@ -62,7 +63,7 @@ def dataset_section(rows: pd.DataFrame, labels: Sequence[str], real_label: str) 
     return Section("datasets", "By data set", [text, Table(shown)], data=table)
 
 
-def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any], prior: float = PRIOR) -> pd.DataFrame:
+def decision_rows(rows: pd.DataFrame, real_label: str, facts: ModelFacts, prior: float = PRIOR) -> pd.DataFrame:
     """What happens at each rule: the likeliest label, each certified threshold, the band as the verdicts apply it.
 
     ``rows`` is a predictions table with a column ``verdict`` where the model has a band.
@@ -70,10 +71,10 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any],
     fake, p = (rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(float)
     likeliest = np.where(rows["prediction"] != real_label, "fake", "real")
     rules: list[tuple[str, float | None, Any]] = [("likeliest label", None, likeliest)]
-    for row in facts.get("thresholds") or []:
-        if row["threshold"] is not None:
-            called = np.where(p >= row["threshold"], "fake", "real")
-            rules.append((f"false alarms ≤ {percent(row['fpr'], None)}", row["threshold"], called))
+    for row in facts.thresholds:
+        if row.threshold is not None:
+            called = np.where(p >= row.threshold, "fake", "real")
+            rules.append((f"false alarms ≤ {percent(row.fpr, None)}", row.threshold, called))
     if "verdict" in rows:
         rules.append(("band", None, rows["verdict"].to_numpy(dtype=str)))
     table = []
@@ -90,7 +91,7 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: Mapping[str, Any],
     return pd.DataFrame(table)
 
 
-def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: float = PRIOR) -> Section:
+def threshold_section(table: pd.DataFrame, facts: ModelFacts, prior: float = PRIOR) -> Section:
     """Rules side by side, and what each promises."""
     shown = pd.DataFrame({"rule": table["rule"], "threshold": table["threshold"].astype(float)})
     names = {key: FIGURES[key].short for key in ("recall", "fpr")}
@@ -107,48 +108,46 @@ def threshold_section(table: pd.DataFrame, facts: Mapping[str, Any], prior: floa
         "of the alarms are false.",
         Table(shown),
     ]
-    if band := facts.get("band"):
+    if band := facts.band:
         blocks.append(
-            f"The band: scores up to {cell(band['low'])} are called real, from {cell(band['high'])} on fake, and "
-            f"between them there is no verdict. On {judged_on(facts)}: {band['note']}. That is meant for images "
+            f"The band: scores up to {cell(band.low)} are called real, from {cell(band.high)} on fake, and "
+            f"between them there is no verdict. On {judged_on(facts)}: {band.note}. That is meant for images "
             "drawn like those; the table says what became of it on the images of this report."
         )
-        if worth := worth_in_words(facts):
+        if worth := worth_in_words(facts.unseen):
             blocks.append(worth)
-        if band.get("sources"):
+        if band.sources:
             blocks.append(Table(_band_sources(band), "The band on each source of the calibration images", folded=True))
     else:
         blocks.append("This model stores no band: its scores promise nothing, and its verdict is the likeliest label.")
-    if stored := facts.get("thresholds"):
-        bounds = [np.nan if row["fpr_upper"] is None else row["fpr_upper"] for row in stored]
+    if stored := facts.thresholds:
+        bounds = [np.nan if row.fpr_upper is None else row.fpr_upper for row in stored]
         promises = pd.DataFrame(
             {
-                "false alarms at most": [percent(row["fpr"], None) for row in stored],
-                "threshold": np.array([row["threshold"] for row in stored], dtype=float),
+                "false alarms at most": [percent(row.fpr, None) for row in stored],
+                "threshold": np.array([row.threshold for row in stored], dtype=float),
                 "upper bound": [percent(bound) for bound in bounds],
-                "promise": [row["note"] for row in stored],
+                "promise": [row.note for row in stored],
             }
         )
         blocks.append(Table(promises, f"Thresholds, by {judged_on(facts)}"))
     return Section("thresholds", "Decisions", blocks, data=table, brief=True)
 
 
-def judged_on(facts: Mapping[str, Any]) -> str:
+def judged_on(facts: ModelFacts) -> str:
     """What thresholds and band were chosen on."""
-    return str(facts.get("judged_on", "the calibration images"))
+    return facts.judged_on or "the calibration images"
 
 
-def _band_sources(band: Mapping[str, Any]) -> pd.DataFrame:
-    rows = pd.DataFrame(band["sources"])
+def _band_sources(band: Band) -> pd.DataFrame:
+    rows = pd.DataFrame(band.sources)
     return pd.DataFrame(
         {
             "source": rows["source"],
             "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
             "images": rows["n"],
             "wrong verdicts": rows["errors"],
-            "promise": [
-                f"≤ {percent(band['delta'], None)}" if fine else "not certifiable" for fine in rows["certified"]
-            ],
+            "promise": [f"≤ {percent(band.delta, None)}" if fine else "not certifiable" for fine in rows["certified"]],
         }
     )
 
@@ -157,7 +156,7 @@ def calibration_section(
     is_fake: NDArray[np.bool_],
     scores: FloatArray,
     real_index: int,
-    facts: Mapping[str, Any],
+    calibration: Calibration | None,
     degraded: FloatArray | None = None,
 ) -> Section:
     """Whether 80 % means 80 %: before and after calibration, on clean and on degraded images.
@@ -170,7 +169,7 @@ def calibration_section(
     pictures: list[Block] = []
     values: dict[str, float | None] = {}
     for kind, (truth, probabilities) in sets.items():
-        stages = {"before": uncalibrated(probabilities, facts), "after": probabilities}
+        stages = {"before": uncalibrated(probabilities, calibration), "after": probabilities}
         for stage, rows in stages.items():
             name = f"ece_{stage}" if kind == "clean" else f"ece_degraded_{stage}"
             values[name] = None
@@ -194,17 +193,16 @@ def calibration_section(
         f". Perfectly calibrated scores would show {cell(chance)} on these {len(scores):,} images, and more than "
         f"{cell(most)} one time in twenty"
     )
-    stored = facts.get("calibration")
     blocks: list[Block] = ["".join(text) + ".", *pictures]
-    if stored:
-        share = stored.get("share_fake")
+    if calibration is not None:
+        share = calibration.share_fake
         blocks.insert(
             1,
-            f"Temperature {stored['temperature']:.3f} and class biases, fitted on {stored['n']:,} images that the "
-            f"detector was not trained on, {'folded into its last layer' if stored['folded'] else 'kept beside it'}. "
+            f"Temperature {calibration.temperature:.3f} and class biases, fitted on {calibration.n:,} images that the "
+            f"detector was not trained on, {'folded into its last layer' if calibration.folded else 'kept beside it'}. "
             + (f"The scores suppose that {percent(share)} of the images are fake, as among those." if share else ""),
         )
-    return Section("calibration", "Calibration", blocks, data={"stored": stored, **values}, brief=True)
+    return Section("calibration", "Calibration", blocks, data={"stored": calibration, **values}, brief=True)
 
 
 def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArray) -> Picture:
@@ -212,12 +210,11 @@ def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArra
     return Picture(name, f"Reliability: {caption}.", lambda theme: plots.reliability_diagram(bins, theme=theme))
 
 
-def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
+def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:
     """How far each source lies from the training data; ``rows`` is a predictions table with a column ``distance``."""
-    stored = facts["unfamiliar"]
-    trained = set(stored.get("sources") or []) - {""}
+    trained = set(stored.sources) - {""}
     table = (
-        rows.assign(beyond=rows["distance"] > stored["threshold"], seen=rows["source"].isin(trained))
+        rows.assign(beyond=rows["distance"] > stored.threshold, seen=rows["source"].isin(trained))
         .groupby(["source", "label", "seen"], sort=True)
         .agg(n=("beyond", "size"), beyond=("beyond", "mean"), median=("distance", "median"))
         .reset_index()
@@ -226,8 +223,8 @@ def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     seen = rows["source"].isin(trained).to_numpy()
     auroc = None
     text = (
-        f"The distance of an image’s features to those of training images. Beyond {stored['threshold']:.3f}, which "
-        f"{percent(stored['quantile'])} of familiar images stay within, there is no verdict."
+        f"The distance of an image’s features to those of training images. Beyond {stored.threshold:.3f}, which "
+        f"{percent(stored.quantile)} of familiar images stay within, there is no verdict."
     )
     if seen.any() and not seen.all():
         value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])
@@ -235,7 +232,7 @@ def unfamiliar_section(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
         text += f" It tells sources that were not in training from those that were with AUROC {value:.3f}"
         text += f" {span('auc', interval)}."
     shown = table.rename(columns={"seen": "in training", "n": "images", "beyond": "share beyond", "median": "distance"})
-    data = {"threshold": stored["threshold"], "sources": table, "auroc": auroc}
+    data = {"threshold": stored.threshold, "sources": table, "auroc": auroc}
     return Section("unfamiliar", "Unlike the training data", [text, Table(shown)], data=data, brief=True)
 
 

@@ -127,14 +127,14 @@ def card_data(
     name: str, metrics: dict[str, Any], *, license: str = UNKNOWN_LICENSE, datasets: tuple[str, ...] = ()
 ) -> ModelCardData:
     """The card's metadata; the figures are those of metrics.json, to the digit, with their 95 % intervals."""
-    facts, figures = metrics["facts"], metrics["figures"]
+    details, figures = metrics["facts"], metrics["figures"]
     hub_data = datasets[0] if len(datasets) == 1 else None
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Real against AI-generated faces",
             dataset_type=hub_data or "imagefolder",
-            dataset_name=hub_data or _plain_name(facts.get("data", "image folder")),
+            dataset_name=hub_data or _plain_name(details.get("data", "image folder")),
             dataset_split=metrics["split"],
             metric_type=kind,
             metric_name=FIGURES[key].name,
@@ -152,7 +152,7 @@ def card_data(
         license=license,
         tags=list(TAGS),
         datasets=list(datasets) or None,
-        base_model=_base_model(facts),
+        base_model=_base_model(details),
     )
 
 
@@ -162,11 +162,11 @@ def _interval(figure: dict[str, Any]) -> dict[str, float] | None:
     return {"confidence": 0.95, "low": figure["low"], "high": figure["high"]}
 
 
-def _base_model(facts: dict[str, Any]) -> str | None:
+def _base_model(details: dict[str, Any]) -> str | None:
     """The Hub id that the weights came from; None for a folder, and for weights that were drawn."""
-    name = str(facts.get("model", "")).partition("@")[0]
+    name = str(details.get("model", "")).partition("@")[0]
     name = PACKAGED[name].hub_id if name in PACKAGED else name
-    drawn = (facts.get("recipe") or {}).get("from_scratch") or name in PRESETS
+    drawn = (details.get("recipe") or {}).get("from_scratch") or name in PRESETS
     return None if drawn or "/" not in name or Path(name).exists() or not _is_repo_id(name) else name
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from bonaface.evaluation.sections import judged_on
 from bonaface.models.cnn import PlainCNNConfig
+from bonaface.models.facts import ModelFacts
 from bonaface.models.head import HiddenHeadConfig
 from bonaface.report.findings import worth_in_words
 
@@ -44,7 +45,7 @@ class RunFiles:
     unseen: Unseen | None
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """What the training told the report."""
         return self.metrics["facts"]
 
@@ -56,7 +57,7 @@ class RunFiles:
 
 def card_values(run: RunFiles) -> dict[str, Any]:
     """All that the template names; what a run does not have is None or empty."""
-    told, facts = run.facts, run.config.get("bonaface") or {}
+    told, facts = run.details, ModelFacts.from_block(run.config.get("bonaface"), run.where)
     margin = told.get("face_margin")
     return {
         "run": run,
@@ -66,16 +67,16 @@ def card_values(run: RunFiles) -> dict[str, Any]:
         "parameters": told.get("parameters"),
         "side": _side(run),
         "strange": _strange(run),
-        **{name: facts.get(name) for name in ("calibration", "band", "thresholds", "unfamiliar", "versions")},
+        **{name: getattr(facts, name) for name in ("calibration", "band", "thresholds", "unfamiliar", "versions")},
         "judged_on": judged_on(facts),
-        "worth": worth_in_words(facts),
+        "worth": worth_in_words(facts.unseen),
         **_data(told),
         "recipe": _recipe(run),
         "robustness": bool((run.metrics.get("sections") or {}).get("robustness")),
         "margin": margin if isinstance(margin, int | float) else None,
         "minutes": told.get("minutes"),
         "processes": told.get("processes") or 1,
-        "fingerprints": _fingerprints(facts.get("data_fingerprint"), run.weights),
+        "fingerprints": _fingerprints(facts.data_fingerprint, run.weights),
         "citation_key": "".join(c if c.isalnum() else "_" for c in run.name),
         "citation_title": "".join(c for c in run.name if c.isalnum() or c in " ._-"),
     }
@@ -98,7 +99,7 @@ def _side(run: RunFiles) -> str:
 
 def _strange(run: RunFiles) -> list[dict[str, Any]]:
     """Sources of the test that were not among the training's; none where those are not known."""
-    seen = set(run.facts.get("train_sources") or [])
+    seen = set(run.details.get("train_sources") or [])
     rows = [row for row in run.metrics.get("sources") or [] if seen and row["source"] not in seen]
     return [
         {**row, "auc": row.get("auc"), "called_fake": row.get("fpr") if row.get("recall") is None else row["recall"]}
@@ -126,6 +127,6 @@ def _recipe(run: RunFiles) -> str:
     return yaml.safe_dump(told, sort_keys=True, allow_unicode=True).replace("```", "'''").strip() if run.recipe else ""
 
 
-def _fingerprints(data: str | None, weights: str) -> dict[str, str]:
+def _fingerprints(data: str, weights: str) -> dict[str, str]:
     prints = {"data": data, "weights (SHA-256)": weights}
     return {name: value for name, value in prints.items() if value}

@@ -1,49 +1,22 @@
-"""Scores that mean what they say: temperature and class bias, the calibration split, and all that hangs on it.
+"""Scores that mean what they say: temperature and class bias.
 
-Three kinds of data, apart from each other and from the test: one half of the validation split (``validation``) chooses
-the epoch and fits temperature and bias; the other half (``calibration``, :func:`hold_out_calibration`) chooses and fits
-nothing, so it may say what the scores are worth: calibration error, certified thresholds, the uncertain band, and how
-far from the training data is too far.
+:mod:`bonaface.training.calibrate` says on which images they are fitted, and what they are worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from accelerate import PartialState
-from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 from scipy.optimize import minimize
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
-from bonaface.data.dataset import FaceData, balanced_subset
-from bonaface.data.loading import ImageRows
-from bonaface.data.splits import assign_splits
-from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
-from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
+from bonaface.models.facts import Calibration
 from bonaface.models.load import last_linear
-from bonaface.stats.certificates import FPRS, thresholds, uncertain_band
-from bonaface.stats.metrics import all_figures, fake_probability
 
 FloatArray = NDArray[np.float64]
 TEMPERATURES = (0.01, 100.0)
-HALVES_SEED = 0
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Calibrated logits are ``(logits + bias) / temperature``."""
-
-    temperature: float
-    bias: tuple[float, ...]
-    n: int = 0  # images it was fitted on
 
 
 def fit(logits: ArrayLike, labels: ArrayLike) -> Calibration:
@@ -85,7 +58,7 @@ def fit(logits: ArrayLike, labels: ArrayLike) -> Calibration:
     )  # fmt: skip
     temperature = scale / float(found.x[0])
     bias = found.x[1:] - found.x[1:].mean()  # a shift of all logits changes nothing
-    return Calibration(temperature, tuple((bias * temperature).tolist()), n)
+    return Calibration(temperature, tuple((bias * temperature).tolist()), folded=False, n=n)
 
 
 @torch.no_grad()
@@ -104,119 +77,22 @@ def fold(model: PreTrainedModel, calibration: Calibration) -> bool:
     return True
 
 
-def apply(logits: ArrayLike | torch.Tensor, facts: Mapping[str, Any] | None = None) -> FloatArray:
-    """Logits (n, k) of a model -> probabilities float64 (n, k), calibrated where its facts have a calibration.
+def apply(logits: ArrayLike | torch.Tensor, calibration: Calibration | None = None) -> FloatArray:
+    """Logits (n, k) of a model -> probabilities float64 (n, k), calibrated where there is a calibration.
 
-    ``facts`` is the configuration's ``bonaface``; a calibration that is folded into the weights needs nothing more.
+    One that is folded into the weights needs nothing more.
     """
     if isinstance(logits, torch.Tensor):
         logits = logits.detach().double().cpu().numpy()
     z = np.asarray(logits, dtype=np.float64)
-    stored = (facts or {}).get("calibration")
-    if stored and not stored["folded"]:
-        z = (z + np.asarray(stored["bias"])) / stored["temperature"]
+    if calibration is not None and not calibration.folded:
+        z = (z + np.asarray(calibration.bias)) / calibration.temperature
     return special.softmax(z, axis=1)
 
 
-def uncalibrated(probabilities: ArrayLike, facts: Mapping[str, Any] | None) -> FloatArray | None:
+def uncalibrated(probabilities: ArrayLike, calibration: Calibration | None) -> FloatArray | None:
     """What the probabilities (n, k) were before calibration, folded or not; None for a model that has none."""
-    stored = (facts or {}).get("calibration")
-    if not stored:
+    if calibration is None:
         return None
     z = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300))
-    return special.softmax(z * stored["temperature"] - np.asarray(stored["bias"]), axis=1)
-
-
-def calibration_half(rows: Dataset, seed: int = HALVES_SEED) -> tuple[Dataset, Dataset]:
-    """Cut a validation split in two: (the half that selects, the half that certifies).
-
-    Stratified by label and source, groups whole, seeded: the same rows give the same halves everywhere.
-    """
-    shares = {"selects": 0.5, "certifies": 0.5}
-    halves = assign_splits(list(rows["label"]), list(rows["source"]), list(rows["group"]), shares, seed)
-    selects, certifies = (
-        rows.select([i for i, half in enumerate(halves) if half == name]) for name in ("selects", "certifies")
-    )
-    return selects, certifies
-
-
-def hold_out_calibration(data: FaceData, seed: int = HALVES_SEED) -> FaceData:
-    """The data with its validation split halved: ``validation`` to select with, ``calibration`` to certify with."""
-    if "calibration" in data.splits:
-        return data
-    selects, certifies = calibration_half(data.splits["validation"], seed)
-    splits = DatasetDict({**data.splits, "validation": selects, "calibration": certifies})
-    return replace(data, splits=splits, _rows={}, _fingerprint="")
-
-
-def calibrate_run(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: FaceData,
-    *,
-    folder: Path | None = None,
-    delta: float = 0.05,
-    confidence: float = 0.95,
-    fprs: Sequence[float] = FPRS,
-    batch_size: int = 64,
-    workers: int = 0,
-) -> dict[str, Any]:
-    """Calibrate a trained model and say what its scores are worth; the result updates the configuration's ``bonaface``.
-
-    Fits on ``data.splits["validation"]`` and folds into the model's weights in place where it can. Judges on
-    ``data.splits["calibration"]`` (see :func:`hold_out_calibration`): ``calibration`` with ECE and NLL before and
-    after, ``thresholds``, ``band``, ``unfamiliar`` (absent where the last layer is not linear), whose bank of training
-    features is written to ``folder``. Every process of a distributed run calls it and gets the same.
-
-    Raises:
-        ValueError: the data has no calibration split.
-    """
-    if "calibration" not in data.splits:
-        raise ValueError("calibrate_run needs a split `calibration`: see hold_out_calibration")
-
-    def outputs(name: str, rows: Dataset) -> Any:
-        items = ImageRows(rows, EvalTransform(processor))
-        return run_rows(model, items, batch_size=batch_size, workers=workers, title=f"calibrating: {name}")
-
-    selects, certifies = data.splits["validation"], data.splits["calibration"]
-    fitted, held = outputs("validation", selects), outputs("calibration", certifies)
-    training = outputs("training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
-    facts: dict[str, Any] = {}
-    try:
-        calibration = fit(fitted.logits, selects["label"])
-    except ValueError as error:
-        facts["calibration"], probabilities = None, apply(held.logits)
-        facts["calibration_note"] = f"not calibrated: {error}"
-    else:
-        facts["calibration"] = _worth(calibration, held.logits, certifies["label"], data)
-        probabilities = apply(held.logits, facts)
-        facts["calibration"]["folded"] = fitted.features is not None and fold(model, calibration)
-    p = fake_probability(probabilities, data.real_index)
-    fake = np.array(certifies["label"]) != data.real_index
-    facts["thresholds"] = thresholds(p[~fake], fprs, p_fake=p[fake], confidence=confidence)
-    facts["band"] = uncertain_band(p, fake, delta=delta, confidence=confidence, sources=certifies["source"])
-    if folder is not None and training is not None and training.features is not None and len(certifies):
-        familiar = fit_unfamiliar(training.features, held.features)
-        facts["unfamiliar"] = familiar.facts() | {"sources": sorted(set(data.splits["train"]["source"]))}
-        if PartialState().is_main_process:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            familiar.save(folder)
-    return facts
-
-
-def _worth(calibration: Calibration, logits: FloatArray, labels: Sequence[int], data: FaceData) -> dict[str, Any]:
-    """The calibration as facts, with what it did on images that it was not fitted on."""
-    stored = {
-        "method": "temperature+bias",
-        "temperature": calibration.temperature,
-        "bias": list(calibration.bias),
-        "folded": False,
-        "n": calibration.n,
-        "share_fake": float(np.mean(np.array(labels) != data.real_index)) if len(labels) else None,
-    }
-    for when, facts in (("before", None), ("after", {"calibration": stored})):
-        figures = all_figures(labels, apply(logits, facts), labels=data.labels, real_index=data.real_index)
-        for name, key in (("ece", "ece"), ("log_loss", "nll")):
-            value = figures[name]
-            stored[f"{key}_{when}"] = value if np.isfinite(value) else None
-    return stored
+    return special.softmax(z * calibration.temperature - np.asarray(calibration.bias), axis=1)

@@ -39,6 +39,7 @@ from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.download import model_folder
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.drawings import knows_only_drawings
+from bonaface.models.facts import ModelFacts
 from bonaface.stats.metrics import fake_probability
 
 __all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "Picture", "Result"]
@@ -97,22 +98,22 @@ class Detector:
         config: Any,
         processor: Any,
         *,
+        facts: ModelFacts | None = None,
         real_label: str | None = None,
         unfamiliar: Unfamiliar | None = None,
         yunet: Path | None = None,
     ) -> None:
         self.engine, self.processor, self.config = engine, processor, config
-        self.facts: dict[str, Any] = dict(getattr(config, "bonaface", None) or {})
+        self.facts = ModelFacts.of_config(config) if facts is None else facts
         self.labels = [str(config.id2label[i]) for i in sorted(config.id2label)]
         self._sigmoid = config.problem_type == "multi_label_classification" or len(self.labels) == 1
         if len(self.labels) == 1:  # one logit: its label or not
             self.labels.append(f"not {self.labels[0]}")
-        self.real_label = find_real_label(self.labels, real_label or self.facts.get("real_label"), origin="the model")
+        self.real_label = find_real_label(self.labels, real_label or self.facts.real_label, origin="the model")
         self.real_index = self.labels.index(self.real_label)
-        band = self.facts.get("band") or {}
-        self.band = (float(band["low"]), float(band["high"])) if band else None
+        self.band = (self.facts.band.low, self.facts.band.high) if self.facts.band else None
         self.unfamiliar = unfamiliar
-        self.reader = PictureReader(processor, self.facts, yunet)
+        self.reader = PictureReader(processor, self.facts.face_margin, yunet)
         self.folder: Path | None = None  # where it was loaded from
         self.knows_only_drawings = False
         self.lock = threading.Lock()
@@ -146,13 +147,15 @@ class Detector:
             yunet: weights of the face detector (see :class:`bonaface.imaging.faces.FaceDetector`).
 
         Raises:
-            UsageError: the model, its weights or the engine is missing, or the real label is not known.
+            UsageError: the model, its weights or the engine is missing, its configuration is damaged or of a newer
+                bonaface, or the real label is not known.
         """
         folder = model_folder(name)
         runner, config, processor = load_engine(folder, engine, name=name, device=device, dtype=dtype)
-        known = Unfamiliar.load(folder, getattr(config, "bonaface", None))
+        facts = ModelFacts.of_config(config, str(name))
+        known = Unfamiliar.load(folder, facts.unfamiliar)
         weights = Path(yunet) if yunet else None
-        detector = cls(runner, config, processor, real_label=real_label, unfamiliar=known, yunet=weights)
+        detector = cls(runner, config, processor, facts=facts, real_label=real_label, unfamiliar=known, yunet=weights)
         detector.folder, detector.knows_only_drawings = folder, knows_only_drawings(folder)
         return detector
 
@@ -256,7 +259,7 @@ class Detector:
         if self._sigmoid:
             p = special.expit(logits.astype(np.float64))
             return p if p.shape[1] == len(self.labels) else np.concatenate([p, 1 - p], axis=1)
-        return calibration.apply(logits, self.facts)
+        return calibration.apply(logits, self.facts.calibration)
 
     def _judge(self, items: Sequence[Item], outputs: Outputs | None = None) -> list[Result]:
         """Say what the outputs for all faces of all items mean; run the model where there are none yet."""

@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,6 +36,7 @@ from bonaface.inference import unfamiliar
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
 from bonaface.inference.forward import forward
+from bonaface.models.facts import ModelFacts
 from bonaface.models.features import LastLayer
 from bonaface.models.load import is_convolutional
 from bonaface.stats.figures import percent
@@ -307,15 +308,13 @@ def _quantised(graph: Any, detector: Detector, calibration: Sequence[bytes], nam
 
 def _write_facts(detector: Detector, folder: Path, real_label: str | None) -> None:
     """Configuration, image processor and the bank of training features."""
-    facts = dict(detector.facts)
-    if real_label is not None:
-        facts["real_label"] = real_label
-    if facts:
-        detector.config.bonaface = facts
+    facts = replace(detector.facts, real_label=real_label or detector.facts.real_label)
+    if facts != ModelFacts():
+        detector.config.bonaface = facts.to_block()
     detector.config.save_pretrained(folder)
     detector.processor.save_pretrained(folder)
     bank = detector.folder / unfamiliar.FILE if detector.folder else None
-    if facts and bank and bank.is_file():
+    if facts.unfamiliar and bank and bank.is_file():
         shutil.copyfile(bank, folder / unfamiliar.FILE)
 
 

@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,13 +70,13 @@ class PictureReader:
 
     Args:
         processor: the model's image processor.
-        facts: the configuration's ``bonaface``; ``face_margin`` is the border that training left around faces, as a
-            share of the box on each side, or null for a model of whole pictures.
+        face_margin: the border that training left around faces, as a share of the box on each side; None for a model
+            of whole pictures.
         yunet: weights of the face detector, which is loaded when the first picture is searched.
     """
 
-    def __init__(self, processor: Any, facts: Mapping[str, Any], yunet: Path | None = None) -> None:
-        self.processor, self.facts, self._yunet = processor, facts, yunet
+    def __init__(self, processor: Any, face_margin: float | None = FACE_MARGIN, yunet: Path | None = None) -> None:
+        self.processor, self.face_margin, self._yunet = processor, face_margin, yunet
         self._faces: FaceDetector | None = None
         self._large, self._loading = _PixelBudget(), threading.Lock()
 
@@ -125,7 +125,7 @@ class PictureReader:
         small = [SMALL] if min(image.size) < SMALL_SIDE else []
         by_rule = faces is None
         if by_rule:
-            faces = min(image.size) > CROP_SIDE and self.facts.get("face_margin", FACE_MARGIN) is not None
+            faces = min(image.size) > CROP_SIDE and self.face_margin is not None
         if not faces:
             return [], small
         found = self._face_detector().detect(image)
@@ -139,8 +139,8 @@ class PictureReader:
 
     def face_square(self, image: Image.Image, box: Box) -> Box:
         """The square around a face, framed as ``bonaface prepare`` frames it for training; whole pixels."""
-        margin = self.facts.get("face_margin")
-        return face_square(image, MainFace(box, "ok", 1.0, 1), FACE_MARGIN if margin is None else margin)
+        margin = FACE_MARGIN if self.face_margin is None else self.face_margin
+        return face_square(image, MainFace(box, "ok", 1.0, 1), margin)
 
     def _views(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> list[Image.Image]:
         """The RGB pictures to score: the faces, or the whole."""

@@ -8,16 +8,16 @@ means little, and the verdict is "uncertain", reason "unlike the training data".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from bonaface.files import atomic_path
+from bonaface.models.facts import UnfamiliarFacts
 from bonaface.stats.intervals import Interval, auc_interval
 
 FILE = "unfamiliar.safetensors"
@@ -41,17 +41,17 @@ class Unfamiliar:
         """Distances (n,) in [0, 2] of features (n, width)."""
         return _distances(self.bank, _unit(features), self.neighbour)
 
-    def facts(self) -> dict[str, Any]:
-        """What goes into the model folder's configuration."""
-        return {
-            "method": "knn",
-            "neighbour": self.neighbour,
-            "threshold": self.threshold,
-            "quantile": self.quantile,
-            "n": self.n,
-            "bank": len(self.bank),
-            "file": FILE,
-        }
+    def facts(self, sources: Sequence[str] = ()) -> UnfamiliarFacts:
+        """What goes into the model folder's configuration; ``sources`` are those of the training images."""
+        return UnfamiliarFacts(
+            self.neighbour,
+            self.threshold,
+            self.quantile,
+            self.n,
+            bank=len(self.bank),
+            file=FILE,
+            sources=tuple(sources),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the bank into a model folder."""
@@ -59,14 +59,12 @@ class Unfamiliar:
             save_file({"bank": self.bank}, partial)
 
     @classmethod
-    def load(cls, folder: str | Path, facts: Mapping[str, Any] | None) -> Unfamiliar | None:
-        """From a local model folder and its configuration's facts (``config.bonaface``); None where it has none."""
-        stored = (facts or {}).get("unfamiliar")
+    def load(cls, folder: str | Path, facts: UnfamiliarFacts | None) -> Unfamiliar | None:
+        """From a local model folder and what its configuration says; None where it has none."""
         path = Path(folder) / FILE  # never the name in the configuration, which could point anywhere
-        if not stored or stored.get("method") != "knn" or not path.is_file():
+        if facts is None or facts.method != "knn" or not path.is_file():
             return None
-        bank = load_file(path)["bank"]
-        return cls(bank, stored["neighbour"], stored["threshold"], stored["quantile"], stored["n"])
+        return cls(load_file(path)["bank"], facts.neighbour, facts.threshold, facts.quantile, facts.n)
 
 
 def fit_unfamiliar(

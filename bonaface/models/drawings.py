@@ -1,15 +1,18 @@
 """Does a model know nothing but the embedded sample's drawn portraits? The names of its training sources tell.
 
 They stand in the sample's folders and its metadata.csv, come along where it is copied, cut down, prepared or published,
-and every model keeps those of its training (``train_sources`` among the facts in config.json, and in its report).
+and every model keeps those of its training (:attr:`bonaface.models.facts.ModelFacts.trained_on`, and in its report).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from bonaface.errors import UsageError
+from bonaface.models.facts import ModelFacts
 
 REAL = ("camera_a", "camera_b")
 FAKE = ("gen_nearest", "gen_bilinear", "gen_transposed")
@@ -23,16 +26,19 @@ def only_drawings(sources: Iterable[str]) -> bool:
     return bool(named & set(REAL)) and bool(named & set(FAKE)) and named <= {*REAL, *FAKE}
 
 
-def train_sources(facts: Mapping[str, Any]) -> list[str]:
-    """The sources that a model was trained on, by the facts in its configuration; empty where they are not known."""
-    return list(facts.get("train_sources") or (facts.get("unfamiliar") or {}).get("sources") or [])
-
-
 def knows_only_drawings(folder: Path) -> bool:
-    """Whether the model in this folder, by its configuration or else its report, was trained on drawings alone."""
-    facts = (_read(folder / "config.json").get("bonaface"), _read(folder / "report" / "metrics.json").get("facts"))
-    known = (train_sources(found) for found in facts if isinstance(found, dict))
-    return only_drawings(next(filter(None, known), []))
+    """Whether the model in this folder, by its configuration or else its report, was trained on drawings alone.
+
+    What is damaged says nothing here: whoever loads the model is told.
+    """
+    for file, key in ((folder / "config.json", "bonaface"), (folder / "report" / "metrics.json", "facts")):
+        try:
+            sources = ModelFacts.from_block(_read(file).get(key)).trained_on
+        except UsageError:
+            continue
+        if sources:
+            return only_drawings(sources)
+    return False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 
 from bonaface.models.drawings import MEANING, only_drawings
+from bonaface.models.facts import UnseenWorth
 from bonaface.report.pages import KeyFigure, plain
 from bonaface.stats import metrics
 from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, percent, span
 from bonaface.stats.intervals import Interval
 
 
-def sources_seen(predictions: pd.DataFrame, rows: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+def sources_seen(predictions: pd.DataFrame, rows: pd.DataFrame, details: Mapping[str, Any]) -> str:
     """Was the detector trained on the sources it is judged on? ``all``, ``some``, ``none`` or ``unknown``."""
-    trained = facts.get("train_sources")
+    trained = details.get("train_sources")
     if trained is None:
         trained = predictions.loc[predictions["split"] == "train", "source"]
     known, judged = {str(name) for name in trained} - {""}, set(rows["source"]) - {""}
@@ -83,10 +84,10 @@ def conclude(
     return " ".join(sentences)
 
 
-def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, facts: Mapping[str, Any]) -> list[str]:
+def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, details: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the figures."""
-    caveats = [plain(text) for text in facts.get("caveats") or []]
-    if only_drawings(facts.get("train_sources") or []):
+    caveats = [plain(text) for text in details.get("caveats") or []]
+    if only_drawings(details.get("train_sources") or []):
         caveats.insert(0, MEANING)
     if seen == "all":
         caveats.append(
@@ -103,10 +104,10 @@ def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, fac
             f"{small} of {len(sources)} sources have fewer than {metrics.WORST_MIN_IMAGES} images: their figures are "
             "mostly chance, and none of them is named the hardest."
         )
-    audit = facts.get("audit")
+    audit = details.get("audit")
     if isinstance(audit, Mapping) and audit.get("verdict"):
         caveats.append(f"Audit of the data: {plain(audit['verdict'])}")
-    if broken := len(facts.get("broken") or []):
+    if broken := len(details.get("broken") or []):
         caveats.append(f"{broken:,} {'file' if broken == 1 else 'files'} could not be read and took no part.")
     return caveats
 
@@ -121,25 +122,23 @@ def key_figures(figures: metrics.Figures, intervals: Mapping[str, Interval]) -> 
     ]
 
 
-def worth_in_words(facts: Mapping[str, Any]) -> str:
+def worth_in_words(worth: UnseenWorth | None) -> str:
     """What calibration on unseen sources is worth, as a sentence; "" for a model that has none."""
-    worth = facts.get("unseen")
-    if not worth:
+    if worth is None:
         return ""
     called = (
-        f"it gave a verdict on {percent(worth['coverage'])} of the images, and {percent(worth['wrong'])} of those "
-        "were wrong"
-        if worth["wrong"] is not None
+        f"it gave a verdict on {percent(worth.coverage)} of the images, and {percent(worth.wrong)} of those were wrong"
+        if worth.wrong is not None
         else "it gave no verdict at all"
     )
     words = (
-        f"Each of the {worth['folds']} folds calibrated and judged by the images of the others, of other sources: "
-        f"{called}; calibration error {worth['ece']:.3f} ({worth['ece_before']:.3f} before)."
+        f"Each of the {worth.folds} folds calibrated and judged by the images of the others, of other sources: "
+        f"{called}; calibration error {worth.ece:.3f} ({worth.ece_before:.3f} before)."
     )
-    hardest = worth.get("hardest")
-    if not hardest or not hardest["wrong"]:
+    hardest = worth.hardest
+    if not hardest or not hardest.wrong:
         return words
     return (
-        f"{words} Most often about {hardest['source']} ({hardest['label']}): {percent(hardest['wrong'])} of its "
+        f"{words} Most often about {hardest.source} ({hardest.label}): {percent(hardest.wrong)} of its "
         "images got a wrong verdict."
     )

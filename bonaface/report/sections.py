@@ -239,15 +239,15 @@ def figure_section(
     return Section("figures", "All figures", blocks)
 
 
-def fact_sections(facts: Mapping[str, Any]) -> list[Section]:
-    """What the figures were made from: the facts as given, and the files that could not be read."""
+def detail_sections(details: Mapping[str, Any]) -> list[Section]:
+    """What the figures were made from: the details as given, and the files that could not be read."""
     blocks: list[Block] = []
-    rest = {key: value for key, value in facts.items() if key not in ("title", "caveats", "broken")}
+    rest = {key: value for key, value in details.items() if key not in ("title", "caveats", "broken")}
     rows = [{"fact": name, "value": value} for name, value in flatten(rest)]
     if rows:
         blocks.append(Table(pd.DataFrame(rows, dtype=object)))
-    if facts.get("broken"):
-        broken = pd.DataFrame(jsonable(facts["broken"]))
+    if details.get("broken"):
+        broken = pd.DataFrame(jsonable(details["broken"]))
         blocks.append(Table(broken, f"Files that could not be read ({len(broken):,})", folded=True))
     return [Section("facts", "What this was made from", blocks)] if blocks else []
 

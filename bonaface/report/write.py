@@ -11,7 +11,7 @@
 - ``sources``: the rows of :func:`bonaface.stats.metrics.per_source`
 - ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr``, each source counting once, as {value, low, high}
   (plain numbers in schema 1), and the worst sources
-- ``facts``: what the caller knows (model, data, versions, timing, broken files, audit ...), as given
+- ``facts``: the ``details`` that the caller knows (model, data, versions, timing, broken files, audit ...), as given
 - ``sections``: {key: data} of the sections that were added; an evaluation adds ``robustness`` (the rows of
   :func:`robustness.robustness_table`) and those of :mod:`sections`: ``thresholds``,
   ``calibration``, ``unfamiliar``, ``coverage``
@@ -44,8 +44,8 @@ from bonaface.report.sections import (
     HeatMap,
     LoadThumbnail,
     decision_section,
+    detail_sections,
     error_sections,
-    fact_sections,
     figure_section,
     lead_pictures,
     score_section,
@@ -67,7 +67,7 @@ def write_report(
     labels: Sequence[str],
     real_label: str,
     history: Sequence[Mapping[str, Any]] = (),
-    facts: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
     sections: Sequence[Section] = (),
     lead: Sequence[Block] = (),
     remarks: Sequence[str] = (),
@@ -83,12 +83,12 @@ def write_report(
     picture it cannot read (OSError, ValueError) is left blank, and ``heat_map`` into what its score hangs on. ``lead``
     adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.
 
-    Keys of ``facts`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
+    Keys of ``details`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
     plain text, the subtitle), ``train_sources`` (names; without it the table's train split tells), ``caveats``
     (sentences), ``audit`` (mapping with ``verdict``, a sentence), ``broken`` (rows of path, reason, label, source).
     All but title and caveats are listed at the end, mappings by dotted names.
     """
-    facts = dict(facts or {})
+    details = dict(details or {})
     report = Path(folder) / "report"
     report.mkdir(parents=True, exist_ok=True)
     split, rows = headline_rows(predictions)
@@ -96,17 +96,17 @@ def write_report(
     intervals = metrics.bootstrap(rows, real_label=real_label, n_resamples=n_resamples, seed=seed)
     sources = metrics.per_source(rows, real_label=real_label)
     summary = metrics.source_summary(sources)
-    seen = sources_seen(predictions, rows, facts)
+    seen = sources_seen(predictions, rows, details)
     summary_intervals = metrics_by_source(rows, real_label=real_label, n_resamples=min(n_resamples, 500), seed=seed)
     conclusion = " ".join([conclude(split, figures, intervals, sources, summary, seen), *filter(None, remarks)])
     splits = {
         str(name): metrics.table_metrics(part, labels, real_label)
         for name, part in predictions.groupby("split", sort=False)
     }
-    caveats = list_caveats(figures, sources, seen, facts)
+    caveats = list_caveats(figures, sources, seen, details)
     page = Page(
-        title=str(facts.get("title") or "Detector report"),
-        subtitle=" · ".join(str(facts[key]) for key in ("model", "data") if isinstance(facts.get(key), str)),
+        title=str(details.get("title") or "Detector report"),
+        subtitle=" · ".join(str(details[key]) for key in ("model", "data") if isinstance(details.get(key), str)),
         conclusion=conclusion,
         caveats=caveats,
         key_figures=key_figures(figures, intervals),
@@ -119,7 +119,7 @@ def write_report(
             *sections,
             *training_sections(history),
             figure_section(figures, intervals, splits, n_resamples),
-            *fact_sections(facts),
+            *detail_sections(details),
         ],
     )
     result = jsonable(
@@ -134,7 +134,7 @@ def write_report(
             "splits": splits,
             "sources": sources,
             "source_summary": with_intervals(summary, summary_intervals),
-            "facts": facts,
+            "facts": details,
             "sections": {section.key: section.data for section in sections},
         }
     )

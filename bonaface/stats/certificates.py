@@ -12,7 +12,8 @@ with k = :func:`allowed_errors`, it ends just before the (k + 1)-th error.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,71 @@ from bonaface.stats.metrics import threshold_at_fpr
 
 FPRS = (0.005, 0.01, 0.05)
 PRIOR = 0.5
-Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold for a limit of the false-positive rate.
+
+    Attributes:
+        fpr: the limit.
+        threshold: the lowest that keeps it; None where the images are too few to promise anything.
+        fpr_upper: one-sided Clopper-Pearson bound of the share of reals called fake there, at most ``fpr``.
+        certified: whether the limit is promised.
+        n_real: real images.
+        tpr: share of fakes found there.
+        note: the promise as a sentence, or why there is none.
+    """
+
+    fpr: float
+    threshold: float | None
+    fpr_upper: float | None = None
+    certified: bool = False
+    n_real: int = 0
+    tpr: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SourceErrors:
+    """One source beside a band: ``n`` images, ``errors`` outside it on the wrong side, whether a promise holds."""
+
+    source: str
+    is_real: bool
+    n: int
+    errors: int
+    certified: bool
+
+
+@dataclass(frozen=True)
+class Band:
+    """The scores between which no verdict is given: p_fake <= ``low`` is called real, >= ``high`` fake.
+
+    Attributes:
+        delta: the limit of either error rate.
+        confidence: of each promise.
+        certified: whether both promises hold.
+        n_real, n_fake: images that it was set on.
+        note: the promises as a sentence, or why one of them cannot be given.
+        sources: one entry for each source and class; empty where sources had no part.
+
+    Raises:
+        ValueError: ``low`` above ``high``.
+    """
+
+    low: float
+    high: float
+    delta: float = 0.05
+    confidence: float = 0.95
+    certified: bool = False
+    n_real: int = 0
+    n_fake: int = 0
+    note: str = ""
+    sources: tuple[SourceErrors, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
 
 
 def allowed_errors(n: int, rate: float, confidence: float = 0.95) -> int:
@@ -62,29 +127,32 @@ def too_few(n: int, rate: float, confidence: float = 0.95, what: str = "real ima
 
 def thresholds(
     p_real: ArrayLike, fprs: Sequence[float] = FPRS, *, p_fake: ArrayLike = (), confidence: float = 0.95
-) -> list[Facts]:
-    """One row for each false positive rate: the lowest threshold that keeps it, with the given confidence.
+) -> tuple[Threshold, ...]:
+    """For each false-positive rate the lowest threshold that keeps it, with the given confidence.
 
-    ``p_real`` and ``p_fake`` are the scores of real and of fake images of a calibration split. Rows: ``fpr`` (the
-    limit), ``threshold`` (None where n is too small), ``fpr_upper`` (one-sided Clopper-Pearson bound of the share of
-    reals called fake there, at most ``fpr``), ``certified``, ``n_real``, ``tpr`` (share of fakes found) and ``note``.
+    ``p_real`` and ``p_fake`` are the scores of real and of fake images of a calibration split.
     """
     real, fake = np.asarray(p_real, dtype=np.float64), np.asarray(p_fake, dtype=np.float64)
     rows = []
     for fpr in fprs:
         threshold = certified_threshold(real, fpr, confidence)
-        row: Facts = {"fpr": fpr, "threshold": threshold, "fpr_upper": None, "certified": threshold is not None}
-        row |= {"n_real": len(real), "tpr": None, "note": too_few(len(real), fpr, confidence)}
-        if threshold is not None:
-            errors = int((real >= threshold).sum())
-            row["fpr_upper"] = float(clopper_pearson(errors, len(real), confidence=confidence, side="upper").high)
-            row["tpr"] = float((fake >= threshold).mean()) if len(fake) else None
-            row["note"] = (
-                f"at most {percent(fpr, None)} of real images are called fake, "
-                f"with {percent(confidence, None)} confidence"
+        if threshold is None:
+            rows.append(Threshold(fpr, None, n_real=len(real), note=too_few(len(real), fpr, confidence)))
+            continue
+        errors = int((real >= threshold).sum())
+        rows.append(
+            Threshold(
+                fpr,
+                threshold,
+                fpr_upper=float(clopper_pearson(errors, len(real), confidence=confidence, side="upper").high),
+                certified=True,
+                n_real=len(real),
+                tpr=float((fake >= threshold).mean()) if len(fake) else None,
+                note=f"at most {percent(fpr, None)} of real images are called fake, "
+                f"with {percent(confidence, None)} confidence",
             )
-        rows.append(row)
-    return rows
+        )
+    return tuple(rows)
 
 
 def uncertain_band(
@@ -94,7 +162,7 @@ def uncertain_band(
     delta: float = 0.05,
     confidence: float = 0.95,
     sources: Sequence[str] | None = None,
-) -> Facts:
+) -> Band:
     """The scores between which no verdict is given: p <= ``low`` is called real, p >= ``high`` fake.
 
     Two promises, each with the given confidence: P(called fake | real) <= delta and P(called real | fake) <= delta.
@@ -107,9 +175,8 @@ def uncertain_band(
         is_fake: bool, shape (n,).
 
     Returns:
-        ``low``, ``high``, ``delta``, ``confidence``, ``certified`` (both promises hold), ``n_real``, ``n_fake``,
-        ``note``, and ``sources``: rows of source, is_real, n, errors (outside the band on the wrong side), certified.
-        With too few images a side is set where at most delta of these very images err: nothing is promised then.
+        The band. With too few images a side is set where at most delta of these very images err: nothing is promised
+        then.
     """
     scores, fake = np.asarray(p, dtype=np.float64), np.asarray(is_fake, dtype=bool)
     names = np.asarray([""] * len(scores) if sources is None else list(sources), dtype=object)
@@ -120,17 +187,17 @@ def uncertain_band(
     if low >= high:  # every cut between the two keeps both promises
         high = min(max(0.5, high), low)
         low = float(np.nextafter(high, -np.inf))
-    return {
-        "low": low,
-        "high": high,
-        "delta": delta,
-        "confidence": confidence,
-        "certified": high_ok and low_ok,
-        "n_real": int((~fake).sum()),
-        "n_fake": int(fake.sum()),
-        "note": _band_note(fake, (high_ok, low_ok), delta, confidence, by_source=sources is not None),
-        "sources": [] if sources is None else _errors_by_source(scores, fake, names, (low, high), delta, confidence),
-    }
+    return Band(
+        low,
+        high,
+        delta=delta,
+        confidence=confidence,
+        certified=high_ok and low_ok,
+        n_real=int((~fake).sum()),
+        n_fake=int(fake.sum()),
+        note=_band_note(fake, (high_ok, low_ok), delta, confidence, by_source=sources is not None),
+        sources=() if sources is None else _errors_by_source(scores, fake, names, (low, high), delta, confidence),
+    )
 
 
 def _band_note(
@@ -159,16 +226,16 @@ def _errors_by_source(
     band: tuple[float, float],
     delta: float,
     confidence: float,
-) -> list[Facts]:
-    """A row for each source and kind: images, those outside the band on the wrong side, whether a promise holds."""
-    rows: list[Facts] = []
+) -> tuple[SourceErrors, ...]:
+    """An entry for each source and class."""
+    rows = []
     for is_real, source in sorted(set(zip((~fake).tolist(), names.tolist(), strict=True))):
         mine = (names == source) & (fake != is_real)
         errors = int((scores[mine] >= band[1]).sum() if is_real else (scores[mine] <= band[0]).sum())
         n = int(mine.sum())
         fine = allowed_errors(n, delta, confidence) >= 0
-        rows.append({"source": source, "is_real": is_real, "n": n, "errors": errors, "certified": fine})
-    return rows
+        rows.append(SourceErrors(source, is_real, n, errors, fine))
+    return tuple(rows)
 
 
 def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confidence: float) -> tuple[float, bool]:
@@ -181,10 +248,10 @@ def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confid
     return (threshold_at_fpr(scores, delta) if len(scores) else float(np.nextafter(1.0, 2.0))), False
 
 
-def verdicts(p: ArrayLike, band: Mapping[str, Any]) -> NDArray[np.str_]:
+def verdicts(p: ArrayLike, band: Band) -> NDArray[np.str_]:
     """``real``, ``fake`` or ``uncertain`` for each p_fake, by a band of :func:`uncertain_band`."""
     scores = np.asarray(p, dtype=np.float64)
-    return np.where(scores >= band["high"], "fake", np.where(scores <= band["low"], "real", "uncertain"))
+    return np.where(scores >= band.high, "fake", np.where(scores <= band.low, "real", "uncertain"))
 
 
 def share_fake_among_called(recall: float, fpr: float, prior: float = PRIOR) -> float:

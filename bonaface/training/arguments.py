@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import fields
 
 from transformers import TrainingArguments
 
 from bonaface.errors import UsageError
 from bonaface.training.machine import has_compiler
+from bonaface.training.rules import Bounds, Rule, check
 
 # What an evaluation during training gives, and whether more of it is better.
 METRICS = {
@@ -18,21 +18,20 @@ METRICS = {
     "loss": False, "log_loss": False, "brier": False, "ece": False, "eer": False, "fpr": False,
 }  # fmt: skip
 
-# Least and greatest value, and whether these themselves are allowed. None, where a field takes it, always is.
-BOUNDS: dict[str, tuple[float, float, str]] = {
+BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(
         ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
          "eval_accumulation_steps", "dataloader_prefetch_factor", "save_total_limit", "ddp_timeout"),
-        (1, math.inf, "[)"),
+        Bounds(1),
     ),
     **dict.fromkeys(
         ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay", "dataloader_num_workers"),
-        (0, math.inf, "[)"),
+        Bounds(0),
     ),
-    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, 1, "[)")),
-    "label_smoothing_factor": (0, 1, "[]"),
-    "seed": (0, 2**32 - 1, "[]"),
-    "data_seed": (0, 2**32 - 1, "[]"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), Bounds(0, 1)),
+    "label_smoothing_factor": Bounds(0, 1, "[]"),
+    "seed": Bounds(0, 2**32 - 1, "[]"),
+    "data_seed": Bounds(0, 2**32 - 1, "[]"),
 }  # fmt: skip
 
 # Fields with the one value that works here, and why no other does.
@@ -49,15 +48,15 @@ FIXED: dict[str, tuple[object, str]] = {
 
 def check_arguments(args: TrainingArguments) -> None:
     """Refuse values that would fail in the middle of a training, or make it mean nothing. Raises UsageError."""
-    for name, (low, high, ends) in BOUNDS.items():
-        _check_bounds(args, name, low, high, ends)
+    bounds: dict[str, tuple[Rule, ...]] = {name: (rule,) for name, rule in BOUNDS.items()}
     for name in ("logging", "eval", "save"):
         if getattr(args, f"{name}_strategy") == "steps":
-            _check_bounds(args, f"{name}_steps", 0, math.inf, "()")
+            bounds[f"{name}_steps"] = (Bounds(0, ends="()"),)
     if args.max_steps != -1:
-        _check_bounds(args, "max_steps", 1, math.inf, "[)")
+        bounds["max_steps"] = (Bounds(1),)
     else:
-        _check_bounds(args, "num_train_epochs", 0, math.inf, "()")
+        bounds["num_train_epochs"] = (Bounds(0, ends="()"),)
+    check(args, bounds)
     known = {field.name for field in fields(args)}
     for name, (value, reason) in FIXED.items():
         if name in known and getattr(args, name) != value:
@@ -91,16 +90,3 @@ def _check_metric(args: TrainingArguments) -> None:
             f"greater_is_better {args.greater_is_better} with metric_for_best_model {name} would keep the worst model",
             "leave greater_is_better out: it follows from the metric",
         )
-
-
-def _check_bounds(args: TrainingArguments, name: str, low: float, high: float, ends: str) -> None:
-    value = getattr(args, name)
-    if value is None:
-        return
-    above = value >= low if ends[0] == "[" else value > low
-    below = value <= high if ends[1] == "]" else value < high
-    if above and below:  # neither holds for NaN
-        return
-    least = f"at least {low}" if ends[0] == "[" else f"more than {low}"
-    most = "" if high == math.inf else f" and {'at most' if ends[1] == ']' else 'less than'} {high}"
-    raise UsageError(f"{name} is {value}", f"give {least}{most}, or leave it out")

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets import DatasetDict, concatenate_datasets
+from datasets import concatenate_datasets
 
 from bonaface.audit.audit import FAST_FILES, audit_dataset
 from bonaface.audit.result import Audit
 from bonaface.data.alignment import SIZE_RANGE
-from bonaface.data.dataset import FaceData, balanced_subset, split_listing
+from bonaface.data.dataset import FaceData, balanced_subset, hold_out_calibration, split_listing
 from bonaface.data.dialects import read_table
 from bonaface.data.labels import SPLITS
 from bonaface.data.listing import Listing, find_broken, list_data, without_broken
@@ -25,7 +25,6 @@ from bonaface.data.prepare import face_margin, is_prepared, prepare, prepared_fo
 from bonaface.data.rows import BrokenFile
 from bonaface.data.sample import write_sample
 from bonaface.errors import UsageError
-from bonaface.inference.calibration import hold_out_calibration
 from bonaface.models.load import checkpoint_labels
 from bonaface.training.options import Recipe, named_data
 
@@ -117,11 +116,12 @@ def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
         listing, seed=seed, validation_size=recipe.validation_size, test_size=recipe.test_size, copies=groups
     )
     data = hold_out_calibration(data)
+    splits = {}
     for split, rows in data.splits.items():
         limit = recipe.max_train_samples if split == "train" else recipe.max_eval_samples
-        if limit:
-            data.splits[split] = balanced_subset(rows, limit, seed)
-    data.fingerprint()  # here, so that one process reads the files
+        splits[split] = balanced_subset(rows, limit, seed) if limit else rows
+    data = data.with_splits(splits)
+    _ = data.fingerprint  # here, so that one process reads the files
     return data
 
 
@@ -159,7 +159,7 @@ def choose_sets(data: FaceData, mix: Mapping[str, float]) -> FaceData:
         name: rows.select([i for i, owner in enumerate(rows["dataset"]) if owner in mix])
         for name, rows in data.splits.items()
     }
-    return replace(data, splits=DatasetDict(splits), _rows={}, _fingerprint="")
+    return data.with_splits(splits)
 
 
 def _list_all(folders: Mapping[str, str], recipe: Recipe, order: Sequence[str] | None) -> dict[str, Listing]:

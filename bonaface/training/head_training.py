@@ -49,7 +49,7 @@ def train_head(
         rows = balanced_subset(rows, recipe.max_train_samples, args.seed)
     workers = args.dataloader_num_workers
     views = frozen_features(
-        model, processor, rows, data.fingerprint(), augmentation=recipe.augmentation, views=recipe.head_only,
+        model, processor, rows, data.fingerprint, augmentation=recipe.augmentation, views=recipe.head_only,
         seed=args.seed, workers=workers, folder=folder,
     )  # fmt: skip
     held_out = plain_features(model, validation, EvalTransform(processor), workers)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from transformers import TrainingArguments
 
-from bonaface.data.units import GROUPS_HELP
+from bonaface.data.alignment import Alignment
+from bonaface.data.units import GROUPS_HELP, check_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import TRAIN_PRESETS
 from bonaface.models.load import PRESETS
 from bonaface.models.pretrained import PACKAGED
+from bonaface.training.rules import Bounds, Choices, Passes, rules_of
 
 BALANCES = ("none", "label", "source", "source_root", "class_weights")
 # Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
@@ -24,6 +27,23 @@ SCHEDULES = {
     "one_cycle": "constant",
 }
 FREEZES = ("none", "backbone", "all_but_last_N")
+ROBUSTNESS = ("none", "quick", "full")
+
+
+def _check_freeze(value: str) -> None:
+    if value in FREEZES[:2] or re.fullmatch(r"all_but_last_[1-9]\d*", value):
+        return
+    everything = value in ("all", "everything", "all_but_last_0")
+    wrong = "freezes everything" if everything else f"is not one of {', '.join(FREEZES)}"
+    raise UsageError(
+        f"freeze: `{value}` {wrong}", "as in `freeze: backbone` (the head learns) or `freeze: all_but_last_2`"
+    )
+
+
+def _check_prepare_size(value: list[int]) -> None:
+    if len(value) != 2:
+        raise UsageError(f"prepare_size takes two numbers, not {len(value)}", "as in 256 320")
+    Alignment(size_range=(value[0], value[1]))
 
 
 def _option(default: Any, text: str) -> Any:
@@ -32,7 +52,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass
 class Recipe:
-    """Everything about a run that `TrainingArguments` does not know."""
+    """Everything about a run that `TrainingArguments` does not know, with the rules that each value must keep."""
 
     data: list[str] = field(
         default_factory=lambda: ["sample"],
@@ -42,7 +62,7 @@ class Recipe:
         default=None, metadata={"help": "which of several data sets to train on, and how often: name=weight"}
     )
     splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
-    groups: str = _option("auto", GROUPS_HELP)
+    groups: Annotated[str, Passes(check_groups)] = _option("auto", GROUPS_HELP)
     model: str = _option(
         "resnet",
         f"preset ({', '.join(PRESETS)}; pretrained: {', '.join(PACKAGED)}), timm/<architecture>, folder, or Hub id",
@@ -50,48 +70,78 @@ class Recipe:
     from_scratch: bool = _option(
         False, f"fresh weights from the model's configuration; presets but {', '.join(PACKAGED)} always have them"
     )
-    image_size: int | None = _option(None, "side of the model's input, pixels; the model's own when not given")
-    resize: int | None = _option(None, "shorter side before the centre crop, pixels; image_size when not given")
-    augmentation: str = _option("robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}")
+    image_size: Annotated[int | None, Bounds(8)] = _option(
+        None, "side of the model's input, pixels; the model's own when not given"
+    )
+    resize: Annotated[int | None, Bounds(8)] = _option(
+        None, "shorter side before the centre crop, pixels; image_size when not given"
+    )
+    augmentation: Annotated[str, Choices(tuple(TRAIN_PRESETS))] = _option(
+        "robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}"
+    )
     high_pass_stem: bool = _option(False, "blind the first convolution to the mean of each 2x2 pixel block")
-    balance: str = _option("none", f"even out label or (label, source): {', '.join(BALANCES)}")
-    freeze: str = _option(
+    balance: Annotated[str, Choices(BALANCES)] = _option(
+        "none", f"even out label or (label, source): {', '.join(BALANCES)}"
+    )
+    freeze: Annotated[str, Passes(_check_freeze)] = _option(
         "none", f"what keeps its weights: {', '.join(FREEZES)} (N blocks from the end, head included)"
     )
-    head_dropout: float = _option(0.0, "dropout in front of the last layer, in [0, 1)")
-    head_hidden_size: int | None = _option(
+    head_dropout: Annotated[float, Bounds(0, 1)] = _option(0.0, "dropout in front of the last layer, in [0, 1)")
+    head_hidden_size: Annotated[int | None, Bounds(1)] = _option(
         None, "a hidden layer in the head (dense, batch norm, ReLU, dropout); the model then needs `import bonaface`"
     )
-    head_only: int | None = _option(
+    head_only: Annotated[int | None, Bounds(1)] = _option(
         None, "train the last layer alone, on kept features of so many drawn views of each image: minutes on a CPU"
     )
-    lora_rank: int | None = _option(None, "train low-rank updates (LoRA) instead of all weights; merged before saving")
-    schedule: str | None = _option(None, f"learning rate after warm-up: {', '.join(SCHEDULES)}")
-    layer_decay: float | None = _option(None, "learning rate of a block as a share of the next one's, e.g. 0.75")
-    ema_decay: float | None = _option(None, "evaluate and keep an exponential average of the weights, e.g. 0.999")
-    mixup: float = _option(0.0, "mix pairs of images and labels; the Beta distribution's alpha, 0 for never")
-    cutmix: float = _option(0.0, "paste boxes of other images; the Beta distribution's alpha, 0 for never")
+    lora_rank: Annotated[int | None, Bounds(1)] = _option(
+        None, "train low-rank updates (LoRA) instead of all weights; merged before saving"
+    )
+    schedule: Annotated[str | None, Choices(tuple(SCHEDULES))] = _option(
+        None, f"learning rate after warm-up: {', '.join(SCHEDULES)}"
+    )
+    layer_decay: Annotated[float | None, Bounds(0, 1, "()")] = _option(
+        None, "learning rate of a block as a share of the next one's, e.g. 0.75"
+    )
+    ema_decay: Annotated[float | None, Bounds(0, 1, "()")] = _option(
+        None, "evaluate and keep an exponential average of the weights, e.g. 0.999"
+    )
+    mixup: Annotated[float, Bounds(0)] = _option(
+        0.0, "mix pairs of images and labels; the Beta distribution's alpha, 0 for never"
+    )
+    cutmix: Annotated[float, Bounds(0)] = _option(
+        0.0, "paste boxes of other images; the Beta distribution's alpha, 0 for never"
+    )
     real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
-    validation_size: float = _option(0.15, "share cut off for validation where the data has no such split")
-    test_size: float = _option(0.15, "share cut off for the test where the data has no such split")
+    validation_size: Annotated[float, Bounds(0, 1, "()")] = _option(
+        0.15, "share cut off for validation where the data has no such split"
+    )
+    test_size: Annotated[float, Bounds(0, 1, "()")] = _option(
+        0.15, "share cut off for the test where the data has no such split"
+    )
     prepare: bool = _option(True, "train on aligned copies: face crops of one size range and one encoding history")
     audit: bool = _option(True, "look for what gives the classes away before training (file facts, duplicates)")
     strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
-    max_train_samples: int | None = _option(None, "train on this many images at most, balanced over sources")
-    max_eval_samples: int | None = _option(None, "validate and test on this many images each at most")
-    robustness: str = _option(
+    max_train_samples: Annotated[int | None, Bounds(2)] = _option(
+        None, "train on this many images at most, balanced over sources"
+    )
+    max_eval_samples: Annotated[int | None, Bounds(2)] = _option(
+        None, "validate and test on this many images each at most"
+    )
+    robustness: Annotated[str, Choices(ROBUSTNESS)] = _option(
         "quick", "degrade the test images after training: none, quick (two strengths each) or full"
     )
     calibrate_on: str | None = _option(
         None, "predictions.parquet of a leave-one-source-out crossval: calibrate by sources that were not trained on"
     )
-    early_stopping_patience: int | None = _option(None, "stop after this many evaluations without a better one")
+    early_stopping_patience: Annotated[int | None, Bounds(1)] = _option(
+        None, "stop after this many evaluations without a better one"
+    )
     channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
     compile: bool | None = _option(None, "torch.compile; by default where the run is long enough to gain by it")
-    prepare_size: list[int] | None = field(
+    prepare_size: Annotated[list[int] | None, Passes(_check_prepare_size)] = field(
         default=None, metadata={"help": "range of the aligned crops' sides, pixels; 128 160 when not given"}
     )
-    search: int | None = _option(
+    search: Annotated[int | None, Bounds(1)] = _option(
         None, "try so many settings of the recipe's search_space, and write the best as a recipe"
     )
     keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
@@ -101,6 +151,9 @@ class Recipe:
     stages: list[dict[str, Any]] | None = field(default=None, init=False)  # the recipe with some keys changed, in turn
     families: dict[str, list[str]] | None = field(default=None, init=False)  # generators that are of one making
     search_space: dict[str, Any] | None = field(default=None, init=False)  # what --search tries
+
+
+RULES = rules_of(Recipe)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,15 @@ import yaml
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from bonaface.data.alignment import SIZE_RANGE, Alignment
-from bonaface.data.units import check_groups
+from bonaface.data.alignment import SIZE_RANGE
 from bonaface.errors import UnknownNameError, UsageError
-from bonaface.imaging.transforms import TRAIN_PRESETS
 from bonaface.training.arguments import better_is_greater, check_arguments
 from bonaface.training.flags import FIELDS, FlagParser, flag_parser, given_flags, normalized
 from bonaface.training.machine import has_compiler, machine_defaults
 from bonaface.training.options import (
-    BALANCES,
     DEFAULTS,
-    FREEZES,
     HARMLESS,
+    RULES,
     SCHEDULES,
     STAGE_KEYS,
     YAML_ONLY,
@@ -40,6 +36,7 @@ from bonaface.training.options import (
     named_data,
     weights_of,
 )
+from bonaface.training.rules import check
 
 # Two names of one field of `TrainingArguments`, of which the second one counts where both are set.
 RENAMED = {
@@ -187,79 +184,62 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
     if len(sets) > 1:
         for name in weights:
             _refuse_unknown(name, set(sets), "data set", "mix: ")
-    choices = {
-        "augmentation": tuple(TRAIN_PRESETS),
-        "balance": BALANCES,
-        "robustness": ("none", "quick", "full"),
-        "schedule": (None, *SCHEDULES),
-    }
-    for key, allowed in choices.items():
-        value = getattr(recipe, key)
-        if value not in allowed:
-            names = [name for name in allowed if name]
-            near = difflib.get_close_matches(value, names, 1)
-            raise UsageError(
-                f"{key}: `{value}` is not one of {', '.join(names)}", f"did you mean {near[0] if near else names[0]}?"
-            )
-    if recipe.freeze not in FREEZES[:2] and not re.fullmatch(r"all_but_last_[1-9]\d*", recipe.freeze):
-        everything = recipe.freeze in ("all", "everything", "all_but_last_0")
-        raise UsageError(
-            f"freeze: `{recipe.freeze}` "
-            + ("freezes everything" if everything else f"is not one of {', '.join(FREEZES)}"),
-            "as in `freeze: backbone` (the head learns) or `freeze: all_but_last_2`",
-        )
-    least = {
-        "image_size": 8, "resize": 8, "max_train_samples": 2, "max_eval_samples": 2, "early_stopping_patience": 1,
-        "head_hidden_size": 1, "lora_rank": 1, "search": 1, "head_only": 1, "mixup": 0, "cutmix": 0,
-    }  # fmt: skip
-    for key, low in least.items():
-        value = getattr(recipe, key)
-        if value is not None and value < low:
-            raise UsageError(f"{key} is {value}", f"give at least {low}, or leave it out")
-    for key, low_end in (("head_dropout", 0.0), ("layer_decay", 1e-6), ("ema_decay", 1e-6)):
-        value = getattr(recipe, key)
-        if value is not None and not low_end <= value < 1:
-            raise UsageError(f"{key} is {value}", "give a share below 1, or leave it out")
-    check_groups(recipe.groups)
+    check(recipe, RULES)
     check_arguments(args)
-    if recipe.prepare_size is not None:
-        if len(recipe.prepare_size) != 2:
-            raise UsageError(f"prepare_size takes two numbers, not {len(recipe.prepare_size)}", "as in 256 320")
-        Alignment(size_range=(recipe.prepare_size[0], recipe.prepare_size[1]))
-        if not recipe.prepare:
-            raise UsageError("prepare_size does nothing with `prepare: false`", "leave one of the two out")
-    if recipe.compile and not has_compiler(args.use_cpu):
-        raise UsageError(
-            f"compile: torch.compile needs {'a C++ compiler' if args.use_cpu else 'triton and a C compiler'}",
-            "install one, as in `apt-get install g++`, or leave compile out",
-        )
+    for wrong, message, hint in _pairs(recipe, args):
+        if wrong:
+            raise UsageError(message, hint)
+
+
+def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, str]]:
+    """What each value alone may be, but not beside another one or on this machine: whether so, why, and a remedy."""
     sizes = (recipe.validation_size, recipe.test_size)
-    if min(sizes) <= 0 or sum(sizes) >= 1:
-        raise UsageError(
-            f"validation_size {sizes[0]} and test_size {sizes[1]} leave nothing for one of the splits",
-            "both must be above 0 and their sum below 1",
-        )
-    if recipe.early_stopping_patience and args.eval_strategy == "no":
-        raise UsageError("early_stopping_patience needs evaluations", "set eval_strategy to epoch or steps")
-    if recipe.schedule == "plateau" and args.eval_strategy == "no":
-        raise UsageError("the plateau schedule needs evaluations", "set eval_strategy to epoch or steps")
-    if recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"):
-        raise UsageError(
-            "lora_rank does not go together with freeze, ema_decay or layer_decay",
-            "LoRA freezes the weights by itself; leave the others out",
-        )
-    if recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem):
-        raise UsageError(
-            "head_only trains nothing but the last layer: no lora_rank, cutmix, head_hidden_size or high_pass_stem",
-            "leave them out, or give head_only to a first stage alone",
-        )
-    if recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix):
-        raise UsageError("class_weights does not go together with mixup or cutmix", "use `balance: label`")
-    if recipe.resize and recipe.image_size and recipe.resize < recipe.image_size:
-        raise UsageError(
-            f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
-            "the crop must fit into the picture",
-        )
+    evaluates = args.eval_strategy != "no"
+    yield (
+        recipe.prepare_size is not None and not recipe.prepare,
+        "prepare_size does nothing with `prepare: false`",
+        "leave one of the two out",
+    )
+    yield (
+        recipe.compile and not has_compiler(args.use_cpu),
+        f"compile: torch.compile needs {'a C++ compiler' if args.use_cpu else 'triton and a C compiler'}",
+        "install one, as in `apt-get install g++`, or leave compile out",
+    )
+    yield (
+        sum(sizes) >= 1,
+        f"validation_size {sizes[0]} and test_size {sizes[1]} leave nothing for one of the splits",
+        "their sum must be below 1",
+    )
+    yield (
+        recipe.early_stopping_patience and not evaluates,
+        "early_stopping_patience needs evaluations",
+        "set eval_strategy to epoch or steps",
+    )
+    yield (
+        recipe.schedule == "plateau" and not evaluates,
+        "the plateau schedule needs evaluations",
+        "set eval_strategy to epoch or steps",
+    )
+    yield (
+        recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"),
+        "lora_rank does not go together with freeze, ema_decay or layer_decay",
+        "LoRA freezes the weights by itself; leave the others out",
+    )
+    yield (
+        recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem),
+        "head_only trains nothing but the last layer: no lora_rank, cutmix, head_hidden_size or high_pass_stem",
+        "leave them out, or give head_only to a first stage alone",
+    )
+    yield (
+        recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
+        "class_weights does not go together with mixup or cutmix",
+        "use `balance: label`",
+    )
+    yield (
+        recipe.resize and recipe.image_size and recipe.resize < recipe.image_size,
+        f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
+        "the crop must fit into the picture",
+    )
 
 
 def changed_keys(

@@ -17,6 +17,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
 from bonaface.files import atomic_files, is_partial, write_text
+from bonaface.models.facts import ModelFacts
 from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
 from bonaface.training.options import STAGE_KEYS
 from bonaface.training.recipe import changed_keys
@@ -127,9 +128,9 @@ class Run:
         text = "# What this run was told. `python train_hf.py` with this file runs it again.\n"
         write_text(self.recipe_file, text + yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True))
 
-    def save_model(self, model: PreTrainedModel, processor: BaseImageProcessor, facts: dict[str, Any]) -> None:
+    def save_model(self, model: PreTrainedModel, processor: BaseImageProcessor, facts: ModelFacts) -> None:
         """Write the model folder that `pipeline("image-classification")` loads; nothing in it is pickled."""
-        model.config.bonaface = facts
+        model.config.bonaface = facts.to_block()
         model.config.dtype = "float32"
         with atomic_files(self.folder) as partial:
             model.save_pretrained(partial)

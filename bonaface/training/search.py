@@ -142,7 +142,7 @@ def search(
     }
     study = optuna.create_study(**settings)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    same = {"space": space, "fingerprint": data.fingerprint()}
+    same = {"space": space, "fingerprint": data.fingerprint}
     if dict(study.user_attrs) != same and not any(trial.state in ended for trial in study.trials):
         optuna.delete_study(study_name="search", storage=storage)  # nothing is tried yet
         study = optuna.create_study(**settings)

@@ -43,7 +43,7 @@ def about_html(judge: Judge, limits: Limits) -> str:
         "about",
         answer=judge.answer(),
         caveats=judge.caveats,
-        band_note=(judge.detector.facts.get("band") or {}).get("note", ""),
+        band_note=judge.detector.facts.band.note if judge.detector.facts.band else "",
         split=judge.metrics.get("split", "test"),
         figures=[tile(name, known[name]) for name in KEY_FIGURES if isinstance(known.get(name), dict)],
         sources=[_source(row) for row in judge.metrics.get("sources", [])],

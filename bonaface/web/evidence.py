@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bonaface.models.facts import UnseenWorth
 from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
-from bonaface.training.recalibration import KNOWN
+from bonaface.training.calibrate import KNOWN
 
 FEWEST_NEIGHBOURS, NEIGHBOURS = 20, 50  # 50 give an interval of some 15 points around 90 %; a fifth of all is alike
 FEWEST = 60  # images below which nothing is said
@@ -103,9 +103,9 @@ def _at_base_rate(share: float, base: float, other: float) -> float:
 
 
 def remarks(
-    meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = (), unseen: Mapping[str, Any] | None = None
+    meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = (), unseen: UnseenWorth | None = None
 ) -> list[str]:
-    """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.recalibration.recalibrate` gives it."""
+    """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.calibrate.recalibrate` gives it."""
     from bonaface.inference.unfamiliar import REASON
     from bonaface.web.markup import score
 
@@ -125,12 +125,12 @@ def remarks(
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
         f"{percent(meaning.rare_low, 0)} to {percent(meaning.rare_high, 0)}.",
     ]
-    if unseen and unseen["wrong"] is not None and not known:
-        lines.append(f"Of all its verdicts on such images, {percent(unseen['wrong'], 0)} were wrong.")
-    elif unseen and unseen["wrong"] is not None:
+    if unseen and unseen.wrong is not None and not known:
+        lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong, 0)} were wrong.")
+    elif unseen and unseen.wrong is not None:
         lines.append(
             "Those images are of cameras and generators that the model knows. On others, "
-            f"{percent(unseen['wrong'], 0)} of its verdicts were wrong."
+            f"{percent(unseen.wrong, 0)} of its verdicts were wrong."
         )
     if REASON in warnings:
         lines.append("This holds for pictures like those the model was trained on. This one is not.")

@@ -100,11 +100,11 @@ class Judge:
 
     def remarks(self, result: Result) -> list[str]:
         """The same in sentences."""
-        calibrated = bool(self.detector.facts.get("calibration"))
+        calibrated = self.detector.facts.calibration is not None
         return (
             []
             if result.error
-            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.get("unseen"))
+            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.unseen)
         )
 
     def prediction(self, name: str, result: Result) -> Prediction:
@@ -143,7 +143,7 @@ class Judge:
             name=self.title,
             version=__version__,
             weights=self.weights,
-            data_fingerprint=str(self.detector.facts.get("data_fingerprint", "")),
+            data_fingerprint=self.detector.facts.data_fingerprint,
             labels=self.detector.labels,
             real_label=self.detector.real_label,
             knows_only_drawings=self.detector.knows_only_drawings,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from bonaface.inference.detector import Result
 from bonaface.inference.pictures import COMPRESSED, NO_FACE, SMALL
 from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
+from bonaface.models.facts import ModelFacts
 from bonaface.stats.figures import percent
 from bonaface.web.markup import score
 
@@ -34,18 +32,17 @@ REMEDIES = {
 }
 
 
-def why(result: Result, facts: Mapping[str, Any]) -> str:
+def why(result: Result, facts: ModelFacts) -> str:
     """Why this verdict: by the model's stored band, and what that band promises."""
     if UNFAMILIAR in result.warnings:
         return "No verdict: the picture is unlike what the model was trained on."
     if result.band is None:
         return "This is the model's largest label."
     low, high = result.band
-    band = facts.get("band") or {}
-    delta = (
-        percent(band["delta"], None) if band.get("certified") and "delta" in band and "unseen" not in facts else None
-    )
-    sure = f", with {percent(band['confidence'], None)} confidence" if "confidence" in band else ""
+    band = facts.band
+    promised = band if band and band.certified and not facts.judged_on else None
+    delta = percent(promised.delta, None) if promised else None
+    sure = f", with {percent(promised.confidence, None)} confidence" if promised else ""
     if result.verdict == "fake":
         promise = f" At most {delta} of real pictures like those it was tested on score so high{sure}." if delta else ""
         return f"The score is at or above {score(high)}, from where this model says AI-generated.{promise}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_faces
 
-from bonaface.data.dataset import balanced_subset, class_weights, load_data, sampling_weights
+from bonaface.data.dataset import balanced_subset, class_weights, hold_out_calibration, load_data, sampling_weights
 from bonaface.errors import UsageError
 
 COUNTS = {"real/cam": 40, "real/phone": 20, "fake/gan": 40, "fake/diffusion": 20}
@@ -53,8 +54,8 @@ def test_groups_of_the_metadata_and_of_the_caller_stay_whole(tmp_path: Path) -> 
 
 def test_the_seed_decides_and_the_fingerprint_tells(folder: Path) -> None:
     first = load_data(folder, seed=1)
-    assert first.fingerprint() == load_data(folder, seed=1).fingerprint()
-    assert first.fingerprint() != load_data(folder, seed=2).fingerprint()
+    assert first.fingerprint == load_data(folder, seed=1).fingerprint
+    assert first.fingerprint != load_data(folder, seed=2).fingerprint
 
 
 def test_no_split_to_train_on_and_a_split_without_a_class(tmp_path: Path) -> None:
@@ -100,6 +101,31 @@ def test_class_weights_make_classes_count_alike(tmp_path: Path) -> None:
 
 def test_the_fingerprint_covers_what_the_files_hold(tmp_path: Path) -> None:
     make_faces(tmp_path, {"real": 12, "fake": 12}, size=(8, 8))
-    before = load_data(tmp_path).fingerprint()
+    before = load_data(tmp_path).fingerprint
     (tmp_path / "fake/003.png").write_bytes((tmp_path / "real/003.png").read_bytes())
-    assert load_data(tmp_path).fingerprint() != before
+    assert load_data(tmp_path).fingerprint != before
+
+
+def test_other_splits_make_other_data_and_leave_the_first_as_it_was(folder: Path) -> None:
+    data = load_data(folder)
+    before, path = data.fingerprint, data.splits["test"]["path"][0]
+    assert data.load_image(path).size == (8, 8)
+    half = hold_out_calibration(data)
+    assert set(half.splits) == {"train", "validation", "calibration", "test"}
+    assert set(half.splits["validation"]["path"]) | set(half.splits["calibration"]["path"]) == set(
+        data.splits["validation"]["path"]
+    )
+    assert hold_out_calibration(half) is half  # never halved twice
+    rest = data.with_splits({"test": data.splits["test"].select([1, 2])})
+    assert len({before, half.fingerprint, rest.fingerprint}) == 3
+    with pytest.raises(KeyError):
+        rest.load_image(path)
+    assert (set(data.splits), data.fingerprint) == ({"train", "validation", "test"}, before)
+    with pytest.raises(FrozenInstanceError):
+        data.splits = rest.splits  # type: ignore[misc]
+
+
+def test_a_limit_holds_for_each_split(folder: Path) -> None:
+    data = load_data(folder)
+    assert data.limited(None) is data
+    assert {name: len(rows) for name, rows in data.limited(10).splits.items()} == dict.fromkeys(data.splits, 10)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonaface.data.splits import assign_splits, merge_groups, shortage
+from bonaface.data.splits import assign_splits, calibration_half, merge_groups, shortage
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -126,3 +128,29 @@ def test_merged_groups_are_the_connected_components(pairs: list[tuple[int, int]]
     for i in range(n):
         for j in range(n):
             assert (merged[i] == merged[j]) == linked[i, j]
+
+
+def rows_of(n: int, group_size: int = 1) -> Dataset:
+    features = Features(
+        {"label": ClassLabel(names=["fake", "real"]), "source": Value("string"), "group": Value("string")}
+    )
+    columns = {
+        "label": [i % 2 for i in range(n)],
+        "source": [f"s{i % 4}" for i in range(n)],
+        "group": [f"g{i % 4}-{i // 4 // group_size}" for i in range(n)],
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_the_halves_share_nothing_and_look_alike(group_size: int) -> None:
+    rows = rows_of(240, group_size)
+    first, second = calibration_half(rows)
+    assert len(first) + len(second) == 240
+    assert not set(first["group"]) & set(second["group"])
+    for half in (first, second):
+        for source in ("s0", "s1", "s2", "s3"):
+            assert abs(half["source"].count(source) - 30) <= group_size
+    again = calibration_half(rows)
+    assert first["group"] == again[0]["group"]
+    assert calibration_half(rows, seed=1)[0]["group"] != first["group"]

@@ -13,6 +13,7 @@ from tiny import tiny_data, tiny_run
 from bonaface.data.dataset import FaceData
 from bonaface.errors import UsageError
 from bonaface.evaluation.compare import compare, conclude_comparison, paired, run_compare_command
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.stats import metrics
 from bonaface.stats.intervals import delong_test, mcnemar
@@ -80,7 +81,7 @@ def models(root: Path, data: FaceData) -> list[str]:
 def test_the_command_writes_one_table_and_overlaid_curves(
     root: Path, data: FaceData, models: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_compare_command(models, str(root / "data"), str(root / "out"), robustness=True, quick=True, max_images=16)
+    run_compare_command(models, str(root / "data"), str(root / "out"), EvaluationOptions(quick=True, max_images=16))
     report = root / "out/report"
     result = json.loads((report / "compare.json").read_text())
     assert result["models"] == models
@@ -100,12 +101,9 @@ def test_the_command_writes_one_table_and_overlaid_curves(
 
 def test_three_models_make_three_pairs(data: FaceData, models: list[str], tmp_path: Path) -> None:
     detectors = [Detector.from_pretrained(name) for name in (*models, models[0])]
-    test = data.splits["test"]
-    data.splits, kept = type(data.splits)({"test": test}), data.splits
-    try:
-        result = compare(dict(zip(["A", "B", "A again"], detectors, strict=True)), data, tmp_path, n_resamples=30)
-    finally:
-        data.splits = kept
+    named = dict(zip(["A", "B", "A again"], detectors, strict=True))
+    test = data.with_splits({"test": data.splits["test"]})
+    result = compare(named, test, tmp_path, EvaluationOptions(robustness=False, n_resamples=30))
     assert [(p["first"], p["second"]) for p in result["pairs"]] == [("A", "B"), ("A", "A again"), ("B", "A again")]
     assert result["pairs"][1]["differences"]["auc"] == {"value": 0, "low": 0, "high": 0}
     assert result["robustness"] is None
@@ -113,4 +111,4 @@ def test_three_models_make_three_pairs(data: FaceData, models: list[str], tmp_pa
 
 def test_one_model_is_nothing_to_compare(models: list[str], root: Path) -> None:
     with pytest.raises(UsageError, match="two models"):
-        run_compare_command([models[0], models[0]], str(root / "data"), str(root / "never"))
+        run_compare_command([models[0], models[0]], str(root / "data"), str(root / "never"), EvaluationOptions())

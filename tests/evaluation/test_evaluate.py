@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from bonaface.errors import UsageError
 from bonaface.evaluation import evaluate as evaluation
 from bonaface.evaluation.data import align, evaluation_data, load_detector, shared_labels, with_labels
 from bonaface.evaluation.evaluate import evaluate, predict, run_evaluate_command
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.scores import CLEAN, Variant
 from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.detector import Detector
@@ -28,6 +30,9 @@ from bonaface.report.write import SCHEMA_VERSION
 from bonaface.stats import metrics
 from bonaface.stats.certificates import verdicts
 from bonaface.stats.sources import metrics_by_source
+
+OPTIONS = EvaluationOptions()
+FEW = EvaluationOptions(robustness=False, n_resamples=20)
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +62,32 @@ def stranger(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(root: Path, folder: Path) -> dict[str, Any]:
     """The command itself, on the data that the run was trained on, without splits of its own."""
-    run_evaluate_command(str(folder), str(root / "data"), str(root / "out"), quick=True, max_images=24, prior=0.1)
+    options = EvaluationOptions(quick=True, max_images=24, prior=0.1)
+    run_evaluate_command(str(folder), str(root / "data"), str(root / "out"), options)
     return json.loads((root / "out/report/metrics.json").read_text())
 
 
 def test_the_held_out_images_are_found_again(root: Path, data: FaceData, folder: Path, evaluated: dict) -> None:
     """By the fingerprint and the run's recipe: nothing that trained, selected or certified is judged."""
     detector = Detector.from_pretrained(folder)
-    images, caveats = evaluation_data(str(root / "data"), facts=detector.facts, folder=folder)
+    images, caveats = evaluation_data(str(root / "data"), OPTIONS, facts=detector.facts, folder=folder)
     assert set(images.splits) == {"test"}
     assert set(images.splits["test"]["path"]) == set(data.splits["test"]["path"])
     assert caveats == []
     assert evaluated["split"] == "test"
-    other, caveats = evaluation_data(str(root / "data"), facts=detector.facts | {"data_fingerprint": "0" * 16})
+    strange = replace(detector.facts, data_fingerprint="0" * 16)
+    other, caveats = evaluation_data(str(root / "data"), OPTIONS, facts=strange)
     assert len(other.splits[""]) == 160
     assert "too good" in caveats[0]
-    everything, caveats = evaluation_data(str(root / "data"), "all", facts=detector.facts, folder=folder)
+    everything, caveats = evaluation_data(
+        str(root / "data"), EvaluationOptions(split="all"), facts=detector.facts, folder=folder
+    )
     assert len(everything.splits[""]) == 160
     with pytest.raises(UsageError, match="no split"):
-        evaluation_data(str(root / "data"), "tset")
+        evaluation_data(str(root / "data"), EvaluationOptions(split="tset"))
 
 
-def test_the_report_holds_all_that_was_asked_for(root: Path, data: FaceData, evaluated: dict) -> None:
+def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evaluated: dict) -> None:
     assert evaluated["schema_version"] == SCHEMA_VERSION == 2
     assert evaluated["figures"]["auc"]["value"] > 0.7
     macro = evaluated["source_summary"]["macro_auc"]
@@ -104,7 +113,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, data: FaceData, eva
     assert {row["prior"] for row in sections["thresholds"]} == {0.1}
     table = pd.read_parquet(root / "out/report/predictions.parquet")
     before = uncalibrated(
-        metrics.score_matrix(table, ["fake", "real"]), {"calibration": sections["calibration"]["stored"]}
+        metrics.score_matrix(table, ["fake", "real"]), Detector.from_pretrained(folder).facts.calibration
     )
     expected = metrics.binary_figures(table["label"] == "fake", before[:, 0])["ece"]
     assert sections["calibration"]["ece_before"] == pytest.approx(expected)
@@ -120,7 +129,7 @@ def test_verdicts_and_distances_stand_in_the_table(root: Path, folder: Path, eva
     table = pd.read_parquet(root / "out/report/predictions.parquet")
     detector = Detector.from_pretrained(folder)
     far = table["distance"] > detector.unfamiliar.threshold
-    expected = np.where(far, "uncertain", verdicts(table["p_fake"], detector.facts["band"]))
+    expected = np.where(far, "uncertain", verdicts(table["p_fake"], detector.facts.band))
     assert (table["verdict"] == expected).all()
     band = evaluated["sections"]["thresholds"][-1]
     assert band["uncertain"] == pytest.approx((table["verdict"] == "uncertain").mean())
@@ -134,8 +143,7 @@ def test_all_scores_agree_with_predict(data: FaceData, folder: Path, root: Path)
     model, processor = load_model(str(folder), data.labels)
     table = predict(model, processor, data, ("calibration", "test"))
     stored = evaluate(
-        Detector.from_pretrained(folder), data, root / "again", splits=("calibration", "test"), robustness=False,
-        n_resamples=20,
+        Detector.from_pretrained(folder), data, root / "again", FEW, splits=("calibration", "test"),
     )  # fmt: skip
     written = pd.read_parquet(root / "again/report/predictions.parquet")
     assert written["path"].tolist() == table["path"].tolist()
@@ -145,23 +153,25 @@ def test_all_scores_agree_with_predict(data: FaceData, folder: Path, root: Path)
     assert "robustness" not in stored["sections"]
 
 
-def test_broken_files_and_faceless_ones_are_counted(root: Path, folder: Path, data: FaceData, tmp_path: Path) -> None:
+def test_broken_files_and_faceless_ones_are_counted(
+    root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(root / "data", tmp_path / "data")
     for name in ("real/a/000.png", "fake/x/000.png"):
         (tmp_path / "data" / name).write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    images, _ = evaluation_data(str(tmp_path / "data"))
+    images, _ = evaluation_data(str(tmp_path / "data"), OPTIONS)
     kept = [i for i, path in enumerate(images.splits[""]["path"]) if path.endswith(("000.png", "001.png", "002.png"))]
-    images.splits[""] = images.splits[""].select(kept)
+    images = images.with_splits({"": images.splits[""].select(kept)})
     seen: list[tuple[int, int]] = []
 
-    def has_face(image: Image.Image) -> bool:
+    def detect(image: Image.Image) -> bool:
         seen.append(image.size)
         return len(seen) > 3
 
+    monkeypatch.setattr(evaluation, "FaceDetector", lambda weights: SimpleNamespace(detect=detect))
     heat = lambda image: Image.new("RGB", image.size, "red")  # noqa: E731
     result = evaluate(
-        Detector.from_pretrained(folder), images, tmp_path / "out", robustness=False, has_face=has_face, heat_map=heat,
-        threads=1, n_resamples=20,
+        Detector.from_pretrained(folder), images, tmp_path / "out", replace(FEW, faces=True, threads=1), heat_map=heat,
     )  # fmt: skip
     coverage = result["sections"]["coverage"]
     assert (coverage["files"], coverage["scored"], len(coverage["faceless"])) == (12, 10, 3)
@@ -174,21 +184,21 @@ def test_broken_files_and_faceless_ones_are_counted(root: Path, folder: Path, da
 def test_any_labels_can_be_judged(root: Path, data: FaceData, stranger: Path) -> None:
     """A model with other names needs to be told which is real; other labels than --fake-label count for nothing."""
     with pytest.raises(UsageError) as error:
-        load_detector(str(stranger))
+        load_detector(str(stranger), OPTIONS)
     assert "--real-label" in error.value.hint
-    detector, fakes = load_detector(str(stranger), real_label="human")
+    human = EvaluationOptions(real_label="human")
+    detector, fakes = load_detector(str(stranger), human)
     assert fakes == ["artificial", "unclear"]
     labels, real = shared_labels(data, [detector])
     assert (labels, real) == (["fake", "real"], "real")
     p = np.array([[0.2, 0.3, 0.5]])
     np.testing.assert_allclose(align(p, detector, fakes, labels, real), [[0.7, 0.3]])
-    chosen, only = load_detector(str(stranger), real_label="human", fake_label="artificial")
+    chosen, only = load_detector(str(stranger), replace(human, fake_label="artificial"))
     np.testing.assert_allclose(align(p, chosen, only, labels, real), [[0.4, 0.6]])
     with pytest.raises(UsageError, match="no label"):
-        load_detector(str(stranger), real_label="human", fake_label="nope")
+        load_detector(str(stranger), replace(human, fake_label="nope"))
     run_evaluate_command(
-        str(stranger), str(root / "data"), str(root / "stranger_out"), real_label="human", robustness=False,
-        max_images=20,
+        str(stranger), str(root / "data"), str(root / "stranger_out"), replace(human, robustness=False, max_images=20),
     )  # fmt: skip
     result = json.loads((root / "stranger_out/report/metrics.json").read_text())
     assert result["labels"] == ["fake", "real"]
@@ -201,8 +211,8 @@ def test_labels_of_the_data_fold_into_two(tmp_path: Path, stranger: Path) -> Non
     for label in ("real", "gan", "diffusion"):
         for i in range(8):
             make_image(tmp_path / "data" / label / f"{i}.png", i)
-    images, _ = evaluation_data(str(tmp_path / "data"))
-    detector, _ = load_detector(str(stranger), real_label="human")
+    images, _ = evaluation_data(str(tmp_path / "data"), OPTIONS)
+    detector, _ = load_detector(str(stranger), EvaluationOptions(real_label="human"))
     labels, _ = shared_labels(images, [detector])
     folded = with_labels(images, labels)
     rows = folded.splits[""]
@@ -226,7 +236,7 @@ def test_several_classes_are_judged_as_they_are(tmp_path: Path) -> None:
     model, processor = load_model("resnet", data.labels, image_size=32)
     model.save_pretrained(tmp_path / "m")
     processor.save_pretrained(tmp_path / "m")
-    result = evaluate(Detector.from_pretrained(tmp_path / "m"), data, tmp_path, n_resamples=20)
+    result = evaluate(Detector.from_pretrained(tmp_path / "m"), data, tmp_path, EvaluationOptions(n_resamples=20))
     assert result["labels"] == ["diffusion", "gan", "real"]
     assert np.array(result["figures"]["confusion_matrix"]).sum() == len(data.splits["test"])
     assert len(result["sections"]["robustness"]) == 3
@@ -237,8 +247,8 @@ def test_one_kind_of_image_is_enough(data: FaceData, folder: Path, tmp_path: Pat
     """Fakes of a new generator alone: how many are found, and no word about telling them from real ones."""
     rows = data.splits["test"]
     fakes = rows.select([i for i, label in enumerate(rows["label"]) if label != data.real_index][:6])
-    one = replace(data, splits=type(data.splits)({"": fakes}), _rows={})
-    result = evaluate(Detector.from_pretrained(folder), one, tmp_path, n_resamples=20)
+    one = data.with_splits({"": fakes})
+    result = evaluate(Detector.from_pretrained(folder), one, tmp_path, EvaluationOptions(n_resamples=20))
     assert "There were no real images" in result["conclusion"]
     assert result["figures"]["auc"]["value"] is None
     assert result["sections"]["robustness"][0]["recall"] is not None
@@ -269,5 +279,5 @@ def test_sources_judged_alike_throughout_have_no_interval() -> None:
 @pytest.mark.parametrize(("options", "message"), [({"prior": 1.0}, "--prior"), ({"split": "nope"}, "no split")])
 def test_mistakes_are_usage_errors(root: Path, folder: Path, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        run_evaluate_command(str(folder), str(root / "data"), str(root / "never"), **options)
+        run_evaluate_command(str(folder), str(root / "data"), str(root / "never"), EvaluationOptions(**options))
     assert not (root / "never").exists()

@@ -14,11 +14,13 @@ from bonaface.evaluation.robustness import (
     robustness_table,
     worst_rows,
 )
+from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.report import plots, style
 from bonaface.stats import metrics
+from bonaface.stats.certificates import Band
 
 VARIANTS = all_variants(quick=True)
-BAND = {"low": 0.3, "high": 0.7}
+FACTS = ModelFacts(band=Band(0.3, 0.7), calibration=Calibration(2.0, (0.1, -0.1), folded=True))
 
 
 def scores(n: int = 80, harm: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +35,7 @@ def scores(n: int = 80, harm: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_each_row_is_what_the_metrics_say() -> None:
     fake, probabilities = scores()
-    facts = {"band": BAND, "calibration": {"temperature": 2.0, "bias": [0.1, -0.1], "folded": True}}
-    table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=facts)
+    table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=FACTS)
     assert list(zip(table["degradation"], table["strength"], strict=True)) == VARIANTS
     for i in (0, 2, 9):
         expected = metrics.all_figures(1 - fake.astype(int), probabilities[:, i], labels=["fake", "real"], real_index=1)
@@ -51,13 +52,13 @@ def test_each_row_is_what_the_metrics_say() -> None:
 
 def test_without_facts_there_is_no_band_and_no_before() -> None:
     fake, probabilities = scores()
-    table = robustness_table(fake, probabilities, VARIANTS, real_index=1)
+    table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=ModelFacts())
     assert table[["uncertain", "missed", "accused", "ece_before"]].isna().all(axis=None)
 
 
 def test_the_words_name_the_worst() -> None:
     fake, probabilities = scores()
-    table = robustness_table(fake, probabilities, VARIANTS, real_index=1)
+    table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=FACTS)
     worst = worst_rows(table)
     assert len(worst) == len(set(table["degradation"])) - 1
     assert worst["auc"].is_monotonic_increasing
@@ -66,14 +67,14 @@ def test_the_words_name_the_worst() -> None:
     assert f"{worst['degradation'][0]} (" in remark.split("hurts its ranking most")[0]
     assert f"{100 * table['fpr'].max():.1f}\N{NO-BREAK SPACE}% of the real images fake" in remark
     calm = robustness_table(
-        *scores(harm=0.0)[:1], np.repeat(probabilities[:, :1], len(VARIANTS), 1), VARIANTS, real_index=1
+        *scores(harm=0.0)[:1], np.repeat(probabilities[:, :1], len(VARIANTS), 1), VARIANTS, real_index=1, facts=FACTS
     )
     assert "Nothing" in robustness_remark(calm)
 
 
 def test_one_class_gives_a_section_without_auc() -> None:
     fake, probabilities = scores()
-    table = robustness_table(fake[fake], probabilities[fake], VARIANTS, real_index=1)
+    table = robustness_table(fake[fake], probabilities[fake], VARIANTS, real_index=1, facts=FACTS)
     assert robustness_remark(table) == ""
     assert robustness_lead(table) == []
     section = robustness_section(table)
@@ -84,7 +85,7 @@ def test_one_class_gives_a_section_without_auc() -> None:
 
 def test_the_pictures_show_every_degradation() -> None:
     fake, probabilities = scores()
-    table = robustness_table(fake, probabilities, VARIANTS, real_index=1)
+    table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=FACTS)
     axis = plots.degradation_overview(table, theme=style.DARK).axes[0]
     assert {text.get_text() for text in axis.get_yticklabels()} == set(table["degradation"]) - {""}
     part = table[table["degradation"].isin(["", "jpeg"])]

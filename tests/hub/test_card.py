@@ -32,8 +32,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split="test",
     )
     counts = [{"split": "train", "label": "fake", "source": "gan|<img onerror=1>`", "n": 1234}]
-    facts = {"model": "timm/resnet18.a1_in1k", "data": "../secret/faces", "counts": counts}
-    write_report(tmp_path, table, labels=["fake", "real"], real_label="real", facts=facts, n_resamples=50)
+    details = {"model": "timm/resnet18.a1_in1k", "data": "../secret/faces", "counts": counts}
+    write_report(tmp_path, table, labels=["fake", "real"], real_label="real", details=details, n_resamples=50)
     config = {"model_type": "resnet", "bonaface": {"data_fingerprint": "0123456789abcdef"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"fpr": 0.01, "threshold": None, "tpr": None, "note": "not certifiable"},
             {"fpr": 0.05, "threshold": 0.75, "tpr": 0.8, "note": "with 95 % confidence"},
         ],
-        "unfamiliar": {"threshold": 0.4, "quantile": 0.99},
+        "unfamiliar": {"neighbour": 10, "threshold": 0.4, "quantile": 0.99, "n": 50},
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -27,7 +27,7 @@ found = {}
 for name in sys.argv[1:]:
     data = load_data(name)
     groups = {row["path"]: row["group"] for rows in data.splits.values() for row in rows.remove_columns("image")}
-    found[name] = {"fingerprint": data.fingerprint(), "labels": data.labels, "groups": groups}
+    found[name] = {"fingerprint": data.fingerprint, "labels": data.labels, "groups": groups}
 print(json.dumps(found))
 """
 
@@ -72,7 +72,7 @@ def test_there_and_back_again(hub: HubServer, folder: Path, with_splits: Path, t
     for name, source in (("user/plain@main", folder), ("user/named", with_splits)):
         data = load_data(source)
         rows = {row["path"]: row["group"] for part in data.splits.values() for row in part.remove_columns("image")}
-        assert found[name] == {"fingerprint": data.fingerprint(), "labels": data.labels, "groups": rows}
+        assert found[name] == {"fingerprint": data.fingerprint, "labels": data.labels, "groups": rows}
 
 
 def test_the_card_tells_counts_audit_and_what_was_left_out(hub: HubServer, folder: Path) -> None:

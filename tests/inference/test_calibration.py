@@ -7,27 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import special
-from tiny import learn, tiny_data
 from torch import nn
 from transformers import pipeline
 
 from bonaface.inference.calibration import (
     TEMPERATURES,
-    Calibration,
     apply,
-    calibrate_run,
-    calibration_half,
     fit,
     fold,
-    hold_out_calibration,
     uncalibrated,
 )
-from bonaface.inference.unfamiliar import FILE, Unfamiliar
+from bonaface.models.facts import Calibration
 from bonaface.models.load import load_model
 
 
@@ -113,15 +107,14 @@ def test_the_stock_pipeline_gives_the_calibrated_scores(tmp_path: Path, name: st
     model.eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
     pixels = processor(picture, return_tensors="pt")["pixel_values"]
-    calibration = Calibration(1.7, (0.4, -0.4), 10)
-    facts = {"calibration": {"temperature": 1.7, "bias": [0.4, -0.4], "folded": False}}
+    calibration = Calibration(1.7, (0.4, -0.4), folded=False)
     with torch.inference_mode():
         before = model(pixel_values=pixels).logits
     assert fold(model, calibration)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     result = {r["label"]: r["score"] for r in pipeline("image-classification", model=str(tmp_path))(picture)}
-    assert [result["fake"], result["real"]] == pytest.approx(apply(before, facts)[0].tolist(), abs=1e-6)
+    assert [result["fake"], result["real"]] == pytest.approx(apply(before, calibration)[0].tolist(), abs=1e-6)
     assert abs(result["fake"] - float(before.softmax(-1)[0, 0])) > 1e-3
 
 
@@ -134,74 +127,15 @@ def test_a_head_that_cannot_carry_it_is_left_alone() -> None:
 
     without_bias = Head(nn.Linear(3, 2, bias=False))
     weight = without_bias.layers.weight.clone()
-    assert not fold(without_bias, Calibration(2.0, (0.1, -0.1)))
+    assert not fold(without_bias, Calibration(2.0, (0.1, -0.1), folded=False))
     assert torch.equal(without_bias.layers.weight, weight)
-    assert not fold(Head(nn.Conv2d(3, 2, 1)), Calibration(2.0, (0.1, -0.1)))
+    assert not fold(Head(nn.Conv2d(3, 2, 1)), Calibration(2.0, (0.1, -0.1), folded=False))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.05, 20), st.floats(-3, 3), st.integers(0, 1000))
 def test_scores_before_calibration_come_back(temperature: float, shift: float, seed: int) -> None:
     logits = np.random.default_rng(seed).normal(scale=3, size=(5, 2))
-    facts = {"calibration": {"temperature": temperature, "bias": [shift, -shift], "folded": False}}
-    np.testing.assert_allclose(uncalibrated(apply(logits, facts), facts), special.softmax(logits, axis=1), atol=1e-6)
-    assert uncalibrated(apply(logits), {}) is None
-
-
-def rows_of(n: int, group_size: int = 1) -> Dataset:
-    features = Features(
-        {"label": ClassLabel(names=["fake", "real"]), "source": Value("string"), "group": Value("string")}
-    )
-    columns = {
-        "label": [i % 2 for i in range(n)],
-        "source": [f"s{i % 4}" for i in range(n)],
-        "group": [f"g{i % 4}-{i // 4 // group_size}" for i in range(n)],
-    }
-    return Dataset.from_dict(columns, features=features)
-
-
-@pytest.mark.parametrize("group_size", [1, 3])
-def test_the_halves_share_nothing_and_look_alike(group_size: int) -> None:
-    rows = rows_of(240, group_size)
-    first, second = calibration_half(rows)
-    assert len(first) + len(second) == 240
-    assert not set(first["group"]) & set(second["group"])
-    for half in (first, second):
-        for source in ("s0", "s1", "s2", "s3"):
-            assert abs(half["source"].count(source) - 30) <= group_size
-    again = calibration_half(rows)
-    assert first["group"] == again[0]["group"]
-    assert calibration_half(rows, seed=1)[0]["group"] != first["group"]
-
-
-def test_a_run_is_calibrated_on_one_half_and_judged_on_the_other(tmp_path: Path) -> None:
-    data = tiny_data(tmp_path / "data")
-    torch.manual_seed(0)
-    model, processor = load_model("resnet", data.labels, image_size=32)
-    learn(model, processor, data, sharpness=40.0)
-    folder = tmp_path / "run"
-    facts = calibrate_run(model, processor, data, folder=folder)
-    stored, selects, certifies = facts["calibration"], data.splits["validation"], data.splits["calibration"]
-    assert stored["n"] == len(selects) == 32
-    assert facts["band"]["n_real"] + facts["band"]["n_fake"] == len(certifies) == 32
-    assert not set(selects["path"]) & set(certifies["path"])
-    assert stored["folded"]
-    assert stored["temperature"] > 1  # it was made too sure
-    assert stored["nll_after"] <= stored["nll_before"]
-    assert [row["fpr"] for row in facts["thresholds"]] == [0.005, 0.01, 0.05]
-    assert not facts["band"]["certified"]  # 16 images of each kind promise nothing
-    assert "59 are needed" in facts["band"]["note"]
-    known = Unfamiliar.load(folder, facts)
-    assert known is not None
-    assert known.threshold == facts["unfamiliar"]["threshold"]
-    assert facts["unfamiliar"]["sources"] == ["a", "b", "x", "y"]
-    assert [path.name for path in folder.iterdir()] == [FILE]
-    assert hold_out_calibration(data) is data  # never halved twice
-
-
-def test_without_a_calibration_split_nothing_is_promised(tmp_path: Path) -> None:
-    data = tiny_data(tmp_path / "data", 12)
-    del data.splits["calibration"]
-    model, processor = load_model("resnet", data.labels, image_size=32)
-    with pytest.raises(ValueError, match="hold_out_calibration"):
-        calibrate_run(model, processor, data)
+    stored = Calibration(temperature, (shift, -shift), folded=False)
+    np.testing.assert_allclose(uncalibrated(apply(logits, stored), stored), special.softmax(logits, axis=1), atol=1e-6)
+    assert uncalibrated(apply(logits), None) is None

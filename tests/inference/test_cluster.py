@@ -29,7 +29,9 @@ from bonaface.errors import UsageError
 from bonaface.inference.cluster import BATCHES, RayDetector, _Chunk, _Crew
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.scoring import find_inputs, run_predict_command, score_files
+from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
+from bonaface.stats.certificates import Band
 
 N_FILES, BATCH = 700, 2
 
@@ -39,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(1)
     network, processor = load_model("cnn", ["fake", "real"], from_scratch=True, image_size=32)
-    network.config.bonaface = {"real_label": "real", "band": {"low": 0.4, "high": 0.6}}
+    network.config.bonaface = ModelFacts("real", band=Band(0.4, 0.6)).to_block()
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,21 @@ from bonaface.imaging.images import ImageError, decode_image
 from bonaface.inference import pictures
 from bonaface.inference.detector import COMPRESSED, NO_FACE, NOT_CALIBRATED, SMALL, UNFAMILIAR, Detector
 from bonaface.inference.unfamiliar import Unfamiliar
+from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.models.load import load_model
+from bonaface.stats.certificates import Band
 
-CALIBRATED = {"real_label": "real", "band": {"low": 0.4, "high": 0.6}}
+CALIBRATED = ModelFacts("real", band=Band(0.4, 0.6))
 
 
 def save_model(
-    folder: Path, name: str = "resnet", labels: tuple[str, ...] = ("fake", "real"), facts: dict[str, Any] | None = None
+    folder: Path, name: str = "resnet", labels: tuple[str, ...] = ("fake", "real"), facts: ModelFacts | None = None
 ) -> Path:
     """An untrained model of 32 px; its logits are spread so that scores differ between pictures."""
     torch.manual_seed(1)
     model, processor = load_model(name, list(labels), from_scratch=True, image_size=32)
     if facts is not None:
-        model.config.bonaface = facts
+        model.config.bonaface = facts.to_block()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -209,7 +212,7 @@ def test_the_band_decides(detector: Detector) -> None:
 
 def test_a_calibration_that_is_not_in_the_weights_is_applied(detector: Detector) -> None:
     before = np.log(detector.scores([picture()]))
-    detector.facts["calibration"] = {"folded": False, "temperature": 2.0, "bias": [1.0, -1.0]}
+    detector.facts = replace(detector.facts, calibration=Calibration(2.0, (1.0, -1.0), folded=False))
     after = np.log(detector.scores([picture()]))
     assert np.diff(after) == pytest.approx((np.diff(before) - 2.0) / 2.0, abs=1e-6)
 
@@ -223,7 +226,7 @@ def test_what_is_unlike_the_training_data_is_uncertain(tmp_path: Path) -> None:
     far = Unfamiliar(bank, 1, 0.0, 0.99, 1).distance(features[1:])[0]
     unfamiliar = Unfamiliar(bank, 1, far / 2, 0.99, 1)
     unfamiliar.save(tmp_path)
-    facts = {**CALIBRATED, "band": {"low": 0.5, "high": 0.5}, "unfamiliar": unfamiliar.facts()}
+    facts = replace(CALIBRATED, band=Band(0.5, 0.5), unfamiliar=unfamiliar.facts())
     save_model(tmp_path, facts=facts)
     results = Detector.from_pretrained(tmp_path)([known, strange])
     assert [UNFAMILIAR in result.warnings for result in results] == [False, True]
@@ -256,7 +259,7 @@ def test_faces_are_cut_from_photographs_and_not_from_crops(
 
 def test_a_model_of_whole_pictures_never_cuts_by_itself(detector: Detector) -> None:
     detector.reader._faces = Found((100, 100, 160, 160))  # type: ignore[assignment]
-    detector.facts["face_margin"] = None
+    detector.reader.face_margin = None
     assert not detector(picture(size=(600, 600)))[0].faces
     assert detector(picture(size=(600, 600)), faces=True)[0].faces
 

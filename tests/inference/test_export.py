@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from bonaface.inference.detector import UNFAMILIAR, Detector
 from bonaface.inference.export import export_model, run_export_command
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.cnn import PlainCNNConfig, PlainCNNForImageClassification
+from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model, project_high_pass, stem
+from bonaface.stats.certificates import Band
 
 LABELS = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}
-FACTS = {"real_label": "real", "band": {"low": 0.45, "high": 0.55}}
+FACTS = ModelFacts("real", band=Band(0.45, 0.55))
 FORMATS = ["openvino", "onnx"]
 
 
@@ -53,14 +56,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
         network = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape, **LABELS))
         torch.nn.init.normal_(network.classifier.weight)
-    network.config.bonaface = FACTS
+    network.config.bonaface = FACTS.to_block()
     network.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     features = Detector.from_pretrained(folder).features(pictures()[:1])
     assert features is not None
     familiar = Unfamiliar(features / np.linalg.norm(features), 1, 0.05, 0.99, 1)
     familiar.save(folder)
-    network.config.bonaface = {**FACTS, "unfamiliar": familiar.facts()}
+    network.config.bonaface = replace(FACTS, unfamiliar=familiar.facts()).to_block()
     network.config.save_pretrained(folder)
     return folder
 

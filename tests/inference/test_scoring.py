@@ -26,7 +26,9 @@ from bonaface.imaging.images import Reason
 from bonaface.inference.detector import Detector
 from bonaface.inference.pictures import PictureReader
 from bonaface.inference.scoring import find_inputs, run_predict_command, score_files
+from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
+from bonaface.stats.certificates import Band
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(1)
     network, processor = load_model("cnn", ["fake", "real"], from_scratch=True, image_size=32)
-    network.config.bonaface = {"real_label": "real", "band": {"low": 0.4, "high": 0.6}}
+    network.config.bonaface = ModelFacts("real", band=Band(0.4, 0.6)).to_block()
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +58,13 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     found = fit_unfamiliar(cloud(300), cloud(100, seed=1))
     found.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    facts = {"unfamiliar": found.facts()}
+    facts = found.facts()
     again = Unfamiliar.load(tmp_path, facts)
     assert again is not None
     assert (again.distance(cloud(9)) == found.distance(cloud(9))).all()
     assert again.threshold == found.threshold
-    facts["unfamiliar"]["file"] = "../../elsewhere"
-    assert Unfamiliar.load(tmp_path, facts) is not None
-    assert Unfamiliar.load(tmp_path, {}) is None
+    assert Unfamiliar.load(tmp_path, replace(facts, file="../../elsewhere")) is not None
+    assert Unfamiliar.load(tmp_path, None) is None
     assert Unfamiliar.load(tmp_path / "none", facts) is None
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import load_detector
+from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.inference.explain import run_explain_command
 from bonaface.inference.scoring import run_predict_command
@@ -102,7 +103,7 @@ def test_commands_take_an_id_with_a_revision(hub: HubServer, tmp_path: Path) -> 
     assert run_explain_command(picture, name, tmp_path / "heat.png", test=False) == 0
     assert (tmp_path / "scores.csv").is_file()
     assert (tmp_path / "heat.png").is_file()
-    detector, fakes = load_detector(name, fake_label="fake")
+    detector, fakes = load_detector(name, EvaluationOptions(fake_label="fake"))
     assert (detector.real_label, fakes) == ("real", ["fake"])
     judge = Judge(name, Limits())
     assert judge.title == name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from bonaface.data.dataset import load_data
 from bonaface.data.prepare import prepare
 from bonaface.data.sample import write_sample
-from bonaface.models.drawings import FAKE, REAL, only_drawings, train_sources
+from bonaface.models.drawings import FAKE, REAL, only_drawings
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +45,3 @@ def test_the_sample_is_recognised_also_when_copied_cut_down_or_prepared(sample: 
 )
 def test_other_data_is_not_taken_for_it(sources: list[str]) -> None:
     assert not only_drawings(sources)
-
-
-def test_a_configuration_says_it_in_either_place() -> None:
-    assert train_sources({"train_sources": [*REAL, *FAKE]}) == [*REAL, *FAKE]
-    assert train_sources(json.loads('{"unfamiliar": {"sources": ["ffhq"]}}')) == ["ffhq"]
-    assert train_sources({}) == []

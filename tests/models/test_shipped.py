@@ -18,6 +18,7 @@ from transformers import pipeline
 from bonaface.data.sample import SampleSpec, make_image
 from bonaface.errors import UsageError
 from bonaface.inference.detector import Detector
+from bonaface.models.facts import ModelFacts
 from bonaface.models.shipped import SHIPPED, named_or_shipped, shipped_model
 
 MODEL = ROOT / SHIPPED
@@ -58,11 +59,11 @@ def test_the_stock_pipeline_and_the_detector_agree_on_it(tmp_path: Path) -> None
 
 
 def test_band_and_thresholds_come_from_sources_that_it_was_not_trained_on() -> None:
-    facts = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))["bonaface"]
-    assert "left out of training" in facts["judged_on"]
-    assert facts["band"]["low"] < facts["band"]["high"]
-    assert facts["unseen"]["n"] == facts["calibration"]["n"] > 3000
-    assert [row["fpr"] for row in facts["thresholds"]] == [0.005, 0.01, 0.05]
+    facts = ModelFacts.from_block(json.loads((MODEL / "config.json").read_text(encoding="utf-8"))["bonaface"])
+    assert "left out of training" in facts.judged_on
+    assert facts.band.low < facts.band.high
+    assert facts.unseen.n == facts.calibration.n > 3000
+    assert [row.fpr for row in facts.thresholds] == [0.005, 0.01, 0.05]
     recipe = yaml.safe_load((ROOT / "recipes" / "faces.yaml").read_text(encoding="utf-8"))
     said = yaml.safe_load((MODEL / "recipe.yaml").read_text(encoding="utf-8"))
     assert {key: said[key] for key in ("model", "image_size", "augmentation", "num_train_epochs")} == {

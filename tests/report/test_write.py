@@ -64,7 +64,7 @@ class Seen(HTMLParser):
 
 def test_the_folder_holds_everything_and_nothing_else(tmp_path: Path) -> None:
     frame = predictions(splits=("train", "validation", "test"))
-    result = report(tmp_path, frame, history=HISTORY, facts={"title": "T", "recipe": {"learning_rate": 5e-5}})
+    result = report(tmp_path, frame, history=HISTORY, details={"title": "T", "recipe": {"learning_rate": 5e-5}})
     names = {path.name for path in (tmp_path / "report").iterdir()}
     pictures = {"roc.png", "roc_log.png", "sources.png", "sources_auc.png", "reliability.png", "scores.png"}
     pictures |= {"confusion.png", "loss.png", "accuracy.png"}
@@ -101,7 +101,7 @@ def test_hostile_paths_labels_and_sources_stay_text(tmp_path: Path) -> None:
         labels=labels,
         history=HISTORY,
         sections=[section],
-        facts={
+        details={
             "title": HOSTILE,
             "model": HOSTILE,
             HOSTILE: HOSTILE,
@@ -148,7 +148,7 @@ def test_no_image_at_all_is_still_a_report(tmp_path: Path) -> None:
 
 def test_many_labels_with_the_real_one_in_the_middle_and_the_words_in_every_file(tmp_path: Path) -> None:
     labels = ["edited", "real", "fake"]
-    result = report(tmp_path, predictions(300, labels=labels), labels=labels, facts={"caveats": ["Made by us."]})
+    result = report(tmp_path, predictions(300, labels=labels), labels=labels, details={"caveats": ["Made by us."]})
     assert result["figures"]["n_real"] == 100
     assert np.array(result["figures"]["confusion_matrix"]).shape == (3, 3)
     assert result["figures"]["auc"]["value"] > 0.8

@@ -55,11 +55,11 @@ def test_promises_hold() -> None:
     for _ in range(trials):
         part = rng.integers(0, len(p), 300)
         band = uncertain_band(p[part], fake[part])
-        assert band["certified"]
-        broken["high"] += (reals >= band["high"]).mean() > 0.05
-        broken["low"] += (fakes <= band["low"]).mean() > 0.05
+        assert band.certified
+        broken["high"] += (reals >= band.high).mean() > 0.05
+        broken["low"] += (fakes <= band.low).mean() > 0.05
         row = thresholds(p[part][~fake[part]], [0.05])[0]
-        broken["threshold"] += (reals >= row["threshold"]).mean() > 0.05
+        broken["threshold"] += (reals >= row.threshold).mean() > 0.05
         broken["naive"] += (reals >= threshold_at_fpr(p[part][~fake[part]], 0.05)).mean() > 0.05
     limit = stats.binom.ppf(0.999, trials, 0.05)
     assert max(broken["high"], broken["low"], broken["threshold"]) <= limit
@@ -75,8 +75,8 @@ def test_the_band_is_sound_whatever_the_scores_are(rows: list[tuple[float, bool,
     p, fake = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], dtype=bool)
     sources = [f"{'fake' if r[1] else 'real'}-{r[2]}" for r in rows]
     band = uncertain_band(p, fake, delta=delta, sources=sources)
-    assert np.isfinite([band["low"], band["high"]]).all()
-    assert band["low"] < band["high"]
+    assert np.isfinite([band.low, band.high]).all()
+    assert band.low < band.high
     called = verdicts(p, band)
     parts = [~fake, fake, *(np.array(sources, dtype=object) == name for name in set(sources))]
     for part in parts:
@@ -86,15 +86,13 @@ def test_the_band_is_sound_whatever_the_scores_are(rows: list[tuple[float, bool,
         errors, allowed = int((called[part] == wrong).sum()), allowed_errors(int(part.sum()), delta)
         if allowed >= 0:
             assert errors <= allowed
-    assert band["certified"] == (
-        allowed_errors(int((~fake).sum()), delta) >= 0 <= allowed_errors(int(fake.sum()), delta)
-    )
+    assert band.certified == (allowed_errors(int((~fake).sum()), delta) >= 0 <= allowed_errors(int(fake.sum()), delta))
 
 
 def test_a_perfect_detector_needs_no_band() -> None:
     p, fake = np.repeat([0.1, 0.9], 100), np.repeat([False, True], 100)
     band = uncertain_band(p, fake)
-    assert band["certified"]
+    assert band.certified
     assert (verdicts(p, band) == np.where(fake, "fake", "real")).all()
     assert verdicts([0.49999, 0.5], band).tolist() == ["real", "fake"]
 
@@ -105,31 +103,31 @@ def test_a_hard_source_widens_the_band_only_where_it_is_large_enough() -> None:
     fake = np.repeat([False, True], [580, 500])
     names = ["easy"] * 500 + ["hard"] * 80 + ["gen"] * 500
     alone, both = uncertain_band(p, fake), uncertain_band(p, fake, sources=names)
-    assert "each source with at least 59 images" in both["note"]
-    assert "each source" not in alone["note"]
-    assert both["high"] > alone["high"]
+    assert "each source with at least 59 images" in both.note
+    assert "each source" not in alone.note
+    assert both.high > alone.high
     few = np.r_[0:520, 580:1080]
     small = uncertain_band(p[few], fake[few], sources=[names[i] for i in few])
-    assert small["high"] < both["high"]
-    rows = {row["source"]: row for row in small["sources"]}
-    assert rows["easy"]["certified"]
-    assert not rows["hard"]["certified"]
+    assert small.high < both.high
+    rows = {row.source: row for row in small.sources}
+    assert rows["easy"].certified
+    assert not rows["hard"].certified
 
 
 def test_thresholds_say_what_they_are_worth() -> None:
     p, fake = pool(4000)
     rows = thresholds(p[~fake], p_fake=p[fake])
-    assert [row["certified"] for row in rows] == [True, True, True]
+    assert [row.certified for row in rows] == [True, True, True]
     for row in rows:
-        errors = (p[~fake] >= row["threshold"]).sum()
-        assert stats.binomtest(int(errors), 2000).proportion_ci(0.9).high == pytest.approx(row["fpr_upper"])
-        assert row["fpr_upper"] <= row["fpr"]
-        assert row["tpr"] == (p[fake] >= row["threshold"]).mean()
+        errors = (p[~fake] >= row.threshold).sum()
+        assert stats.binomtest(int(errors), 2000).proportion_ci(0.9).high == pytest.approx(row.fpr_upper)
+        assert row.fpr_upper <= row.fpr
+        assert row.tpr == (p[fake] >= row.threshold).mean()
     few = thresholds(p[~fake][:100])
-    assert [row["threshold"] is None for row in few] == [True, True, False]
-    assert "not certifiable" in few[0]["note"]
-    assert "598" in few[0]["note"]
-    assert thresholds([])[0]["certified"] is False
+    assert [row.threshold is None for row in few] == [True, True, False]
+    assert "not certifiable" in few[0].note
+    assert "598" in few[0].note
+    assert thresholds([])[0].certified is False
 
 
 def test_the_base_rate_decides_what_an_alarm_means() -> None:

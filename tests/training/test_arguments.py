@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from bonaface.training.recipe import read_recipe
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_values_out_of_bounds_are_refused(name: str) -> None:
-    low, high, ends = BOUNDS[name]
+    low, high, ends = astuple(BOUNDS[name])
     wrong = [low - 1, *([high] if ends[1] == ")" and high < np.inf else []), *([high + 1] if high < np.inf else [])]
     for value in wrong:
         with pytest.raises(UsageError, match=f"{name} is"):

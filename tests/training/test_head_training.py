@@ -47,7 +47,7 @@ def stage_of(*flags: str) -> Stage:
 def features(network: Any, data: FaceData, folder: Path) -> np.ndarray:
     model, processor = network
     return frozen_features.frozen_features(
-        model, processor, data.splits["train"], data.fingerprint(), augmentation="light", views=2, seed=3, folder=folder
+        model, processor, data.splits["train"], data.fingerprint, augmentation="light", views=2, seed=3, folder=folder
     )
 
 

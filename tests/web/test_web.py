@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from starlette.responses import PlainTextResponse
 
 from bonaface.errors import UsageError
 from bonaface.models.drawings import FAKE, REAL
+from bonaface.models.facts import ModelFacts, UnfamiliarFacts, UnseenWorth
 from bonaface.models.shipped import shipped_model
-from bonaface.training.recalibration import write_known
+from bonaface.training.calibrate import write_known
 from bonaface.web.archives import ArchiveError, is_zip, unpack
 from bonaface.web.batcher import Batcher, Busy
 from bonaface.web.choice import default_model
@@ -44,6 +46,12 @@ from bonaface.web.service import Service
 from bonaface.web.uploads import PictureInput, Upload
 
 LIMITS = Limits(files=5, unpacked_bytes=2_000_000)
+WORTH = UnseenWorth(n=1000, folds=4, ece_before=0.2, ece=0.1, coverage=0.5, wrong=0.257, hardest=None)
+
+
+def unfamiliar(sources: list[str]) -> dict[str, Any]:
+    """What a configuration holds of a model that was trained on these sources, without naming them elsewhere."""
+    return ModelFacts(unfamiliar=UnfamiliarFacts(10, 0.4, 0.99, 50, sources=tuple(sources))).to_block()
 
 
 def make_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -283,7 +291,7 @@ def test_images_of_sources_left_out_speak_before_those_of_known_ones(tmp_path: P
     found = KnownScores.of_run(tmp_path, "real")
     assert found is not None
     assert (found.split, len(found.p_fake), found.is_fake.mean()) == ("unseen", 3 * FEWEST, pytest.approx(1 / 3))
-    lines = remarks(found.meaning(0.7), True, unseen={"wrong": 0.257})
+    lines = remarks(found.meaning(0.7), True, unseen=WORTH)
     assert "images of cameras and generators unknown to the model that scored like this (0.70)," in lines[0]
     assert lines[-1] == "Of all its verdicts on such images, 26\N{NO-BREAK SPACE}% were wrong."
     write_known(tmp_path, left_out.head(1))  # too few
@@ -296,9 +304,9 @@ def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> 
     assert "95 % interval" in lines[0]
     assert "where 25\N{NO-BREAK SPACE}% of all were" in lines[0]
     assert "not the chance" in remarks(None, False)[0]
-    honest = remarks(known().meaning(0.7), True, unseen={"wrong": 0.257})[-1]
+    honest = remarks(known().meaning(0.7), True, unseen=WORTH)[-1]
     assert "that the model knows. On others, 26\N{NO-BREAK SPACE}% of its verdicts were wrong." in honest
-    assert "On others" not in " ".join(remarks(known().meaning(0.7), True, unseen={"wrong": None}))
+    assert "On others" not in " ".join(remarks(known().meaning(0.7), True, unseen=replace(WORTH, wrong=None)))
     assert "This one is not." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
 
 
@@ -498,7 +506,7 @@ def test_a_model_that_knows_drawings_only_is_no_default(
     """Neither the newest run nor one in the shipped model's place, by whatever it says what it was trained on."""
     sources = {"configuration": {"train_sources": [*REAL, *FAKE]}}
     sources["report"] = sources["configuration"]
-    sources["older configuration"] = {"unfamiliar": {"sources": [REAL[0], FAKE[1]]}}
+    sources["older configuration"] = unfamiliar([REAL[0], FAKE[1]])
     for folder in (tmp_path / "runs" / "sample", tmp_path / "models" / "bonaface-small"):
         (folder / "report").mkdir(parents=True)
         config = {} if place == "report" else {"bonaface": sources[place]}
@@ -518,7 +526,7 @@ def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     model.mkdir()
 
     def examples_of(sources: list[str]) -> list[str]:
-        config = {"bonaface": {"unfamiliar": {"sources": sources}}}
+        config = {"bonaface": unfamiliar(sources)}
         (model / "config.json").write_text(json.dumps(config))
         return example_pictures(str(model), tmp_path)
 

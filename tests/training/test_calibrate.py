@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,14 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from scipy import special
+from tiny import learn, tiny_data
 from torch import nn
 
 from bonaface.errors import UsageError
 from bonaface.inference.calibration import apply
+from bonaface.inference.unfamiliar import FILE, Unfamiliar
+from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.models.load import load_model
 from bonaface.report.findings import worth_in_words
 from bonaface.stats.metrics import all_figures
-from bonaface.training.recalibration import read_unseen, recalibrate
+from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate
 
 LABELS = ["fake", "real"]
 
@@ -60,49 +64,49 @@ def test_what_other_sources_teach_is_in_the_weights() -> None:
     pixels = torch.randn(8, 3, 32, 32)
     with torch.inference_mode():
         raw = model(pixel_values=pixels).logits.double().numpy()
-    before = {"temperature": 1.0, "bias": [0.0, 0.0], "folded": True, "method": "temperature+bias", "n": 10}
-    facts = recalibrate(model, {"calibration": before}, overconfident(), LABELS, 1)[0]
-    stored = facts["calibration"]
-    assert stored["folded"]
-    assert stored["temperature"] == pytest.approx(4, rel=0.15)
-    assert stored["n"] == 1600
+    before = Calibration(1.0, (0.0, 0.0), folded=True, n=10)
+    facts = recalibrate(model, ModelFacts(calibration=before), overconfident(), LABELS, 1)[0]
+    stored = facts.calibration
+    assert stored.folded
+    assert stored.temperature == pytest.approx(4, rel=0.15)
+    assert stored.n == 1600
     with torch.inference_mode():
         scores = model(pixel_values=pixels).logits.double().softmax(-1).numpy()
-    assert scores == pytest.approx(apply(raw, {"calibration": stored | {"folded": False}}), abs=1e-6)
-    assert stored["ece_after"] < 0.05 < 0.15 < stored["ece_before"]
+    assert scores == pytest.approx(apply(raw, replace(stored, folded=False)), abs=1e-6)
+    assert stored.ece_after < 0.05 < 0.15 < stored.ece_before
 
 
 def test_two_calibrations_are_one() -> None:
     """Where the head cannot carry them, the stored facts alone give the scores of both."""
     unseen, logits = overconfident(), np.random.default_rng(1).normal(size=(20, 2))
-    first = {"temperature": 2.0, "bias": [0.3, -0.3], "folded": False, "n": 10}
-    second = recalibrate(
-        headless(), {"calibration": first | {"temperature": 1.0, "bias": [0.0, 0.0]}}, unseen, LABELS, 1
-    )[0]
-    both = recalibrate(headless(), {"calibration": first}, unseen, LABELS, 1)[0]
-    assert not both["calibration"]["folded"]
-    halfway = np.log(apply(logits, {"calibration": first}))
+    first, none = Calibration(2.0, (0.3, -0.3), folded=False), Calibration(1.0, (0.0, 0.0), folded=False)
+    second, both = (
+        recalibrate(headless(), ModelFacts(calibration=before), unseen, LABELS, 1)[0].calibration
+        for before in (none, first)
+    )
+    assert not both.folded
+    halfway = np.log(apply(logits, first))
     assert apply(logits, both) == pytest.approx(apply(halfway, second), abs=1e-12)
 
 
 def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     unseen = overconfident()
-    facts = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]
-    worth = facts["unseen"]
-    assert worth["n"] == len(unseen)
-    assert worth["folds"] == 4
+    facts = recalibrate(headless(), ModelFacts(), unseen, LABELS, 1)[0]
+    worth = facts.unseen
+    assert worth.n == len(unseen)
+    assert worth.folds == 4
     true = (unseen["label"] == "real").astype(int).to_numpy()
     raw = all_figures(true, unseen[["p_fake", "p_real"]].to_numpy(), labels=LABELS, real_index=1)
-    assert worth["ece_before"] == pytest.approx(raw["ece"], abs=0.01)  # the kinds are nearly even here
-    assert worth["ece"] < 0.06
-    assert worth["coverage"] == pytest.approx(0.35, abs=0.15)
-    assert 0 < worth["wrong"] < 0.15
-    assert "4 folds" in facts["judged_on"]
-    words = worth_in_words(facts)
-    assert f"{100 * worth['coverage']:.1f} % of the images" in words
-    assert f"{100 * worth['wrong']:.1f} % of those were wrong" in words
-    assert "no verdict at all" in worth_in_words({"unseen": worth | {"wrong": None}})
-    assert worth_in_words({}) == ""
+    assert worth.ece_before == pytest.approx(raw["ece"], abs=0.01)  # the kinds are nearly even here
+    assert worth.ece < 0.06
+    assert worth.coverage == pytest.approx(0.35, abs=0.15)
+    assert 0 < worth.wrong < 0.15
+    assert "4 folds" in facts.judged_on
+    words = worth_in_words(facts.unseen)
+    assert f"{100 * worth.coverage:.1f} % of the images" in words
+    assert f"{100 * worth.wrong:.1f} % of those were wrong" in words
+    assert "no verdict at all" in worth_in_words(replace(worth, wrong=None))
+    assert worth_in_words(None) == ""
 
 
 def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
@@ -111,10 +115,10 @@ def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
     kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
     scores = []
     for rows in (unseen, unseen[kept]):
-        facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)[0]
-        assert facts["calibration"]["share_fake"] == 0.5
-        assert facts["calibration"]["n"] == len(rows)
-        scores.append(apply(logits, {"calibration": facts["calibration"] | {"folded": False}}))
+        facts = recalibrate(headless(), ModelFacts(), rows, LABELS, 1)[0]
+        assert facts.calibration.share_fake == 0.5
+        assert facts.calibration.n == len(rows)
+        scores.append(apply(logits, replace(facts.calibration, folded=False)))
     assert scores[0] == pytest.approx(scores[1], abs=0.04)
 
 
@@ -123,14 +127,12 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     unseen = overconfident()
     odd = unseen["fold"] == "fold0"
     unseen.loc[odd, ["p_fake", "p_real"]] = unseen.loc[odd, ["p_real", "p_fake"]].to_numpy()
-    worth = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]["unseen"]
-    assert worth["wrong"] > 0.2
-    hardest = worth["hardest"]
-    assert hardest["source"] in {"camera0", "generator0"}
-    assert hardest["n"] == (unseen["source"] == hardest["source"]).sum()
-    assert f"about {hardest['source']} ({hardest['label']}): {100 * hardest['wrong']:.1f} %" in worth_in_words(
-        {"unseen": worth}
-    )
+    worth = recalibrate(headless(), ModelFacts(), unseen, LABELS, 1)[0].unseen
+    assert worth.wrong > 0.2
+    hardest = worth.hardest
+    assert hardest.source in {"camera0", "generator0"}
+    assert hardest.n == (unseen["source"] == hardest.source).sum()
+    assert f"about {hardest.source} ({hardest.label}): {100 * hardest.wrong:.1f} %" in worth_in_words(worth)
 
 
 def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
@@ -138,14 +140,14 @@ def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
     unseen = overconfident(folds=3)
     unseen["source"] = unseen["source"].replace({"camera1": "camera2"})
     rows = unseen[unseen["fold"] != "fold0"]
-    facts = recalibrate(headless(), {"calibration": None}, unseen, LABELS, 1)[0]
-    assert facts["unseen"]["folds"] == 3
-    facts = recalibrate(headless(), {"calibration": None}, rows, LABELS, 1)[0]
-    assert facts["unseen"] is None
-    assert worth_in_words(facts) == ""
+    facts = recalibrate(headless(), ModelFacts(), unseen, LABELS, 1)[0]
+    assert facts.unseen.folds == 3
+    facts = recalibrate(headless(), ModelFacts(), rows, LABELS, 1)[0]
+    assert facts.unseen is None
+    assert worth_in_words(facts.unseen) == ""
     some = pd.concat([rows, unseen[(unseen["fold"] == "fold0") & (unseen["label"] == "fake")]], ignore_index=True)
-    worth = recalibrate(headless(), {"calibration": None}, some, LABELS, 1)[0]["unseen"]
-    assert (worth["folds"], worth["n"]) == (1, (some["fold"] == "fold0").sum())
+    worth = recalibrate(headless(), ModelFacts(), some, LABELS, 1)[0].unseen
+    assert (worth.folds, worth.n) == (1, (some["fold"] == "fold0").sum())
 
 
 def test_other_tables_are_refused(tmp_path: Path) -> None:
@@ -180,3 +182,35 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     file.write_text("no table")
     with pytest.raises(UsageError, match="cannot read"):
         read_unseen(file, LABELS)
+
+
+def test_a_run_is_calibrated_on_one_half_and_judged_on_the_other(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path / "data")
+    torch.manual_seed(0)
+    model, processor = load_model("resnet", data.labels, image_size=32)
+    learn(model, processor, data, sharpness=40.0)
+    folder = tmp_path / "run"
+    facts = calibrate_run(model, processor, data, ModelFacts(data.real_label), folder=folder)
+    stored, selects, certifies = facts.calibration, data.splits["validation"], data.splits["calibration"]
+    assert stored.n == len(selects) == 32
+    assert facts.band.n_real + facts.band.n_fake == len(certifies) == 32
+    assert not set(selects["path"]) & set(certifies["path"])
+    assert stored.folded
+    assert stored.temperature > 1  # it was made too sure
+    assert stored.nll_after <= stored.nll_before
+    assert [row.fpr for row in facts.thresholds] == [0.005, 0.01, 0.05]
+    assert not facts.band.certified  # 16 images of each kind promise nothing
+    assert "59 are needed" in facts.band.note
+    known = Unfamiliar.load(folder, facts.unfamiliar)
+    assert known is not None
+    assert known.threshold == facts.unfamiliar.threshold
+    assert facts.unfamiliar.sources == ("a", "b", "x", "y")
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_without_a_calibration_split_nothing_is_promised(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path / "data", 12)
+    data = data.with_splits({name: rows for name, rows in data.splits.items() if name != "calibration"})
+    model, processor = load_model("resnet", data.labels, image_size=32)
+    with pytest.raises(ValueError, match="hold_out_calibration"):
+        calibrate_run(model, processor, data, ModelFacts())
