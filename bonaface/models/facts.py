@@ -15,10 +15,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from bonaface.errors import UsageError
+from bonaface.imaging import FACE_MARGIN
 from bonaface.stats.certificates import Band, Threshold
 
 VERSION = 1
-FACE_MARGIN = 0.15  # what `bonaface prepare` leaves around a face box
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

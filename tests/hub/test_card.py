@@ -106,7 +106,7 @@ def test_every_figure_is_in_the_model_index_with_its_interval(run: Path) -> None
     card = ModelCard(card_of(run, Story("user/faces")))
     figures = json.loads((run / "report" / "metrics.json").read_text())["figures"]
     found = {result.metric_type: result for result in card.data.eval_results}
-    expected = {kind: figures[key] for key, (kind, _) in MODEL_INDEX.items() if figures[key]["value"] is not None}
+    expected = {kind: figures[key] for key, kind in MODEL_INDEX.items() if figures[key]["value"] is not None}
     assert {kind: result.metric_value for kind, result in found.items()} == {k: f["value"] for k, f in expected.items()}
     for kind, figure in expected.items():
         interval = {"confidence": 0.95, "low": figure["low"], "high": figure["high"]}

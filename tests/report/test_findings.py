@@ -93,11 +93,3 @@ def test_caveats_name_small_samples_broken_files_and_the_audit() -> None:
     for part in ("Made by us.", "40 real images", "4 of 4 sources", "File size alone", "1 file could not be read"):
         assert part in caveats
     assert "could not be read" not in words(predictions(80))[1]
-
-
-def test_amounts_read_well() -> None:
-    assert findings.amount("recall", 0.9404) == "94.0\N{NO-BREAK SPACE}%"
-    assert findings.amount("auc", 0.9404) == "0.940"
-    assert findings.amount("auc", float("nan")) == "–"
-    assert findings.span("auc", None) == ""
-    assert findings.span("recall", findings.Interval(0.5, 0.75)) == "(50.0–75.0)"
