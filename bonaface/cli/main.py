@@ -183,6 +183,9 @@ def crossval(
     leave_one_family_out: Annotated[
         bool, typer.Option("--leave-one-family-out", help="A fold for each family of generators of one making.")
     ] = False,
+    leave_families_out: Annotated[
+        int | None, typer.Option(help="Deal whole families, real and fake, to so many folds.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-crossval if not given.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Folds at a time; one a core without a GPU, else 1, if not given.")
@@ -204,6 +207,7 @@ def crossval(
             folds=folds,
             by_source=leave_one_source_out,
             by_family=leave_one_family_out,
+            family_folds=leave_families_out,
             out=out,
             jobs=jobs,
             keep_folds=keep_folds,

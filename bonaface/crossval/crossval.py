@@ -4,7 +4,8 @@
 is tested once. ``--leave-one-source-out`` makes a fold for each generator, and each fold also holds out one real source
 in turn, so that both sides of its test are unseen. ``--leave-one-family-out`` does so with families, generators of one
 making: as the recipe's ``families: {family: [source or pattern, …]}`` says, else the data's column ``family``; a source
-that neither names is a family of its own.
+that neither names is a family of its own. ``--leave-families-out K`` deals whole families to K folds: the measure to
+choose by where sources are many and small.
 
 A fold is nothing but ``python -m bonaface train`` with a table of splits, so each can be repeated by hand::
 
@@ -32,7 +33,17 @@ from transformers import TrainingArguments
 
 from bonaface.crossval.jobs import Job, environment, run_jobs
 from bonaface.crossval.report import FoldRun, write_crossval_report
-from bonaface.data.folds import BY_FAMILY, BY_SOURCE, FOLDS, Fold, folder_names, make_folds
+from bonaface.data.folds import (
+    BY_FAMILY,
+    BY_SOURCE,
+    FAMILY_FOLDS,
+    FOLDS,
+    Fold,
+    family_units,
+    folder_names,
+    image_table,
+    make_folds,
+)
 from bonaface.errors import UnknownNameError, UsageError
 from bonaface.training.assembly import Assembly, assemble
 from bonaface.training.checkpoints import kept_stages
@@ -42,7 +53,7 @@ from bonaface.training.recipe import changed_keys, read_recipe
 from bonaface.training.rehearsal import rehearse
 from bonaface.training.run import Run, is_partial, write_text
 
-OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, "out", "jobs", "keep-folds", "drop-folds")
+OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, FAMILY_FOLDS, "out", "jobs", "keep-folds", "drop-folds")
 
 
 def run_crossval_command(
@@ -51,6 +62,7 @@ def run_crossval_command(
     folds: int | None = None,
     by_source: bool = False,
     by_family: bool = False,
+    family_folds: int | None = None,
     out: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     keep_folds: bool = True,
@@ -60,7 +72,8 @@ def run_crossval_command(
     Args:
         argv: what ``train_hf.py`` takes: ``[RECIPE.yaml] [--flag value …]``.
         folds: how many to deal the images to; 5 where nothing else is asked for.
-        by_source, by_family: leave whole sources or families out instead.
+        by_source, by_family: leave whole sources or families out instead, a fold each.
+        family_folds: leave families out, dealt to so many folds.
         out: the folder; ``runs/RECIPE-crossval`` when not given.
         jobs: folds at a time; by default one a core on a CPU, else 1.
         keep_folds: keep the folds' models and reports.
@@ -69,19 +82,19 @@ def run_crossval_command(
         UsageError: a mistake in the recipe or the flags, folds that the data does not allow, a folder that holds
             another cross-validation, or a fold that failed.
     """
-    kind = _kind(folds, by_source, by_family)
+    kind = _kind(folds, by_source, by_family, family_folds)
     _refuse_own_flags(argv)
     recipe, args, said = _read(argv)
     if recipe.splits:
         raise UsageError("a cross-validation makes its own splits", "leave `splits` out of the recipe")
     if recipe.calibrate_on:
         raise UsageError("a cross-validation calibrates each fold by itself", "leave `calibrate_on` out of the recipe")
-    k = 5 if folds is None else folds
+    k = next((number for number in (family_folds, folds) if number is not None), 5)
     if kind == FOLDS and k < 2:
         raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
     name = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "sample"
     folder = Path(out) if out else Path("runs") / f"{name}-crossval"
-    asked = {"kind": kind, **({"folds": k} if kind == FOLDS else {}), "recipe": said}
+    asked = {"kind": kind, **({"folds": k} if kind in (FOLDS, FAMILY_FOLDS) else {}), "recipe": said}
     rehearse(recipe, args)
     _check_same(folder, asked, args)
     if _is_finished(folder):
@@ -116,7 +129,10 @@ def run_crossval_command(
         "broken": [asdict(file) for file in assembly.listing.broken],
         "audit": {"level": assembly.audit.level, "verdict": assembly.audit.verdict} if assembly.audit else None,
     }
-    result = write_crossval_report(folder, runs, assembly.listing, kind=kind, details=story, kept=keep_folds)
+    families = family_units(image_table(assembly.listing), recipe.families) if kind in (BY_FAMILY, FAMILY_FOLDS) else {}
+    result = write_crossval_report(
+        folder, runs, assembly.listing, kind=kind, details=story, families=families, kept=keep_folds
+    )
     if not keep_folds:
         for job in queue:
             shutil.rmtree(job.run.folder)
@@ -126,10 +142,14 @@ def run_crossval_command(
 # --- what is asked for --------------------------------------------------------------------------------------------
 
 
-def _kind(folds: int | None, by_source: bool, by_family: bool) -> str:
-    asked = [
-        name for name, given in ((FOLDS, folds is not None), (BY_SOURCE, by_source), (BY_FAMILY, by_family)) if given
-    ]
+def _kind(folds: int | None, by_source: bool, by_family: bool, family_folds: int | None) -> str:
+    given = {
+        FOLDS: folds is not None,
+        BY_SOURCE: by_source,
+        BY_FAMILY: by_family,
+        FAMILY_FOLDS: family_folds is not None,
+    }
+    asked = [name for name, is_given in given.items() if is_given]
     if len(asked) > 1:
         raise UsageError(f"--{' and --'.join(asked)} are different cross-validations", "give one of them")
     return asked[0] if asked else FOLDS
@@ -204,12 +224,11 @@ def _is_finished(folder: Path) -> bool:
 
 def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[Job]:
     """Each fold's table of splits, and its command. Raises UsageError where other images were dealt before."""
-    queue = []
+    queue, begun = [], _holds_work(folder)
     for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
         place = folder / "folds" / name
         table, text = place / "splits.csv", fold.table.to_csv(index=False, lineterminator="\n")
-        begun = _holds_work(folder) and table.is_file()
-        if begun and table.read_text(encoding="utf-8") != text:
+        if begun and table.is_file() and table.read_text(encoding="utf-8") != text:
             raise UsageError(
                 f"the data has changed since {folder} was begun", "choose another --out, or bring the data back"
             )

@@ -6,8 +6,8 @@ several folds test (a real source may be held out more than once) has a row for 
 
 ``crossval.json``, schema 1 (a number that is not defined is null; a change that breaks a reader raises the number):
 
-- ``schema_version`` 1, ``kind`` (``folds``, ``leave-one-source-out`` or ``leave-one-family-out``), ``labels``,
-  ``real_label``, ``conclusion`` (words), ``kept`` (whether the folds' runs are still there)
+- ``schema_version`` 1, ``kind`` (one of :data:`bonaface.data.folds.KINDS`), ``labels``, ``real_label``, ``conclusion``
+  (words), ``kept`` (whether the folds' runs are still there)
 - ``folds``: rows of ``name``, ``title``, ``folder``, ``held_out`` {fake: […], real: […]} (empty where images were
   dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (copies of test images), ``small`` (under 50 images on a side:
   never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
@@ -18,6 +18,7 @@ several folds test (a real source may be held out more than once) has a row for 
 - ``worst``: the row of the worst fold by AUC, null where all are small
 - ``pooled``: the same figures of all test images together; the scores are of different models, so the AUC is usually
   a little lower than the mean
+- ``families``: where families were left out, those of :func:`family_figures.family_figures`; else null
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from bonaface.data.folds import BY_FAMILY, FOLDS, Fold
+from bonaface.crossval.family_figures import family_figures, family_sentence, shown_families
+from bonaface.data.folds import BY_FAMILY, FAMILY_FOLDS, FOLDS, Fold
 from bonaface.data.listing import Listing, image_bytes
 from bonaface.errors import UsageError
 from bonaface.imaging.images import decode_image
@@ -105,12 +107,14 @@ def write_crossval_report(
     *,
     kind: str,
     details: Mapping[str, Any],
+    families: Mapping[str, Sequence[str]] | None = None,
     kept: bool = True,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
     ``details`` are those of :func:`bonaface.report.write.write_report`; thumbnails come from the ``listing``.
+    ``families`` (name -> its sources) were left out whole.
     """
     labels, real = listing.labels, listing.real_label
     tests = [run.rows("test") for run in runs]
@@ -122,6 +126,9 @@ def write_crossval_report(
     worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
     finding = conclude(kind, folds, summary, worst)
     conclusion = f"{finding} All test images together: AUC {cell(together['auc'])} {_span(together)}."
+    by_family = family_figures(pooled, families, real) if families else None
+    if by_family:
+        conclusion += f" {family_sentence(by_family)}"
     result = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
@@ -133,11 +140,17 @@ def write_crossval_report(
         "over_folds": summary,
         "worst": worst,
         "pooled": together,
+        "families": by_family,
     }
+    families_shown: list[Block] = [family_sentence(by_family), Table(shown_families(by_family))] if by_family else []
     section = Section(
         "folds",
         "Fold by fold",
-        [method(kind, len(folds)), Table(shown_table(folds, summary, together, wide=True))],
+        [
+            method(kind, len(folds)),
+            Table(shown_table(folds, summary, together, wide=True)),
+            *families_shown,
+        ],
         data={key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")},
         brief=True,
     )
@@ -213,10 +226,11 @@ def conclude(
 ) -> str:
     """What the figure means, how far it spreads, and where it is lowest."""
     auc = summary["auc"]
+    what = "families of generators" if kind in (BY_FAMILY, FAMILY_FOLDS) else "generators"
     ground = (
         "On new images of generators and cameras that it was trained on"
         if kind == FOLDS
-        else f"On {'families of ' if kind == BY_FAMILY else ''}generators and on cameras that it was not trained on"
+        else f"On {what} and on cameras that it was not trained on"
     )
     spread = f" ± {auc['sd']:.3f}" if np.isfinite(auc["sd"]) else ""
     sentences = [
@@ -239,12 +253,14 @@ def method(kind: str, folds: int) -> str:
         FOLDS: f"The images were dealt to {folds} folds, labels and sources spread evenly and copies of one picture "
         "together; each fold is the test of a model that was trained on the others.",
         BY_FAMILY: "Each fold leaves a family of generators out of training, and real sources in turn.",
+        FAMILY_FOLDS: f"Families, real and generated, were dealt whole to {folds} folds; each fold is the test of a "
+        "model that was trained on the others, so every image is judged once, by a model that saw none of its family.",
     }.get(kind, "Each fold leaves a generator out of training, and real sources in turn.")
     return (
         f"{how} AUC with its 95 % interval (DeLong); the band is each fold’s own, set on images of its training "
         "sources. The models share most of their training images, so the deviation over folds is no standard error. "
         "The last row puts the scores of all models together"
-        + ("." if kind == FOLDS else ", an image that several of them tested once for each.")
+        + ("." if kind in (FOLDS, FAMILY_FOLDS) else ", an image that several of them tested once for each.")
     )
 
 

@@ -286,7 +286,9 @@ def _round_robin(queues: list[list[int]], n: int) -> list[int]:
 def sampling_weights(dataset: datasets.Dataset, balance: str) -> np.ndarray:
     """Weights for drawing rows, float64 of shape (n,) with mean 1.
 
-    ``"label"`` makes every label equally likely; ``"source"`` also every source inside its label; ``"none"`` all rows.
+    ``"label"`` makes every label equally likely; ``"source"`` also every source inside its label; ``"source_root"``
+    lets a source weigh the root of its size, where sources of three images stand beside those of a thousand; ``"none"``
+    is all rows alike.
     """
     labels = np.array(dataset["label"])
     keys = [(label, source) for label, source in zip(labels, dataset["source"], strict=True)]
@@ -297,8 +299,9 @@ def sampling_weights(dataset: datasets.Dataset, balance: str) -> np.ndarray:
         weights = np.array([1 / counts[label] for label in labels])
     else:
         per_source = Counter(keys)
-        sources = Counter(label for label, _ in per_source)
-        weights = np.array([1 / (per_source[key] * sources[key[0]]) for key in keys])
+        weights = np.array([per_source[key] ** (-0.5 if balance == "source_root" else -1.0) for key in keys])
+        for label in set(labels.tolist()):
+            weights[labels == label] /= weights[labels == label].sum()
     return weights * len(weights) / weights.sum()
 
 

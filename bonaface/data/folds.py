@@ -1,7 +1,8 @@
 """The folds of a cross-validation: which images each one trains on, and which it is tested on.
 
-Either every image is tested once (:func:`k_folds`), or whole sources or families of them are left out of training
-(:func:`leave_one_out`). A fold is a table of splits that ``train_hf.py --splits`` reads.
+Either images are dealt (:func:`k_folds`), or whole sources or families are left out of training, one a fold
+(:func:`leave_one_out`) or several (:func:`leave_families_out`). A fold is a table of splits that ``train_hf.py
+--splits`` reads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from bonaface.data.splits import assign_splits, merge_groups, shortage
 from bonaface.errors import UsageError
 from bonaface.stats.metrics import WORST_MIN_IMAGES
 
-FOLDS, BY_SOURCE, BY_FAMILY = KINDS = ("folds", "leave-one-source-out", "leave-one-family-out")
+FOLDS, BY_SOURCE, BY_FAMILY, FAMILY_FOLDS = KINDS = (
+    "folds",
+    "leave-one-source-out",
+    "leave-one-family-out",
+    "leave-families-out",
+)
+NAMED = 3  # of the real sources in a fold's title; more are counted
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,11 @@ class Fold:
 
     @property
     def title(self) -> str:
-        """What a person calls it: its name, with the real sources that it holds out."""
-        return " / ".join([self.name, *([", ".join(self.held_out["real"])] if self.held_out else [])])
+        """What a person calls it: its name, with the real sources that it holds out, or how many."""
+        if not self.held_out:
+            return self.name
+        real = self.held_out["real"]
+        return f"{self.name} / {', '.join(real) if len(real) <= NAMED else f'{len(real)} real sources'}"
 
 
 def image_table(listing: Listing, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -101,16 +111,9 @@ def leave_one_out(
     Raises:
         UsageError: fewer than two units on a side, or more than two labels.
     """
-    labels = sorted(images["label"].unique())
-    if len(labels) > 2:
-        raise UsageError(
-            f"leaving a {what} out needs one label for fakes, the data has the labels {', '.join(labels)}",
-            "keep generators apart as sources of one label, or use --folds",
-        )
-    sides: dict[bool, list[tuple[str, list[str]]]] = {}
+    _refuse_more_labels(images, what)
+    sides = _sides(images, units)
     for is_real, kind in ((False, "fake"), (True, "real")):
-        present = set(images.loc[images["is_real"] == is_real, "source"])
-        sides[is_real] = [(name, own) for name in sorted(units) if (own := sorted(present & set(units[name])))]
         if len(sides[is_real]) < 2:
             plural = what.replace("family", "familie") + "s"
             raise UsageError(
@@ -125,6 +128,61 @@ def leave_one_out(
         tested = np.where(images["is_real"], images["source"].isin(real), images["source"].isin(own))
         folds.append(_fold(images, name, tested, validation_size, seed, {"fake": own, "real": real}))
     return folds
+
+
+def leave_families_out(
+    images: pd.DataFrame, units: Mapping[str, Sequence[str]], k: int, validation_size: float, seed: int
+) -> list[Fold]:
+    """``k`` folds of whole families, both sides of a test unseen, every image tested once.
+
+    The families of each side, largest first, go to the fold that has the fewest images of that side. So a small family
+    shares a fold with others and is never judged alone, where its interval would say nothing.
+
+    Raises:
+        UsageError: fewer than two folds, fewer families on a side than folds, or more than two labels.
+    """
+    _refuse_more_labels(images, "family")
+    if k < 2:
+        raise UsageError(f"--leave-families-out {k} leaves nothing to compare", "give 2 folds or more")
+    sides, counts = _sides(images, units), images.groupby(["is_real", "source"]).size()
+    dealt: dict[bool, list[list[str]]] = {}
+    for is_real, kind in ((False, "fake"), (True, "real")):
+        families = sides[is_real]
+        if len(families) < k:
+            raise UsageError(
+                f"--leave-families-out {k} needs as many {kind} families, the data has {len(families)}",
+                f"give {len(families)}" if len(families) > 1 else "name sources by a folder level below the label",
+            )
+        size = {name: sum(int(counts[is_real, source]) for source in own) for name, own in families}
+        load, dealt[is_real] = [0] * k, [[] for _ in range(k)]
+        for name, own in sorted(families, key=lambda family: (-size[family[0]], family[0])):
+            place = load.index(min(load))
+            load[place] += size[name]
+            dealt[is_real][place] += own
+    folds = []
+    for number, (fake, real) in enumerate(zip(dealt[False], dealt[True], strict=True), start=1):
+        tested = np.where(images["is_real"], images["source"].isin(real), images["source"].isin(fake))
+        held_out = {"fake": sorted(fake), "real": sorted(real)}
+        folds.append(_fold(images, f"fold{number}", tested, validation_size, seed, held_out))
+    return folds
+
+
+def _refuse_more_labels(images: pd.DataFrame, what: str) -> None:
+    labels = sorted(images["label"].unique())
+    if len(labels) > 2:
+        raise UsageError(
+            f"leaving a {what} out needs one label for fakes, the data has the labels {', '.join(labels)}",
+            "keep generators apart as sources of one label, or use --folds",
+        )
+
+
+def _sides(images: pd.DataFrame, units: Mapping[str, Sequence[str]]) -> dict[bool, list[tuple[str, list[str]]]]:
+    """For fake (False) and real (True) images: units by name, each with its sources on that side."""
+    sides = {}
+    for is_real in (False, True):
+        present = set(images.loc[images["is_real"] == is_real, "source"])
+        sides[is_real] = [(name, own) for name in sorted(units) if (own := sorted(present & set(units[name])))]
+    return sides
 
 
 def source_units(images: pd.DataFrame) -> dict[str, list[str]]:
@@ -226,4 +284,6 @@ def make_folds(
         return k_folds(images, k, validation_size, seed)
     if kind == BY_SOURCE:
         return leave_one_out(images, source_units(images), validation_size, seed)
+    if kind == FAMILY_FOLDS:
+        return leave_families_out(images, family_units(images, families), k, validation_size, seed)
     return leave_one_out(images, family_units(images, families), validation_size, seed, "family")

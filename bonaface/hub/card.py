@@ -18,6 +18,7 @@ from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
+from bonaface.models.pretrained import PACKAGED
 from bonaface.training.run import write_text
 
 # Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
@@ -162,6 +163,7 @@ def _interval(figure: dict[str, Any]) -> dict[str, float] | None:
 def _base_model(details: dict[str, Any]) -> str | None:
     """The Hub id that the weights came from; None for a folder, and for weights that were drawn."""
     name = str(details.get("model", "")).partition("@")[0]
+    name = PACKAGED[name].hub_id if name in PACKAGED else name
     drawn = (details.get("recipe") or {}).get("from_scratch") or name in PRESETS
     return None if drawn or "/" not in name or Path(name).exists() or not _is_repo_id(name) else name
 
@@ -206,7 +208,7 @@ def _unseen(folder: Path | None) -> Unseen | None:
         found, text = _json(report / "crossval.json"), (report / "crossval.md").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no cross-validation", "python -m bonaface crossval writes one") from error
-    if not str(found.get("kind", "")).startswith("leave-one-"):
+    if not str(found.get("kind", "")).startswith("leave-"):
         raise UsageError(f"{folder} left no source out", "crossval with --leave-one-source-out does")
     return Unseen(found["kind"], text)
 

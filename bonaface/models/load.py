@@ -29,6 +29,7 @@ from bonaface.errors import UsageError
 from bonaface.models.cnn import PlainCNNConfig
 from bonaface.models.download import model_folder
 from bonaface.models.head import HiddenHeadForImageClassification
+from bonaface.models.pretrained import PACKAGED, pretrained_state
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -63,7 +64,8 @@ PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
     "cnn": (lambda side: PlainCNNConfig(image_size=side), 256),
 }
 NO_NETWORK_HINT = (
-    "give a local model folder, or build it untrained with --from_scratch (presets: " + ", ".join(PRESETS) + ")"
+    f"give a local model folder, a preset whose weights come as a package ({', '.join(PACKAGED)}), "
+    f"or build it untrained with --from_scratch (presets: {', '.join(PRESETS)})"
 )
 
 
@@ -79,8 +81,9 @@ def load_model(
     """A float32 classifier over `labels` (class order) and the image processor that belongs to it.
 
     Args:
-        name: a preset, ``timm/<architecture>``, a folder, or a Hub id with or without ``@revision``.
-        from_scratch: build from the configuration with fresh weights; presets always are.
+        name: a preset of ours or of :data:`pretrained.PACKAGED`, ``timm/<architecture>``, a folder, or a Hub
+            id with or without ``@revision``.
+        from_scratch: build from the configuration with fresh weights; presets of ours always are.
         image_size: side of the square input, pixels; the model's own when None.
         resize: shorter side before the centre crop of `image_size`, pixels; None keeps the model's own rule, which
             for presets is no border at all (`resize` = `image_size`).
@@ -93,6 +96,8 @@ def load_model(
         side = image_size or side
         model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
         return model, _processor(side, resize or side)
+    if name in PACKAGED:
+        return _packaged(name, labels, from_scratch, image_size, resize)
     if from_scratch and name.startswith("timm/"):
         config = _timm_config(name.removeprefix("timm/"), image_size)
         return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
@@ -137,7 +142,7 @@ def checkpoint_labels(name: str) -> list[str] | None:
 
     None for what has no head yet: a preset, a timm architecture. Raises UsageError where there is no such model.
     """
-    if name in PRESETS or name.startswith("timm/"):
+    if name in PRESETS or name in PACKAGED or name.startswith("timm/"):
         return None
     folder = model_folder(name, weights=False, otherwise=NO_NETWORK_HINT)
     return class_names(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
@@ -239,6 +244,23 @@ def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs:
         raise UsageError(f"cannot load the model {name}: {reason}", NO_NETWORK_HINT) from error
 
 
+def _packaged(
+    name: str, labels: Sequence[str], from_scratch: bool, image_size: int | None, resize: int | None
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """A preset with pretrained weights and a fresh classifier; its processor is one that saves a file."""
+    preset = PACKAGED[name]
+    side = image_size or preset.side
+    config = _timm_config(preset.architecture, side)
+    model = AutoModelForImageClassification.from_config(_with_labels(config, labels))
+    if not from_scratch:
+        own = model.timm_model.state_dict()
+        found = pretrained_state(name)
+        fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
+        model.timm_model.load_state_dict({**own, **fitting})
+        _reset_classifier(model)
+    return model, _processor(side, resize or side, std=0.5)
+
+
 def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
     try:
         facts = timm.get_pretrained_cfg(architecture)
@@ -274,7 +296,7 @@ def _resize_config(config: PreTrainedConfig, side: int) -> None:
         config.image_size = side
 
 
-def _processor(side: int, resize: int, like: BaseImageProcessor | None = None) -> ViTImageProcessor:
+def _processor(side: int, resize: int, like: BaseImageProcessor | None = None, std: float = 0.25) -> ViTImageProcessor:
     """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
     return ViTImageProcessor(
         size={"shortest_edge": resize},
@@ -282,5 +304,5 @@ def _processor(side: int, resize: int, like: BaseImageProcessor | None = None) -
         crop_size={"height": side, "width": side},
         do_convert_rgb=True,
         image_mean=like.image_mean if like else [0.5, 0.5, 0.5],
-        image_std=like.image_std if like else [0.25, 0.25, 0.25],
+        image_std=like.image_std if like else [std, std, std],
     )

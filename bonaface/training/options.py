@@ -14,9 +14,10 @@ from bonaface.data.units import GROUPS_HELP, check_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import TRAIN_PRESETS
 from bonaface.models.load import PRESETS
+from bonaface.models.pretrained import PACKAGED
 from bonaface.training.rules import Bounds, Choices, Passes, rules_of
 
-BALANCES = ("none", "label", "source", "class_weights")
+BALANCES = ("none", "label", "source", "source_root", "class_weights")
 # Learning rate after warm-up, by the names people use, and what transformers calls them; one-cycle warms up by itself.
 SCHEDULES = {
     "cosine": "cosine",
@@ -62,8 +63,13 @@ class Recipe:
     )
     splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
     groups: Annotated[str, Passes(check_groups)] = _option("auto", GROUPS_HELP)
-    model: str = _option("resnet", f"preset ({', '.join(PRESETS)}), timm/<architecture>, model folder, or Hub id")
-    from_scratch: bool = _option(False, "fresh weights from the model's configuration; presets always have them")
+    model: str = _option(
+        "resnet",
+        f"preset ({', '.join(PRESETS)}; pretrained: {', '.join(PACKAGED)}), timm/<architecture>, folder, or Hub id",
+    )
+    from_scratch: bool = _option(
+        False, f"fresh weights from the model's configuration; presets but {', '.join(PACKAGED)} always have them"
+    )
     image_size: Annotated[int | None, Bounds(8)] = _option(
         None, "side of the model's input, pixels; the model's own when not given"
     )
@@ -83,6 +89,9 @@ class Recipe:
     head_dropout: Annotated[float, Bounds(0, 1)] = _option(0.0, "dropout in front of the last layer, in [0, 1)")
     head_hidden_size: Annotated[int | None, Bounds(1)] = _option(
         None, "a hidden layer in the head (dense, batch norm, ReLU, dropout); the model then needs `import bonaface`"
+    )
+    head_only: Annotated[int | None, Bounds(1)] = _option(
+        None, "train the last layer alone, on kept features of so many drawn views of each image: minutes on a CPU"
     )
     lora_rank: Annotated[int | None, Bounds(1)] = _option(
         None, "train low-rank updates (LoRA) instead of all weights; merged before saving"
@@ -158,11 +167,11 @@ class Stage:
 
 # What a stage may say of its own; everything else is the whole run's.
 STAGE_KEYS = {
-    "name", "freeze", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay", "ema_decay", "mixup",
-    "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
-    "learning_rate", "num_train_epochs", "max_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
-    "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "per_device_train_batch_size",
-    "gradient_accumulation_steps",
+    "name", "freeze", "head_only", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay",
+    "ema_decay", "mixup", "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "num_train_epochs", "max_steps", "optim", "optim_args",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor",
+    "per_device_train_batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
 YAML_ONLY = ("stages", "families", "search_space")
 

@@ -226,6 +226,11 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
         "LoRA freezes the weights by itself; leave the others out",
     )
     yield (
+        recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem),
+        "head_only trains nothing but the last layer: no lora_rank, cutmix, head_hidden_size or high_pass_stem",
+        "leave them out, or give head_only to a first stage alone",
+    )
+    yield (
         recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
         "class_weights does not go together with mixup or cutmix",
         "use `balance: label`",

@@ -30,6 +30,7 @@ from bonaface.training.checkpoints import (
     last_complete_checkpoint,
     stage_folder,
 )
+from bonaface.training.head_training import train_head
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import Recipe, Stage, weights_of
 from bonaface.training.recipe import stages_of
@@ -97,6 +98,8 @@ def _train(
     say: Callable[[str], Any],
 ) -> tuple[PreTrainedModel, History]:
     stage = replace(stage, args=replace(stage.args, output_dir=str(folder)))
+    if stage.recipe.head_only:
+        return model, train_head(model, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, say)
     set_seed(stage.args.seed)  # a stage is the same whether the one before it ran in this process or an earlier one
     learner = add_lora(model, stage.recipe.lora_rank) if stage.recipe.lora_rank else model
     trainer = build_trainer(

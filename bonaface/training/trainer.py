@@ -248,7 +248,7 @@ def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPr
 
 def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.ndarray | None:
     """How often each row is drawn: `balance` inside each data set, `mix` between them; None for each row once."""
-    inner = balance if balance in ("label", "source") else "none"
+    inner = balance if balance in ("label", "source", "source_root") else "none"
     if "dataset" not in rows.column_names or not mix:
         return None if inner == "none" else sampling_weights(rows, inner)
     owners = np.array(rows["dataset"], dtype=object)

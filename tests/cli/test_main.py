@@ -77,6 +77,13 @@ def test_a_usage_error_ends_with_two_lines_and_code_2(
     assert [line.split(":")[0] for line in lines[-2:]] == ["error", "hint"]
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["sample", str(tmp_path / "file" / "sample"), "--n", "24", "--size", "96"])
+    assert result.exit_code == 2
+    assert f"error: cannot use {tmp_path / 'file'}" in result.output
+
+
 def test_usage_errors_cross_process_borders() -> None:
     import pickle
 

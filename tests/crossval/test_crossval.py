@@ -131,6 +131,23 @@ def test_only_what_is_missing_is_trained_again(out: Path, recipe: Path, capsys: 
     assert "is finished" in capsys.readouterr().out
 
 
+def test_a_folder_in_which_no_fold_kept_anything_takes_the_changed_command(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first command failed in every fold, as one with a learning rate that is too high does."""
+    out = tmp_path / "cv"
+
+    def fail(*_: object) -> None:
+        raise UsageError("a fold failed", "")
+
+    monkeypatch.setattr("bonaface.crossval.crossval.run_jobs", fail)
+    for words in (["--learning_rate", "9"], ["--learning-rate", "0.1", "--seed", "3"]):
+        with pytest.raises(UsageError, match="a fold failed"):
+            run_crossval_command([str(recipe), *words], folds=2, out=out)
+    told = yaml.safe_load((out / "crossval.yaml").read_text())["recipe"]
+    assert (told["learning_rate"], told["seed"]) == (0.1, 3)
+
+
 def test_another_recipe_in_the_same_folder_is_refused(out: Path, recipe: Path) -> None:
     with pytest.raises(UsageError, match=r"another cross-validation \(folds: 2 -> 3; learning_rate: 0.01 -> 0.1\)"):
         run_crossval_command([str(recipe), "--seed", "7", "--learning_rate", "0.1"], folds=3, out=out)
@@ -156,6 +173,20 @@ def test_left_out_sources_are_unseen_and_small_ones_never_the_worst(recipe: Path
     assert "that it was not trained on" in result["conclusion"]
     pooled = json.loads((out / "report" / "metrics.json").read_text())
     assert "that it never saw in training" in pooled["conclusion"]
+
+
+def test_families_are_dealt_whole_and_judged_together(recipe: Path, tmp_path: Path) -> None:
+    """Two folds of unseen families; the large ones have a row of their own, the small ones none."""
+    out = tmp_path / "families"
+    words = ["crossval", str(recipe), "--leave-families-out", "2", "--out", str(out), "--jobs", "2"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    result = result_of(out)
+    assert result["kind"] == "leave-families-out"
+    assert [fold["held_out"]["fake"] for fold in result["folds"]] == [["gan"], ["sd"]]
+    rows = result["families"]["rows"]
+    assert {row["family"] for row in rows} == {"cam", "gan"}
+    assert result["families"]["auc_low"] <= result["families"]["auc"] <= result["families"]["auc_high"]
+    assert "each family weighing the root of its size" in (out / "report" / "crossval.md").read_text()
 
 
 def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_path: Path) -> None:
@@ -222,7 +253,9 @@ def test_a_folder_with_other_files_is_refused(recipe: Path, tmp_path: Path) -> N
 
 
 def test_changed_data_is_refused_when_folds_go_on(out: Path, recipe: Path, tmp_path: Path) -> None:
-    (tmp_path / "folds" / "fold1").mkdir(parents=True)
+    trained = tmp_path / "folds" / "fold1" / "run" / "checkpoints" / "1-train"
+    trained.mkdir(parents=True)
+    (trained / "log.json").write_text("[]")
     shutil.copy(out / "crossval.yaml", tmp_path)
     table = (out / "folds" / "fold1" / "splits.csv").read_text()
     (tmp_path / "folds" / "fold1" / "splits.csv").write_text(table.replace("real/cam/001.png", "real/cam/gone.png"))

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bonaface.data.folds import family_units, folder_names, image_table, k_folds, leave_one_out, source_units
+from bonaface.data.folds import (
+    family_units,
+    folder_names,
+    image_table,
+    k_folds,
+    leave_families_out,
+    leave_one_out,
+    source_units,
+)
 from bonaface.data.listing import Listing
 from bonaface.errors import UsageError
 
@@ -125,6 +133,40 @@ def test_families_by_pattern_and_by_column() -> None:
     assert family_units(column, None) == expected
     folds = leave_one_out(FAMILIES, expected, 0.3, 0, "family")
     assert [fold.title for fold in folds] == ["flux / a", "gan / b"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.integers(2, 40), min_size=5, max_size=9),
+    st.lists(st.integers(2, 40), min_size=3, max_size=9),
+    st.integers(2, 3),
+)
+def test_families_stay_whole_on_both_sides_and_every_image_is_tested_once(
+    real: list[int], fake: list[int], k: int
+) -> None:
+    """However unlike their sizes: no family in training and test of a fold; the folds' tests are of a size."""
+    counts = {("real", f"r{i}"): n for i, n in enumerate(real)} | {("fake", f"f{i}"): n for i, n in enumerate(fake)}
+    images = images_of(counts)
+    images["family"] = [
+        source if source.startswith("f") else f"maker{int(source[1]) // 2}" for source in images["source"]
+    ]
+    folds = leave_families_out(images, family_units(images, None), k, 0.3, 0)
+    tested = []
+    for fold in folds:
+        parts = check_fold(images, fold)
+        assert not set(parts["test"]["family"]) & {*parts["train"]["family"], *parts["validation"]["family"]}
+        tested += list(parts["test"]["path"])
+    assert sorted(tested) == sorted(images["path"])
+    largest = images.groupby(["is_real", "family"]).size()
+    for kind in (False, True):
+        sizes = [int((check_fold(images, fold)["test"]["is_real"] == kind).sum()) for fold in folds]
+        assert max(sizes) - min(sizes) <= largest[kind].max()
+
+
+def test_more_folds_than_families_are_refused() -> None:
+    with pytest.raises(UsageError, match="needs as many real families, the data has 2") as caught:
+        leave_families_out(FAMILIES, family_units(FAMILIES, None), 3, 0.3, 0)
+    assert caught.value.hint == "give 2"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import make_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -508,3 +509,12 @@ def test_the_family_of_a_generator_is_kept(tmp_path: Path) -> None:
     prepare(raw, tmp_path / "out", faces=False, workers=1)
     made = list_data(tmp_path / "out").rows
     assert dict(zip(made["source"], made["family"], strict=True)) == {source: family for _, source, family in rows}
+
+
+def test_a_folder_in_which_nothing_is_done_yet_takes_other_options(tmp_path: Path) -> None:
+    """Its first call was stopped, or had no room, before one file was written."""
+    raw = make_faces(tmp_path / "raw", {"real/cam": 4, "fake/gan": 4}, size=(80, 80))
+    work = tmp_path / "out" / ".prepare"
+    work.mkdir(parents=True)
+    (work / "parameters.json").write_text('{"seed": 7}')
+    assert prepare(raw, tmp_path / "out", faces=False, workers=1).written == 8

@@ -211,4 +211,4 @@ def test_without_ray_the_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="Ray is not installed") as caught:
         run_predict_command(["x.png"], "m", str(tmp_path / "s.csv"), engine="ray")
-    assert "ray[data]" in caught.value.hint
+    assert "bonaface[ray]" in caught.value.hint

@@ -206,6 +206,15 @@ def interrupted(detector: Detector, paths: list[str], out: Path, after: int) -> 
         score_files(paths, broken, out, batch_size=4)
 
 
+def test_a_run_that_ended_before_its_first_batch_binds_nobody(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    paths, out = inputs(pictures), tmp_path / "s.csv"
+    interrupted(detector, paths, out, 2)
+    assert score_files(paths[1:], detector, out, batch_size=5).continued_from == 0
+    assert out.is_file()
+
+
 def test_a_run_is_not_continued_with_other_inputs_or_options(
     detector: Detector, pictures: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from transformers import pipeline
 from bonaface.errors import UsageError
 from bonaface.models.load import PRESETS, checkpoint_labels, last_linear, load_model, project_high_pass, stem
 
-SIZES = {"convnext": 64, "vit": 32, "resnet": 32, "resnet18": 32, "cnn": 32}
+SIZES = {"lite0": 32, "convnext": 64, "vit": 32, "resnet": 32, "resnet18": 32, "cnn": 32}
 TIMM = "timm/resnet18.a1_in1k"
 
 
@@ -32,7 +32,7 @@ def save(tmp_path: Path, name: str, labels: list[str], **kwargs) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", [*PRESETS, TIMM])
+@pytest.mark.parametrize("name", [*PRESETS, "lite0", TIMM])
 def test_the_stock_pipeline_loads_what_was_saved(tmp_path: Path, name: str) -> None:
     """With our labels, and the same scores as the model in hand."""
     torch.manual_seed(0)

