@@ -17,7 +17,6 @@ from conftest import ROOT
 from safetensors import SafetensorError
 
 from bonaface.errors import DivergedError, SystemRefusalError, UnknownNameError, UsageError, usage_errors_exit, writing
-from bonaface.training.run import is_partial, write_text
 
 
 def full() -> OSError:
@@ -99,19 +98,6 @@ def test_errors_cross_process_borders() -> None:
     ):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
-
-
-def test_nothing_is_left_of_a_file_that_had_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(path: Path, text: str, **_: object) -> None:
-        path.write_bytes(text[:1].encode())
-        raise full()
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(OSError, match="No space"):
-        write_text(tmp_path / "recipe.yaml", "text")
-    assert list(tmp_path.iterdir()) == []
-    assert is_partial(tmp_path / ".recipe.yaml.123")
-    assert not is_partial(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize(

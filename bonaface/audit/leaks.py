@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from bonaface.stats.figures import percent
 from bonaface.stats.intervals import auc_interval
 
 FOLDS = 5
@@ -98,7 +99,7 @@ def describe(values: pd.Series, is_fake: NDArray[np.bool_], name: str) -> str:
     unit = f" {unit}" if unit else ""
     parts = [values[is_fake], values[~is_fake]]
     if pd.api.types.is_bool_dtype(values):
-        fake, real = (_share(part.mean()) for part in parts)
+        fake, real = (percent(part.mean(), 0) for part in parts)
         return f"{name}: {fake} of the fake images, {real} of the real ones"
     shares = [part.value_counts(normalize=True, dropna=False) for part in parts]
     if not pd.api.types.is_numeric_dtype(values) or shares[0].sub(shares[1], fill_value=0).abs().max() >= 0.1:
@@ -118,7 +119,7 @@ def _commonest(shares: pd.Series, unit: str) -> str:
         return "mixed"
     if listed.iloc[0] > 0.995:
         return _value(listed.index[0], unit)
-    return " or ".join(f"{_value(value, unit)} ({_share(share)})" for value, share in listed.items())
+    return " or ".join(f"{_value(value, unit)} ({percent(share, 0)})" for value, share in listed.items())
 
 
 def _value(value: object, unit: str = "") -> str:
@@ -128,11 +129,6 @@ def _value(value: object, unit: str = "") -> str:
         number = float(value)
         return (f"{number:,.0f}" if abs(number) >= 1000 or number == round(number) else f"{number:.3g}") + unit
     return str(value)
-
-
-def _share(share: float) -> str:
-    rounded = f"{100 * share:.0f} %"
-    return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 <= share < 1 else rounded
 
 
 def _folds(fake: NDArray[np.bool_], groups: NDArray[np.object_], seed: int) -> list[tuple[NDArray, NDArray]] | str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bonaface.audit.appearance import NAMES as APPEARANCE_NAMES
-from bonaface.audit.audit import FACT_NAMES, Audit
 from bonaface.audit.findings import APPEARANCE_LIMITS, FACTS_LIMITS, leak_level
 from bonaface.audit.leaks import Leak
+from bonaface.audit.result import FACT_NAMES, Audit
 from bonaface.data.listing import image_bytes
+from bonaface.files import write_json, write_text
 from bonaface.imaging.images import ImageError, decode_image
 from bonaface.report import plots
 from bonaface.report.pages import (
@@ -27,9 +27,8 @@ from bonaface.report.pages import (
     Section,
     Table,
     Thumbnail,
+    jsonable,
     page_html,
-    write_file,
-    write_json,
 )
 
 SHEET = 10  # samples of a source
@@ -54,8 +53,8 @@ def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
         lead=_lead(audit),
         sections=_sections(audit, _loader(rows)),
     )
-    write_file(out / "audit.html", page_html(page))
-    write_json(out / "audit.json", audit.to_dict())  # last: where it stands, the report is whole
+    write_text(out / "audit.html", page_html(page))
+    write_json(out / "audit.json", jsonable(audit.to_dict()))  # last: where it stands, the report is whole
     return out / "audit.html"
 
 
@@ -150,30 +149,13 @@ def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.Dat
     for clue in [c for c in leak.clues if pd.api.types.is_numeric_dtype(values[c.name])][:3]:
         name = (APPEARANCE_NAMES | FACT_NAMES)[clue.name]
         numbers = values[clue.name].astype(float).to_numpy()
-        draw = partial(fact_histogram, numbers[~fake], numbers[fake], name)
+        draw = partial(plots.fact_histogram, numbers[~fake], numbers[fake], name)
         caption = f"{_sentence(name.partition(', ')[0])} of real and of fake images."
         blocks.append(Picture(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     caption = f"Each source against all of the other class, by {title.lower()}: AUC with its 95 % interval."
     draw = partial(plots.source_bars, leak.sources.head(MOST_SOURCES), value="auc")
     blocks.append(Picture(f"{key}_sources", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     return Section(key, title, blocks)
-
-
-def fact_histogram(real: np.ndarray, fake: np.ndarray, name: str, *, theme: plots.Theme = plots.LIGHT) -> Figure:
-    """How one number spreads over the real and the fake images, as shares of each; the outer 1 % is left out."""
-    figure, (axis,) = plots._canvas(theme, height=3.0)
-    known = np.concatenate([real, fake])
-    low, high = np.nanpercentile(known, (0.5, 99.5)) if np.isfinite(known).any() else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, 41)
-    for label, colour, part in (("real", theme.real, real), ("fake", theme.fake, fake)):
-        shares = np.histogram(part[np.isfinite(part)], edges)[0] / max(len(part), 1)
-        axis.stairs(shares, edges, color=colour, alpha=0.25, fill=True)
-        axis.stairs(shares, edges, color=colour, linewidth=1.6, label=label)
-    axis.set_ylim(bottom=0)
-    axis.yaxis.set_major_formatter(plots.PercentFormatter(1, decimals=0))
-    plots._name(axis, theme, name, "share of images")
-    plots._legend(figure, theme)
-    return figure
 
 
 def _source_section(audit: Audit, show: Show) -> Section:

@@ -10,6 +10,7 @@ import typer
 from bonaface.cli import hub
 from bonaface.cli.commands import command_line
 from bonaface.errors import usage_errors_exit, writing
+from bonaface.imaging import FACE_MARGIN
 
 app = command_line(
     "bonaface",
@@ -95,7 +96,9 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Every draw depends on it and the file's path alone.")] = 0,
     size: Annotated[tuple[int, int], typer.Option(help="Range of the crops' side, pixels.")] = (128, 160),
     quality: Annotated[tuple[int, int], typer.Option(help="Range of the JPEG quality.")] = (75, 95),
-    margin: Annotated[float, typer.Option(min=0, help="Border around the face box, as a share of its side.")] = 0.15,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Border around the face box, as a share of its side.")
+    ] = FACE_MARGIN,
     faces: Annotated[bool, typer.Option(help="Crop to the main face; --no-faces takes the centre square.")] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
     yunet: Weights = None,

@@ -45,13 +45,14 @@ from bonaface.data.folds import (
     make_folds,
 )
 from bonaface.errors import UnknownNameError, UsageError
+from bonaface.files import is_partial, write_text
 from bonaface.training.assembly import Assembly, assemble
 from bonaface.training.checkpoints import kept_stages
 from bonaface.training.flags import given_flags
 from bonaface.training.options import Recipe
 from bonaface.training.recipe import changed_keys, read_recipe
 from bonaface.training.rehearsal import rehearse
-from bonaface.training.run import Run, is_partial, write_text
+from bonaface.training.run import Run
 
 OWN_FLAGS = (FOLDS, BY_SOURCE, BY_FAMILY, FAMILY_FOLDS, "out", "jobs", "keep-folds", "drop-folds")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from bonaface.report.pages import cell
+from bonaface.stats.figures import percent
 
 SHOWN = 40
 RESAMPLES = 500
@@ -100,7 +101,7 @@ def shown_families(figures: Mapping[str, Any]) -> pd.DataFrame:
             "kind": "generated" if row["fake"] else "real",
             "images": cell(row["n"]),
             "AUC against the other class": cell(row["auc"]),
-            "called fake": f"{row['called_fake']:.1%}",
+            "called fake": percent(row["called_fake"]),
         }
         for row in rows
     ]

@@ -37,10 +37,10 @@ from bonaface.crossval.family_figures import family_figures, family_sentence, sh
 from bonaface.data.folds import BY_FAMILY, FAMILY_FOLDS, FOLDS, Fold
 from bonaface.data.listing import Listing, image_bytes
 from bonaface.errors import UsageError
+from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
-from bonaface.report import plots
-from bonaface.report.findings import amount, span
+from bonaface.report import fold_plots
 from bonaface.report.pages import (
     Block,
     Page,
@@ -50,28 +50,16 @@ from bonaface.report.pages import (
     cell,
     jsonable,
     page_markdown,
-    write_file,
-    write_json,
 )
 from bonaface.report.sections import LoadThumbnail
 from bonaface.report.write import write_report
 from bonaface.stats import metrics
+from bonaface.stats.figures import ALL_FIGURES, BAND_FIGURES, UNFAMILIAR, amount, span
 from bonaface.stats.intervals import Interval, auc_interval
 
 SCHEMA_VERSION = 1
-FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
-BAND_FIGURES = ("band_recall", "band_fpr", "uncertain", "band_error")
-UNFAMILIAR = "unfamiliar_auroc"
-NAMES = {
-    "auc": "AUC",
-    "accuracy": "accuracy",
-    "ece": "ECE",
-    "tpr_at_5pct_fpr": "TPR at 5 % FPR",
-    "band_recall": "recall by band",
-    "uncertain": "uncertain",
-    "band_error": "wrong verdicts",
-    UNFAMILIAR: "unlike training, AUROC",
-}
+FOLD_FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
+SHOWN = ("auc", "accuracy", "ece", "tpr_at_5pct_fpr", "band_recall", "uncertain", "band_error", UNFAMILIAR)
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,7 @@ def write_crossval_report(
     tests = [run.rows("test") for run in runs]
     pooled = pd.concat(tests, ignore_index=True)
     folds = fold_table(runs, tests, labels, real)
-    summary = {name: metrics.over_folds(folds[name]) for name in (*FIGURES, *BAND_FIGURES, UNFAMILIAR)}
+    summary = {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)}
     together = fold_figures(pooled, labels, real)
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
     worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
@@ -170,9 +158,10 @@ def write_crossval_report(
     )
     report = Path(out) / "report"
     page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])
-    write_file(report / "crossval.md", page_markdown(page))
+    write_text(report / "crossval.md", page_markdown(page))
+    result = jsonable(result)
     write_json(report / "crossval.json", result)
-    return jsonable(result)
+    return result
 
 
 def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> dict[str, Any]:
@@ -180,7 +169,7 @@ def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> 
     fake = (rows["label"] != real_label).to_numpy()
     known = metrics.table_metrics(rows, labels, real_label)
     auc, interval = auc_interval(fake, rows["p_fake"].to_numpy(float))
-    figures = {name: known[name] for name in ("n", "n_real", "n_fake", *FIGURES)}
+    figures = {name: known[name] for name in ("n", "n_real", "n_fake", *FOLD_FIGURES)}
     figures |= {"auc": auc, "auc_low": interval.low, "auc_high": interval.high}
     has_band = "verdict" in rows and rows["verdict"].notna().all()
     return figures | (
@@ -268,17 +257,17 @@ def shown_table(
     folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], together: Mapping[str, Any], *, wide: bool = False
 ) -> pd.DataFrame:
     """The folds for a reader, then mean ± sd over them, then all images together; ``wide`` with every figure."""
-    names = [name for name in NAMES if name == "auc" or (wide and summary[name]["n"])]
+    names = [name for name in SHOWN if name == "auc" or (wide and summary[name]["n"])]
     held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
     rows = []
     for _, fold in folds.iterrows():
         row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
         row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
-        row |= {NAMES[name]: _figure(name, fold) for name in names}
+        row |= {ALL_FIGURES[name].short: _figure(name, fold) for name in names}
         rows.append(row | ({"its fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
-    rows.append({"fold": "mean ± sd"} | {NAMES[name]: _mean_and_sd(name, summary[name]) for name in names})
+    rows.append({"fold": "mean ± sd"} | {ALL_FIGURES[name].short: _mean_and_sd(name, summary[name]) for name in names})
     last = {"fold": "all together", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
-    rows.append(last | {NAMES[name]: _figure(name, together) for name in names})
+    rows.append(last | {ALL_FIGURES[name].short: _figure(name, together) for name in names})
     return pd.DataFrame(rows).fillna("")
 
 
@@ -299,12 +288,12 @@ def pictures(
             "folds_auc",
             "AUC of each fold with its 95 % interval; the dashed line is their mean, the band one standard deviation "
             "(hollow: fewer than 50 images on a side).",
-            lambda theme: plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
+            lambda theme: fold_plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
         ),
         Picture(
             "folds_roc",
             "ROC curves of all folds.",
-            lambda theme: plots.fold_roc_curves(
+            lambda theme: fold_plots.fold_roc_curves(
                 curves, (pooled[0], pooled[1]), worst=worst["title"] if worst else None, theme=theme
             ),
         ),
@@ -315,20 +304,15 @@ def _span(row: Any) -> str:
     return span("auc", Interval(row["auc_low"], row["auc_high"]))
 
 
-def _is_share(name: str) -> str:
-    return "auc" if name in ("auc", "ece", UNFAMILIAR) else "recall"
-
-
 def _figure(name: str, row: Any) -> str:
-    text = amount(_is_share(name), row[name]) if np.isfinite(row.get(name, np.nan)) else ""
+    text = amount(name, row[name]) if np.isfinite(row.get(name, np.nan)) else ""
     return f"{text} {_span(row)}".strip() if name == "auc" else text
 
 
 def _mean_and_sd(name: str, values: Mapping[str, Any]) -> str:
-    kind = _is_share(name)
     if not np.isfinite(values["sd"]):
-        return amount(kind, values["mean"])
-    return f"{amount(kind, values['mean'])} ± {amount(kind, values['sd'])}"
+        return amount(name, values["mean"])
+    return f"{amount(name, values['mean'])} ± {amount(name, values['sd'])}"
 
 
 def _thumbnails(listing: Listing) -> LoadThumbnail:

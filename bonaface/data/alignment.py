@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ from PIL import Image
 from bonaface.data.duplicates import thumbnail
 from bonaface.data.listing import image_bytes
 from bonaface.errors import UsageError
+from bonaface.files import write_bytes
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
 from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
 from bonaface.imaging.images import ImageError, decode_image, inspect_image
@@ -32,7 +32,7 @@ class Alignment:
     seed: int = 0
     size_range: tuple[int, int] = SIZE_RANGE  # side of the crops in pixels, both ends included
     quality_range: tuple[int, int] = (75, 95)  # JPEG quality, both ends included
-    margin: float = 0.15  # around the face box, on each side, as a share of the box
+    margin: float = FACE_MARGIN  # around the face box, on each side, as a share of the box
 
     def __post_init__(self) -> None:
         for name, (low, high), (least, most) in (
@@ -108,7 +108,8 @@ def prepare_file(
     crop = crop_face(image, face_square(image, face, alignment.margin), margin=0.0)
     encoded, side, quality = alignment.apply(crop, path)
     name = _out_name(row["label"], row["source"], row["split"], path)
-    write_file(out / name, encoded, scratch)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / name, encoded, scratch)
     return {
         "path": path,
         "file_name": name,
@@ -123,13 +124,3 @@ def prepare_file(
         "side": side,
         "quality": quality,
     }
-
-
-def write_file(path: Path, data: bytes, scratch: Path) -> None:
-    """Whole or not at all: a temporary file in ``scratch`` (same file system), renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=scratch)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)

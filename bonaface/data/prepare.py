@@ -2,27 +2,23 @@
 
 What gives a class away before any pixel is understood is taken away, alike for every file:
 
-* *Framing*: the main face, square, with one margin and never a mirrored or made-up border; where no face is
-found the
+* *Framing*: the main face, square, with one margin and never a mirrored or made-up border; where no face is found the
   centre square, and ``metadata.csv`` says so.
-* *Size*: every file's side is drawn from the same uniform distribution, whatever its class or its own size.
-The
-  range should be one that nearly all crops fill without upscaling, for upscaled pictures are soft, and
-  softness tells the class as well as size did. The summary counts those that had to be upscaled.
+* *Size*: every file's side is drawn from the same uniform distribution, whatever its class or its own size. The range
+  should be one that nearly all crops fill without upscaling, for upscaled images are soft, and softness tells the class
+  as well as size did. The summary counts those that had to be upscaled.
 * *Encoding*: every crop is brought to the common JPEG history
-(:func:`bonaface.imaging.degradations.common_history`), scaled
-  with a random kernel, and saved as baseline JPEG 4:2:0 at a quality drawn from one distribution, without
-  metadata.
+  (:func:`bonaface.imaging.degradations.common_history`), scaled with a random kernel, and saved as baseline JPEG 4:2:0
+  at a quality drawn from one distribution, without metadata.
 
 What stays is content: among file facts, the bytes per pixel that it takes to code it.
 
-Files that cannot be read are dropped, and so are exact duplicates: all but the first where they agree on
-the label, all of them where they do not, since then no label can be trusted. ``dropped.csv`` names each
-with its reason. Near duplicates stay and share a ``group``, which the splitter keeps whole.
+Files that cannot be read are dropped, and so are exact duplicates: all but the first where they agree on the label, all
+of them where they do not, since then no label can be trusted. ``dropped.csv`` names each with its reason. Near
+duplicates stay and share a ``group``, which the splitter keeps whole.
 
-Every draw is a function of the seed and the file's path in the raw folder, so neither the number of
-processes nor an interruption changes a byte. Finished files are journalled; the same command continues
-after a kill.
+Every draw is a function of the seed and the file's path in the raw folder, so neither the number of processes nor an
+interruption changes a byte. Finished files are journalled; the same command continues after a kill.
 """
 
 from __future__ import annotations
@@ -48,12 +44,14 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from bonaface.data.alignment import SIZE_RANGE, Alignment, prepare_file, write_file
+from bonaface.data.alignment import SIZE_RANGE, Alignment, prepare_file
 from bonaface.data.duplicates import SIDE, Thumbnails, near_duplicate_groups
 from bonaface.data.listing import Listing, list_data
 from bonaface.data.rows import BrokenFile, left_out
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
+from bonaface.files import write_bytes
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import ImageFacts
 from bonaface.pools import cancelled_on_error
@@ -84,7 +82,7 @@ def prepare(
     seed: int = 0,
     size_range: tuple[int, int] = SIZE_RANGE,
     quality_range: tuple[int, int] = (75, 95),
-    margin: float = 0.15,
+    margin: float = FACE_MARGIN,
     faces: bool = True,
     detector: FaceDetector | None = None,
     real_label: str | None = None,
@@ -210,7 +208,7 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
     if out.exists() and (not out.is_dir() or any(entry.name != WORK for entry in out.iterdir())):
         raise UsageError(f"{out} is not an empty folder", "choose another one: nothing is overwritten")
     (out / WORK).mkdir(parents=True, exist_ok=True)
-    write_file(started, json.dumps(parameters).encode(), out / WORK)
+    write_bytes(started, json.dumps(parameters).encode(), out / WORK)
     return None
 
 
@@ -350,10 +348,10 @@ def _finish(
         detector=str(parameters["detector"]),
         units=listing.units,
     )
-    write_file(out / "dropped.csv", _csv(lost, ["original_path", "reason", "label", "source"]), out / WORK)
-    write_file(out / "metadata.csv", _csv(table, list(table[0])), out / WORK)
+    write_bytes(out / "dropped.csv", _csv(lost, ["original_path", "reason", "label", "source"]), out / WORK)
+    write_bytes(out / "metadata.csv", _csv(table, list(table[0])), out / WORK)
     end = {"parameters": parameters, "summary": asdict(summary)}
-    write_file(out / FINISHED, json.dumps(end, indent=2).encode(), out / WORK)
+    write_bytes(out / FINISHED, json.dumps(end, indent=2).encode(), out / WORK)
     shutil.rmtree(out / WORK)
     return summary
 

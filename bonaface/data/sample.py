@@ -16,7 +16,6 @@ import csv
 import io
 import json
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from tqdm import tqdm
 
 from bonaface.data.portraits import Floats, draw_portrait
 from bonaface.errors import UsageError
+from bonaface.files import atomic_folder
 from bonaface.models.drawings import FAKE, REAL
 from bonaface.pools import cancelled_on_error
 
@@ -252,14 +252,12 @@ def write_sample(out: Path, n: int = 640, size: int = 160, seed: int = 0) -> Pat
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not this sample set", "name a new folder, or remove this one first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        folder = Path(temporary, "sample")
-        _write_folder(folder, spec)
-        try:
-            folder.rename(out)
-        except OSError:  # another process (a rank, say) was quicker with the same set
-            if not _is_complete(out, spec):
-                raise
+    try:
+        with atomic_folder(out) as folder:
+            _write_folder(folder, spec)
+    except OSError:  # another process (a rank, say) was quicker with the same set
+        if not _is_complete(out, spec):
+            raise
     return out
 
 

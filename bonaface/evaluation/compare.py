@@ -24,9 +24,9 @@ from bonaface.evaluation.evaluate import refuse_unread, unreadable
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import all_variants, robustness_table
 from bonaface.evaluation.scores import CLEAN, score_images
+from bonaface.files import write_json, write_text
 from bonaface.inference.detector import Detector
-from bonaface.report import plots
-from bonaface.report.findings import amount, span
+from bonaface.report import plots, style
 from bonaface.report.pages import (
     Block,
     KeyFigure,
@@ -39,25 +39,14 @@ from bonaface.report.pages import (
     page_html,
     page_markdown,
     plain,
-    write_file,
-    write_json,
 )
 from bonaface.report.write import with_intervals, write_pictures, write_predictions
 from bonaface.stats import metrics
+from bonaface.stats.figures import FIGURES, amount, span
 from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
 
 SCHEMA_VERSION = 1
-FIGURES = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
-TITLES = {
-    "auc": "AUC",
-    "accuracy": "accuracy",
-    "recall": "fakes found",
-    "fpr": "false alarms",
-    "tpr_at_1pct_fpr": "found at 1 % false alarms",
-    "eer": "EER",
-    "brier": "Brier",
-    "ece": "ECE",
-}
+COMPARED = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
 
 
 def paired(
@@ -82,11 +71,11 @@ def paired(
     tables = (first, second)
     values = [metrics.table_metrics(table, labels, real_label) for table in tables]
     draws = [
-        metrics.table_samples(table, FIGURES, real_label=real_label, n_resamples=n_resamples, seed=seed)
+        metrics.table_samples(table, COMPARED, real_label=real_label, n_resamples=n_resamples, seed=seed)
         for table in tables
     ]
     differences = {}
-    for name in FIGURES:
+    for name in COMPARED:
         low, high = np.quantile(draws[0][name] - draws[1][name], [0.025, 0.975])
         differences[name] = {"value": values[0][name] - values[1][name], "low": float(low), "high": float(high)}
     fake = (first["label"] != real_label).to_numpy()
@@ -136,8 +125,8 @@ def compare(
     n, seed = options.n_resamples, options.seed
     figures = {}
     for name, table in tables.items():
-        values = {key: metrics.table_metrics(table, labels, real)[key] for key in FIGURES}
-        intervals = metrics.bootstrap(table, FIGURES, real_label=real, n_resamples=n, seed=seed)
+        values = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
+        intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=n, seed=seed)
         figures[name] = with_intervals(values, intervals)
     pairs = [
         {"first": a, "second": b}
@@ -165,8 +154,8 @@ def compare(
         write_predictions(report / f"predictions_{i}.parquet", table)
     page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
     write_pictures(report, page)
-    write_file(report / "compare.html", page_html(page))
-    write_file(report / "compare.md", page_markdown(page))
+    write_text(report / "compare.html", page_html(page))
+    write_text(report / "compare.md", page_markdown(page))
     write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
     return result
 
@@ -216,9 +205,7 @@ def _page(
             lambda theme: plots.roc_curve(curves, log=True, theme=theme),
         ),
     ]
-    models = pd.DataFrame(
-        [{"model": name} | {TITLES[key]: _with_span(key, row[key]) for key in FIGURES} for name, row in figures.items()]
-    )
+    models = pd.DataFrame([{"model": name} | _cells(row, COMPARED) for name, row in figures.items()])
     sections = [
         Section("models", "Models", ["Each with its 95 % bootstrap interval.", Table(models)], brief=True),
         Section(
@@ -245,7 +232,7 @@ def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for pair in pairs:
         row = {"first": pair["first"], "second": pair["second"]}
-        row |= {TITLES[key]: _with_span(key, pair["differences"][key]) for key in ("auc", "accuracy", "recall", "fpr")}
+        row |= _cells(pair["differences"], ("auc", "accuracy", "recall", "fpr"))
         rows.append(row | {"p (AUC)": pair["auc"]["p_value"], "p (accuracy)": pair["accuracy"]["p_value"]})
     return pd.DataFrame(rows)
 
@@ -254,8 +241,9 @@ def _span(name: str, figure: Mapping[str, float]) -> str:
     return span(name, Interval(figure["low"], figure["high"]))
 
 
-def _with_span(name: str, figure: Mapping[str, float]) -> str:
-    return f"{amount(name, figure['value'])} {_span(name, figure)}".strip()
+def _cells(row: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[str, str]:
+    """Heading -> value and interval, for the figures of ``keys``."""
+    return {FIGURES[key].short: f"{amount(key, row[key]['value'])} {_span(key, row[key])}".strip() for key in keys}
 
 
 def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
@@ -276,7 +264,7 @@ def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
     return Section("robustness", "Under degradation", pictures)
 
 
-def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[plots.Theme], Figure]:
+def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[style.Theme], Figure]:
     lowest = min(float(np.nanmin(values, initial=0.5)) for _, values in lines.values())
     return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
 

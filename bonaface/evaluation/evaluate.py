@@ -44,11 +44,11 @@ from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain
 from bonaface.inference.forward import run_rows
 from bonaface.models.facts import ModelFacts
-from bonaface.report.findings import amount
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import HeatMap, uncertain_sections
 from bonaface.report.write import headline_rows, write_report
 from bonaface.stats.certificates import Band, verdicts
+from bonaface.stats.figures import percent
 
 FloatArray = NDArray[np.float64]
 EVALUATED = ("validation", "calibration", "test")
@@ -238,8 +238,8 @@ def _band_remark(decisions: pd.DataFrame, facts: ModelFacts) -> str:
     reasons += ["images unlike the training data"] if facts.unfamiliar else []
     where = f" ({' and '.join(reasons)})" if reasons else ""
     return (
-        f"By its band it gives no verdict on {amount('recall', row['uncertain'])} of the images{where}, calls "
-        f"{amount('fpr', row['fpr'])} of the real ones fake and {amount('recall', row['missed'])} of the fakes real."
+        f"By its band it gives no verdict on {percent(row['uncertain'])} of the images{where}, calls "
+        f"{percent(row['fpr'])} of the real ones fake and {percent(row['missed'])} of the fakes real."
     )
 
 

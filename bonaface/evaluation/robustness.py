@@ -14,10 +14,10 @@ from bonaface.imaging.degradations import DEGRADATIONS
 from bonaface.inference.calibration import uncalibrated
 from bonaface.models.facts import ModelFacts
 from bonaface.report import plots
-from bonaface.report.findings import amount
 from bonaface.report.pages import Block, Picture, Section, Table
 from bonaface.stats import metrics
 from bonaface.stats.certificates import Band, verdicts
+from bonaface.stats.figures import FIGURES, percent
 from bonaface.stats.intervals import auc_interval, clopper_pearson
 
 FloatArray = NDArray[np.float64]
@@ -108,7 +108,7 @@ def robustness_remark(table: pd.DataFrame) -> str:
         )
     alarms = table.iloc[int(table["fpr"].argmax())]
     if alarms["fpr"] > clean["fpr"] + 0.02:
-        harm += f" Under {describe(alarms)} it calls {amount('fpr', alarms['fpr'])} of the real images fake."
+        harm += f" Under {describe(alarms)} it calls {percent(alarms['fpr'])} of the real images fake."
     return harm
 
 
@@ -149,7 +149,7 @@ def robustness_section(table: pd.DataFrame) -> Section:
     shown = table[["auc", "recall", "fpr", "ece", "uncertain"]].dropna(axis=1, how="all")
     shown.insert(0, "strength", [f"{r.unit} {r.strength:g}" if r.degradation else "" for r in table.itertuples()])
     shown.insert(0, "degradation", table["degradation"].replace("", "none"))
-    names_shown = {"auc": "AUC", "recall": "fakes found", "fpr": "false alarms", "ece": "ECE"}
+    names_shown = {key: FIGURES[key].short for key in ("auc", "recall", "fpr", "ece")}
     blocks.append(Table(shown.rename(columns=names_shown), f"All degradations ({len(table) - 1})", folded=True))
     worst = worst_rows(table)
     worst_table = pd.DataFrame(
@@ -158,7 +158,7 @@ def robustness_section(table: pd.DataFrame) -> Section:
             "AUC": worst["auc"],
             "change": worst["auc"] - table["auc"].iloc[0],
             "fakes found": worst["recall"],
-            "false alarms": worst["fpr"],
+            FIGURES["fpr"].short: worst["fpr"],
         }
     )
     blocks.insert(1, Table(worst_table, "The worst strength of each"))

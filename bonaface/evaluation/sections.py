@@ -31,10 +31,11 @@ from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.models.facts import Calibration, ModelFacts, UnfamiliarFacts
 from bonaface.report import plots
-from bonaface.report.findings import amount, span, worth_in_words
+from bonaface.report.findings import worth_in_words
 from bonaface.report.pages import Block, Picture, Section, Table, cell
 from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, Band, share_fake_among_called
+from bonaface.stats.figures import FIGURES, percent, span
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
 
 FloatArray = NDArray[np.float64]
@@ -73,7 +74,7 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: ModelFacts, prior:
     for row in facts.thresholds:
         if row.threshold is not None:
             called = np.where(p >= row.threshold, "fake", "real")
-            rules.append((f"false alarms ≤ {100 * row.fpr:g} %", row.threshold, called))
+            rules.append((f"false alarms ≤ {percent(row.fpr, None)}", row.threshold, called))
     if "verdict" in rows:
         rules.append(("band", None, rows["verdict"].to_numpy(dtype=str)))
     table = []
@@ -93,16 +94,17 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: ModelFacts, prior:
 def threshold_section(table: pd.DataFrame, facts: ModelFacts, prior: float = PRIOR) -> Section:
     """Rules side by side, and what each promises."""
     shown = pd.DataFrame({"rule": table["rule"], "threshold": table["threshold"].astype(float)})
-    names = {"recall": "fakes found", "fpr": "false alarms", "missed": "fakes called real", "uncertain": "no verdict"}
+    names = {key: FIGURES[key].short for key in ("recall", "fpr")}
+    names |= {"missed": "fakes called real", "uncertain": "no verdict"}
     for key, name in names.items():
         shown[name] = [
-            f"{amount('recall', value)} {span('recall', Interval(low, high))}".strip()
+            f"{percent(value)} {span('recall', Interval(low, high))}".strip()
             for value, low, high in zip(table[key], table[f"{key}_low"], table[f"{key}_high"], strict=True)
         ]
-    shown["fake among called fake"] = [amount("recall", value) for value in table["share_fake"]]
+    shown["fake among called fake"] = [percent(value) for value in table["share_fake"]]
     blocks: list[Block] = [
         "Each rule on these images, with 95 % intervals. The last column holds where "
-        f"{amount('recall', prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
+        f"{percent(prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
         "of the alarms are false.",
         Table(shown),
     ]
@@ -122,9 +124,9 @@ def threshold_section(table: pd.DataFrame, facts: ModelFacts, prior: float = PRI
         bounds = [np.nan if row.fpr_upper is None else row.fpr_upper for row in stored]
         promises = pd.DataFrame(
             {
-                "false alarms at most": [f"{100 * row.fpr:g} %" for row in stored],
+                "false alarms at most": [percent(row.fpr, None) for row in stored],
                 "threshold": np.array([row.threshold for row in stored], dtype=float),
-                "upper bound": [amount("fpr", bound) for bound in bounds],
+                "upper bound": [percent(bound) for bound in bounds],
                 "promise": [row.note for row in stored],
             }
         )
@@ -145,7 +147,7 @@ def _band_sources(band: Band) -> pd.DataFrame:
             "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
             "images": rows["n"],
             "wrong verdicts": rows["errors"],
-            "promise": [f"≤ {100 * band.delta:g} %" if fine else "not certifiable" for fine in rows["certified"]],
+            "promise": [f"≤ {percent(band.delta, None)}" if fine else "not certifiable" for fine in rows["certified"]],
         }
     )
 
@@ -198,11 +200,7 @@ def calibration_section(
             1,
             f"Temperature {calibration.temperature:.3f} and class biases, fitted on {calibration.n:,} images that the "
             f"detector was not trained on, {'folded into its last layer' if calibration.folded else 'kept beside it'}. "
-            + (
-                f"The scores suppose that {amount('recall', share)} of the images are fake, as among those."
-                if share
-                else ""
-            ),
+            + (f"The scores suppose that {percent(share)} of the images are fake, as among those." if share else ""),
         )
     return Section("calibration", "Calibration", blocks, data={"stored": calibration, **values}, brief=True)
 
@@ -226,7 +224,7 @@ def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:
     auroc = None
     text = (
         f"The distance of an image’s features to those of training images. Beyond {stored.threshold:.3f}, which "
-        f"{amount('recall', stored.quantile)} of familiar images stay within, there is no verdict."
+        f"{percent(stored.quantile)} of familiar images stay within, there is no verdict."
     )
     if seen.any() and not seen.all():
         value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])

@@ -13,27 +13,29 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from bonaface.errors import UsageError
+from bonaface.files import write_json, write_text
 from bonaface.hub import merge
-from bonaface.hub.card_values import RunFiles, Unseen, card_values, weights_of
+from bonaface.hub.card_values import RunFiles, Unseen, card_values
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
 from bonaface.models.pretrained import PACKAGED
-from bonaface.training.run import write_text
+from bonaface.models.weights import weights_digest
+from bonaface.stats.figures import FIGURES
 
-# Our figures -> their names on the Hub, those of the `evaluate` library where it has one.
 STORY = "hub.json"  # in a run's folder: what its publisher said of it
+# Our figures -> the Hub's metric types, those of the `evaluate` library where it has one.
 MODEL_INDEX = {
-    "auc": ("roc_auc", "AUC"),
-    "accuracy": ("accuracy", "Accuracy"),
-    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
-    "average_precision": ("average_precision", "Average precision"),
-    "recall": ("recall", "Fakes found (recall)"),
-    "fpr": ("fpr", "Real images called fake (false positive rate)"),
-    "tpr_at_1pct_fpr": ("tpr_at_1pct_fpr", "Fakes found at 1 % false alarms"),
-    "eer": ("eer", "Equal error rate"),
-    "brier": ("brier_score", "Brier score"),
-    "ece": ("ece", "Expected calibration error"),
+    "auc": "roc_auc",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "average_precision": "average_precision",
+    "recall": "recall",
+    "fpr": "fpr",
+    "tpr_at_1pct_fpr": "tpr_at_1pct_fpr",
+    "eer": "eer",
+    "brier": "brier_score",
+    "ece": "ece",
 }
 TAGS = ["bonaface", "deepfake-detection", "ai-generated-images", "faces"]
 SAMPLE_LICENSE, UNKNOWN_LICENSE = "apache-2.0", "unknown"
@@ -95,7 +97,7 @@ def remember(folder: Path, story: Story) -> None:
     told = {"license": story.license, "data_license": story.data_license, "datasets": list(story.datasets)}
     told["unseen"] = str(story.unseen.resolve()) if story.unseen else None
     if any(told.values()):
-        write_text(folder / STORY, json.dumps(told, indent=1))
+        write_json(folder / STORY, told, indent=1)
 
 
 def card_of(folder: Path, story: Story) -> str:
@@ -109,7 +111,7 @@ def card_of(folder: Path, story: Story) -> str:
         processor=_json(folder / "preprocessor_config.json", {}),
         recipe=_recipe(folder, metrics),
         report=(folder / "report" / "report.md").read_text(encoding="utf-8"),
-        weights=weights_of(folder),
+        weights=weights_digest(folder),
         license=_license(story, metrics),
         data_license=story.data_license,
         datasets=_datasets(story, metrics),
@@ -135,11 +137,11 @@ def card_data(
             dataset_name=hub_data or _plain_name(details.get("data", "image folder")),
             dataset_split=metrics["split"],
             metric_type=kind,
-            metric_name=title,
+            metric_name=FIGURES[key].name,
             metric_value=figures[key]["value"],
             metric_args=_interval(figures[key]),
         )
-        for key, (kind, title) in MODEL_INDEX.items()
+        for key, kind in MODEL_INDEX.items()
         if key in figures and figures[key]["value"] is not None
     ]
     return ModelCardData(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -82,15 +80,6 @@ def card_values(run: RunFiles) -> dict[str, Any]:
         "citation_key": "".join(c if c.isalnum() else "_" for c in run.name),
         "citation_title": "".join(c for c in run.name if c.isalnum() or c in " ._-"),
     }
-
-
-def weights_of(folder: Path) -> str:
-    """SHA-256 of the weights' files, in the order of their names; empty where there are none."""
-    files = sorted(folder.glob("model*.safetensors")) or sorted([*folder.glob("*.onnx"), *folder.glob("openvino*.bin")])
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest() if files else ""
 
 
 def _architecture(config: dict[str, Any]) -> str:

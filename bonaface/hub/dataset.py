@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from bonaface.audit.audit import Audit, audit_dataset
+from bonaface.audit.audit import audit_dataset
+from bonaface.audit.result import Audit
 from bonaface.data.labels import SPLITS
 from bonaface.data.listing import Listing, image_bytes, list_data
 from bonaface.hub import merge

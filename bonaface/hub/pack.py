@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bonaface.errors import UsageError
+from bonaface.files import atomic_folder
 from bonaface.hub.merge import read_card
 from bonaface.hub.privacy import Redactor, refuse_secrets
 from bonaface.hub.publish import CARD
@@ -41,16 +42,12 @@ def refuse_existing(out: Path) -> None:
 
 
 def write_folder(out: Path, files: Mapping[str, bytes | Path]) -> None:
-    """All of the files by their names, under a temporary name, then renamed to ``out``, which is new or empty."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name, content in files.items():
-        target = partial / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            target.write_bytes(content)
-        else:
-            shutil.copyfile(content, target)
-    if out.is_dir():
-        out.rmdir()
-    partial.replace(out)
+    """All of the files by their names, or none; ``out`` is new or empty."""
+    with atomic_folder(out) as partial:
+        for name, content in files.items():
+            target = partial / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                target.write_bytes(content)
+            else:
+                shutil.copyfile(content, target)

@@ -13,11 +13,11 @@ import pandas as pd
 from transformers import TrainingArguments
 
 from bonaface.errors import UsageError
+from bonaface.files import write_text
 from bonaface.hub import merge
 from bonaface.hub.card import Story, card_of, remember, remembered
 from bonaface.hub.privacy import Redactor, refuse_secrets, without_pictures
 from bonaface.hub.publish import CARD, Published, check_login, check_repo_id, publish
-from bonaface.training.run import write_text
 
 # Everything that is published is named here, so that nothing else ever is: no checkpoint, optimizer state or pickle.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.onnx", "openvino_model.xml", "openvino_model.bin")

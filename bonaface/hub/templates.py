@@ -12,6 +12,7 @@ import jinja2
 from bonaface.errors import UsageError
 from bonaface.report.pages import markdown_text
 from bonaface.resources import resource
+from bonaface.stats.figures import percent
 
 FOLDER = "hub/templates"
 
@@ -43,11 +44,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def share(value: float | None) -> str:
-    """Per cent with one decimal, or a dash."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 @lru_cache
 def _environment() -> jinja2.Environment:
     folder = resource(FOLDER)
@@ -64,7 +60,7 @@ def _environment() -> jinja2.Environment:
         "cell": cell,
         "text": markdown_text,
         "number": number,
-        "share": share,
+        "share": percent,
         "thousands": "{:,}".format,
         "json": lambda value: json.dumps(value, ensure_ascii=False),
     }

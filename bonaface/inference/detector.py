@@ -32,7 +32,8 @@ from bonaface.data.labels import find_real_label
 from bonaface.imaging.faces import Box
 from bonaface.inference import calibration, unfamiliar
 from bonaface.inference.admission import Admitted, Picture, admit, admit_all, is_single
-from bonaface.inference.engines import Engine, Outputs, load_engine
+from bonaface.inference.engines import Engine, load_engine
+from bonaface.inference.forward import Outputs
 from bonaface.inference.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, PictureReader
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.download import model_folder
@@ -231,9 +232,9 @@ class Detector:
         size = self.engine.batch_size
         outputs = [engine(torch.stack(list(pixels[i : i + size]))) for i in range(0, len(pixels), size)]
         if not outputs:
-            return np.empty((0, len(self.config.id2label)), dtype=np.float32), None
+            return Outputs(np.empty((0, len(self.config.id2label)), dtype=np.float32), None)
         logits, features = zip(*outputs, strict=True)
-        return np.concatenate(logits), None if features[0] is None else np.concatenate(features)
+        return Outputs(np.concatenate(logits), None if features[0] is None else np.concatenate(features))
 
     def _outputs(self, images: Any) -> Outputs:
         items = self.reader.read([*admit_all(images)], faces=False)

@@ -24,16 +24,15 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bonaface.errors import UsageError
-from bonaface.inference.forward import with_fast_products
-from bonaface.models.load import is_convolutional, last_linear
+from bonaface.inference.forward import Outputs, with_fast_products
+from bonaface.models.features import LastLayer
+from bonaface.models.load import is_convolutional
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")
 CPU_BATCH, GPU_BATCH = 4, 64
 _CORE_LOCK = threading.Lock()
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16}
-
-Outputs = tuple[np.ndarray, np.ndarray | None]
 
 
 class Engine(Protocol):
@@ -66,29 +65,14 @@ class TorchEngine:
         self.model = with_fast_products(model.to(device=device, dtype=dtype, memory_format=self.format).eval())
         on_cpu = device.type == "cpu"
         self.batch_size, self.workers = (CPU_BATCH, torch.get_num_threads()) if on_cpu else (GPU_BATCH, 0)
-        self._seen = threading.local()
-        layer = last_linear(model, model.config.num_labels)
-        if layer is not None:
-            layer.register_forward_hook(self._keep)
+        self._last = LastLayer(self.model)
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> Outputs:
-        seen = self._seen.calls = []
-        try:
-            logits = self.model(pixel_values=pixels.to(self.device, self.dtype, memory_format=self.format)).logits
-        finally:
-            del self._seen.calls
-        # As in bonaface.inference.forward.forward: the last linear layer counts where its output is the logits.
-        is_last = len(seen) == 1 and seen[0][0].ndim == 2 and torch.equal(seen[0][1], logits)
-        features = seen[0][0].float().cpu().numpy() if is_last else None
-        return logits.float().cpu().numpy(), features
+        logits, features = self._last.run(pixels.to(self.device, self.dtype, memory_format=self.format))
+        return Outputs(logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy())
 
     in_worker = __call__
-
-    def _keep(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        calls = getattr(self._seen, "calls", None)  # each thread's own; None where the model is run by somebody else
-        if calls is not None:
-            calls.append((inputs[0], output))
 
 
 def openvino_core() -> Any:
@@ -150,7 +134,7 @@ class OpenVINOEngine:
 def _arrays(request: Any, pixels: torch.Tensor) -> Outputs:
     request.infer(pixels.numpy())
     arrays = [np.array(output.data) for output in request.output_tensors]
-    return arrays[0], arrays[1] if len(arrays) > 1 else None
+    return Outputs(arrays[0], arrays[1] if len(arrays) > 1 else None)
 
 
 class OnnxEngine:
@@ -188,7 +172,7 @@ class OnnxEngine:
 
 def _session_arrays(session: Any, pixels: torch.Tensor) -> Outputs:
     arrays = session.run(None, {"pixel_values": pixels.numpy()})
-    return arrays[0], arrays[1] if len(arrays) > 1 else None
+    return Outputs(arrays[0], arrays[1] if len(arrays) > 1 else None)
 
 
 def load_engine(

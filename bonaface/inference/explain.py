@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 from scipy import special
 
 from bonaface.errors import UsageError
+from bonaface.files import atomic_path
 from bonaface.imaging.faces import Box
 from bonaface.imaging.images import ImageError, load_image
 from bonaface.imaging.transforms import Preprocessing
@@ -238,9 +239,8 @@ def run_explain_command(
     explanation = explain(detector, image, faces=faces, method=method, test=test)
     result = explanation.result
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{os.getpid()}.{file.name}")
-    explanation.overlay().save(partial)
-    partial.replace(file)
+    with atomic_path(file) as partial:
+        explanation.overlay().save(partial)
     print(f"{result.verdict}, p(fake) {result.p_fake:.4f}" + "".join(f"\nnote: {note}" for note in result.warnings))
     print(f"{file}: the brighter, the more a part speaks for {explanation.target} ({explanation.method})")
     if explanation.faithfulness is not None:

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from bonaface.data.dataset import balanced_subset, image_bytes, list_data
 from bonaface.data.sample import SampleSpec, make_image
 from bonaface.errors import UsageError
+from bonaface.files import atomic_folder
 from bonaface.imaging.images import decode_image
 from bonaface.imaging.transforms import Preprocessing
 from bonaface.inference import unfamiliar
@@ -35,7 +37,9 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
 from bonaface.inference.forward import forward
 from bonaface.models.facts import ModelFacts
-from bonaface.models.load import is_convolutional, last_linear
+from bonaface.models.features import LastLayer
+from bonaface.models.load import is_convolutional
+from bonaface.stats.figures import percent
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}
 PRECISIONS = {"float32": 1e-4, "bf16": 2e-2}  # the largest difference of a probability
@@ -71,7 +75,7 @@ class Check:
 
     def __str__(self) -> str:
         auc = "" if self.auc_loss is None else f", AUC lower by {self.auc_loss:.4f}"
-        scores = f"largest difference of a score {self.difference:.2g}, {self.flips:.1%} of verdicts differ"
+        scores = f"largest difference of a score {self.difference:.2g}, {percent(self.flips)} of verdicts differ"
         return f"{self.precision}: {scores}{auc} ({self.n} pictures)"
 
 
@@ -112,10 +116,7 @@ def export_model(
     _require(format, int8)
     detector = Detector.from_pretrained(model, device="cpu", engine="torch", real_label=real_label)
     calibration, pictures, fakes = _pictures(data, real_label, n_check, n_calibration if int8 else 0)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(out) as partial:
         _write_network(detector, partial, format, calibration)
         _write_facts(detector, partial, real_label)
         checks = _check(detector, partial, format, pictures, fakes, ["int8"] if int8 else list(PRECISIONS))
@@ -127,11 +128,6 @@ def export_model(
                 if int8
                 else "check it on pictures of your own with --data, try the other format, or keep to torch",
             )
-        if out.is_dir():
-            out.rmdir()
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return checks
 
 
@@ -165,22 +161,17 @@ def run_export_command(
 
 
 class WithFeatures(nn.Module):
-    """Pixels -> logits and, where one linear layer makes them, what it read: as :func:`forward.forward`
-    finds it, but traceable."""
+    """Pixels -> logits and penultimate features, traceable: for models of which :func:`forward.forward` finds some."""
 
-    def __init__(self, model: nn.Module, num_labels: int) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
-        self._read: list[torch.Tensor] = []
-        layer = last_linear(model, num_labels)
-        assert layer is not None
-        layer.register_forward_pre_hook(lambda _, inputs: self._read.append(inputs[0]))
+        self.model, self._last = model, LastLayer(model)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Float (n, 3, h, w) -> (n, classes), (n, width)."""
-        self._read.clear()
-        logits = self.model(pixel_values=pixel_values).logits
-        return logits, self._read.pop()
+        with self._last.calls() as calls:
+            logits = self.model(pixel_values=pixel_values).logits
+        return logits, calls[0][0]
 
 
 class LogitsOnly(nn.Module):
@@ -229,7 +220,7 @@ def _write_network(detector: Detector, folder: Path, format: str, calibration: S
     facts = Preprocessing.of(detector.processor)
     example = torch.zeros(2, 3, facts.height, facts.width)
     has_features = forward(model, example)[1] is not None
-    network = WithFeatures(model, model.config.num_labels) if has_features else LogitsOnly(model)
+    network = WithFeatures(model) if has_features else LogitsOnly(model)
     names = ["logits", "features"][: 1 + has_features]
     network.eval()
     if format == "openvino":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,16 +15,16 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from bonaface.data.loading import Collator, ImageRows
-from bonaface.models.load import is_convolutional, last_linear
+from bonaface.models.features import LastLayer
+from bonaface.models.load import is_convolutional
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What a model said of n images."""
 
-    logits: NDArray[np.float64]  # (n, classes)
+    logits: NDArray[Any]  # (n, classes); float64 of rows, float32 of an engine
     features: NDArray[np.float32] | None  # (n, width): the input of the last layer; None where that is not linear
 
 
@@ -54,26 +53,12 @@ def with_fast_products(model: Model) -> Model:
 
 @torch.inference_mode()
 def forward(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits (n, classes) and, where one linear layer makes them, its input (n, width); else None.
-
-    A model may average several heads or normalise after its last linear layer: the layer counts only where its output
-    is the logits.
-    """
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen.append((inputs[0], output))
-
-    layer = last_linear(model, model.config.num_labels)
-    handle = layer.register_forward_hook(keep) if layer is not None else None
+    """Logits (n, classes) and penultimate features (n, width) or None, as :meth:`LastLayer.run` finds them."""
+    layer = LastLayer(model)
     try:
-        logits = model(pixel_values=pixels).logits
+        return layer.run(pixels)
     finally:
-        if handle is not None:
-            handle.remove()
-    if len(seen) == 1 and seen[0][0].ndim == 2 and torch.equal(seen[0][1], logits):
-        return logits, seen[0][0]
-    return logits, None
+        layer.remove()
 
 
 @torch.inference_mode()

@@ -32,10 +32,10 @@ import torch
 from PIL import Image
 
 from bonaface.data.alignment import face_square
+from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
 from bonaface.inference.admission import Admitted, Picture
-from bonaface.models.facts import FACE_MARGIN
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale

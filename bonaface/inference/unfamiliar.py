@@ -8,7 +8,6 @@ means little, and the verdict is "uncertain", reason "unlike the training data".
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
+from bonaface.files import atomic_path
 from bonaface.models.facts import UnfamiliarFacts
 from bonaface.stats.intervals import Interval, auc_interval
 
@@ -54,10 +54,9 @@ class Unfamiliar:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the bank into a model folder, under a temporary name first."""
-        temporary = Path(folder) / f".{FILE}.{os.getpid()}"
-        save_file({"bank": self.bank}, temporary)
-        temporary.replace(Path(folder) / FILE)
+        """Write the bank into a model folder."""
+        with atomic_path(folder / FILE) as partial:
+            save_file({"bank": self.bank}, partial)
 
     @classmethod
     def load(cls, folder: str | Path, facts: UnfamiliarFacts | None) -> Unfamiliar | None:

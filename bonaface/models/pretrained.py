@@ -9,7 +9,6 @@ missing, the same architecture's weights come from the Hub. Licences: see ``NOTI
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,6 +20,7 @@ from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file, save_file
 
 from bonaface.errors import UsageError
+from bonaface.files import atomic_path
 from bonaface.models.download import model_folder
 
 
@@ -72,9 +72,8 @@ def pretrained_state(name: str) -> dict[str, torch.Tensor]:
         return _from_hub(name, preset)
     state = in_timms_names(_read(file, preset), preset.architecture)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_suffix(f".{os.getpid()}.part")
-    save_file(state, part)
-    part.replace(cache)
+    with atomic_path(cache) as partial:
+        save_file(state, partial)
     return state
 
 

@@ -5,39 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bonaface.models.drawings import MEANING, only_drawings
 from bonaface.models.facts import UnseenWorth
 from bonaface.report.pages import KeyFigure, plain
 from bonaface.stats import metrics
+from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, percent, span
 from bonaface.stats.intervals import Interval
-
-MEANINGS = {
-    "auc": "chance that a random fake scores above a random real image; 0.5 is a coin's throw",
-    "recall": "fakes found: share of fakes called fake",
-    "fpr": "false alarms: share of real images called fake",
-    "accuracy": "share of images given their own label",
-    "balanced_accuracy": "mean over the labels of the share given their own label",
-    "eer": "error where false alarms and missed fakes are equally frequent",
-    "average_precision": "area under precision and recall, fake being the positive class",
-    "tpr_at_0.5pct_fpr": "fakes found when 0.5 % of the real images may be called fake",
-    "tpr_at_1pct_fpr": "fakes found when 1 % of the real images may be called fake",
-    "tpr_at_5pct_fpr": "fakes found when 5 % of the real images may be called fake",
-    "brier": "mean squared error of the score",
-    "ece": "mean gap between score and outcome, 15 bins of equal width; 0 is calibrated",
-    "log_loss": "mean negative log-probability of the true label, in nats",
-}
-KEY_FIGURES = {
-    "auc": ("AUC", "ranking of fakes above reals; 0.5 is a coin’s throw"),
-    "recall": ("Fakes found", "share of fakes called fake"),
-    "fpr": ("False alarms", "share of real images called fake"),
-    "balanced_accuracy": ("Balanced accuracy", "mean over the labels"),
-    "tpr_at_1pct_fpr": ("At 1 % false alarms", "fakes found when few real images may be accused"),
-    "ece": ("Calibration error", "mean gap between score and outcome"),
-}
-SHARES = {"recall", "fpr", "accuracy", "balanced_accuracy", "eer", *metrics.LOW_FPRS}
 
 
 def sources_seen(predictions: pd.DataFrame, rows: pd.DataFrame, details: Mapping[str, Any]) -> str:
@@ -51,22 +26,6 @@ def sources_seen(predictions: pd.DataFrame, rows: pd.DataFrame, details: Mapping
     if judged <= known:
         return "all"
     return "some" if judged & known else "none"
-
-
-def amount(name: str, value: float) -> str:
-    """A figure as a reader meets it: shares in percent, the rest to three decimals."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if name in SHARES else f"{value:.3f}"
-
-
-def span(name: str, interval: Interval | None) -> str:
-    """``(low–high)``, empty where there is no interval."""
-    if interval is None or not np.isfinite(interval).all():
-        return ""
-    scale = 100 if name in SHARES else 1
-    digits = 1 if name in SHARES else 3
-    return f"({scale * interval.low:.{digits}f}–{scale * interval.high:.{digits}f})"
 
 
 def conclude(
@@ -94,9 +53,9 @@ def conclude(
     begin = f"On {figures['n']:,} {split + ' ' if split else ''}images{origin} the detector"
     decided = []
     if figures["n_fake"]:
-        decided.append(f"finds {amount('recall', figures['recall'])} of the fakes")
+        decided.append(f"finds {percent(figures['recall'])} of the fakes")
     if figures["n_real"]:
-        decided.append(f"calls {amount('fpr', figures['fpr'])} of the real images fake")
+        decided.append(f"calls {percent(figures['fpr'])} of the real images fake")
     if not figures["n_real"] or not figures["n_fake"]:
         missing = "real" if not figures["n_real"] else "AI-generated"
         return f"{begin} {decided[0]}. There were no {missing} images, so whether it can tell them apart is not known."
@@ -156,8 +115,10 @@ def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, det
 def key_figures(figures: metrics.Figures, intervals: Mapping[str, Interval]) -> list[KeyFigure]:
     """The tiles of the first screen."""
     return [
-        KeyFigure(title, amount(name, figures[name]), span(name, intervals.get(name)), meaning)
-        for name, (title, meaning) in KEY_FIGURES.items()
+        KeyFigure(
+            FIGURES[name].name, amount(name, figures[name]), span(name, intervals.get(name)), FIGURES[name].meaning
+        )
+        for name in KEY_FIGURES
     ]
 
 
@@ -166,8 +127,7 @@ def worth_in_words(worth: UnseenWorth | None) -> str:
     if worth is None:
         return ""
     called = (
-        f"it gave a verdict on {_percent(worth.coverage)} of the images, and {_percent(worth.wrong)} of those "
-        "were wrong"
+        f"it gave a verdict on {percent(worth.coverage)} of the images, and {percent(worth.wrong)} of those were wrong"
         if worth.wrong is not None
         else "it gave no verdict at all"
     )
@@ -179,10 +139,6 @@ def worth_in_words(worth: UnseenWorth | None) -> str:
     if not hardest or not hardest.wrong:
         return words
     return (
-        f"{words} Most often about {hardest.source} ({hardest.label}): {_percent(hardest.wrong)} of its "
+        f"{words} Most often about {hardest.source} ({hardest.label}): {percent(hardest.wrong)} of its "
         "images got a wrong verdict."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

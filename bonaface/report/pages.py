@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bonaface.report.plots import DARK, LIGHT, Theme, figure_data_uri
+from bonaface.report.style import DARK, LIGHT, Theme, figure_data_uri
 
 
 @dataclass(frozen=True)
@@ -152,18 +150,6 @@ def jsonable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     return plain(value)
-
-
-def write_file(path: Path, data: bytes | str) -> None:
-    """Write a whole file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Strict JSON: no NaN, UTF-8, indented."""
-    write_file(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 # --- HTML --------------------------------------------------------------------------------------------------------

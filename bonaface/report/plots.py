@@ -1,4 +1,4 @@
-"""The one place where figures become pictures: matplotlib's object interface (no pyplot state), one style, two themes.
+"""The one place where figures become plots, in the style and themes of :mod:`bonaface.report.style`.
 
 Every function returns a ``matplotlib.figure.Figure`` with one message, narrow enough to be read on a phone. Real is
 blue and fake is orange everywhere, and nothing else is (Okabe and Ito's palette, which colour-blind readers can tell
@@ -7,126 +7,27 @@ apart). Labels and source names are untrusted: they are cleaned and never read a
 
 from __future__ import annotations
 
-import base64
-import io
-import os
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
-WIDTH, HEIGHT = 4.6, 3.9  # inches: text set at 9 pt stays readable when a phone shrinks the picture
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a picture: ``ink`` for text, ``faint`` for axes, ``cycle`` for curves without a class."""
-
-    paper: str
-    ink: str
-    faint: str
-    grid: str
-    real: str
-    fake: str
-    cycle: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff", "#1d2126", "#59616b", "#e4e7eb", "#0072b2", "#d55e00", ("#007f5f", "#a83c8a", "#8a6d00", "#5a5f99")
-)
-DARK = Theme(
-    "#171a1f", "#e8eaed", "#a3abb5", "#30363d", "#56b4e9", "#f0953a", ("#3fc79a", "#df8fc1", "#d9c24a", "#a9aef0")
-)
-
-
-def clean_text(text: object, limit: int = 28) -> str:
-    """Text that any font and file can hold: one line, unknown glyphs as U+FFFD, at most ``limit`` characters."""
-    known = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    kept = []
-    for character in str(text):
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp", "Cf"):
-            kept.append(" ")
-        else:
-            kept.append(character if known.get_char_index(ord(character)) else "\ufffd")
-    line = "".join(kept).strip()
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _canvas(
-    theme: Theme, width: float = WIDTH, height: float = HEIGHT, rows: Sequence[float] = (1,)
-) -> tuple[Figure, list[Axes]]:
-    """A figure with one column of styled axes of the given relative heights, sharing x where there are several."""
-    figure = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=list(rows))
-    axes = list(grid[:, 0])
-    for axis in axes:
-        axis.set_facecolor(theme.paper)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.spines[["left", "bottom"]].set_color(theme.grid)
-        axis.tick_params(colors=theme.faint, labelsize=8.5, length=0, pad=5)
-        axis.grid(color=theme.grid, linewidth=0.8)
-        axis.set_axisbelow(True)
-    return figure, axes
-
-
-def _name(axis: Axes, theme: Theme, x: str = "", y: str = "") -> None:
-    axis.set_xlabel(x, color=theme.ink, fontsize=9)
-    axis.set_ylabel(y, color=theme.ink, fontsize=9)
-
-
-def _legend(figure: Figure, theme: Theme) -> None:
-    """A frameless legend above the axes; texts are taken literally, so a ``$`` in a name is a dollar."""
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        names,
-        loc="outside upper left",
-        ncols=3
-        if len(names) == 3 and max(map(len, names)) <= 13
-        else 2
-        if len(names) <= 2 or max(map(len, names)) <= 18
-        else 1,
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=theme.ink,
-        handlelength=1.4,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _columns(names: Sequence[str]) -> int:
-    longest = max(map(len, names), default=0)
-    if len(names) == 3 and longest <= 13:
-        return 3
-    return 2 if len(names) <= 2 or longest <= 18 else 1
-
-
-def _note(axis: Axes, theme: Theme, text: str) -> None:
-    """Say why there is nothing to draw."""
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=theme.faint, fontsize=9)
+from bonaface.report.style import LIGHT, WIDTH, Theme, canvas, clean_text, curve_colours, legend, name_axes, note
 
 
 def roc_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool = False, theme: Theme = LIGHT) -> Figure:
     """ROC curves of models: name -> (is_fake bool (n,), p_fake (n,)). ``log`` spreads out the rare false alarms."""
-    figure, (axis,) = _canvas(theme)
+    figure, (axis,) = canvas(theme)
     chance = np.linspace(0, 1, 500)
     axis.plot(chance, chance, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
     smallest = 0.1
-    for (name, (truth, p_fake)), colour in zip(curves.items(), _cycle(theme, len(curves)), strict=True):
+    for (name, (truth, p_fake)), colour in zip(curves.items(), curve_colours(theme, len(curves)), strict=True):
         fake = np.asarray(truth, dtype=bool)
         if fake.all() or not fake.any():
             continue
@@ -147,74 +48,12 @@ def roc_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool = 
     else:
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name(axis, theme, "real images called fake" + (" (log scale)" if log else ""), "fakes found")
+    name_axes(axis, theme, "real images called fake" + (" (log scale)" if log else ""), "fakes found")
     if axis.get_legend_handles_labels()[0]:
-        _legend(figure, theme)
+        legend(figure, theme)
     else:
-        _note(axis, theme, "needs real and fake images")
+        note(axis, theme, "needs real and fake images")
     return figure
-
-
-def fold_dots(folds: pd.DataFrame, *, mean: float, sd: float, theme: Theme = LIGHT) -> Figure:
-    """AUC of each fold with its 95 % interval, and the mean with one standard deviation to either side.
-
-    ``folds`` has the columns ``title``, ``auc``, ``auc_low``, ``auc_high`` and ``small`` (bool: too few images to judge
-    by, drawn hollow).
-    """
-    rows = folds.iloc[::-1]
-    figure, (axis,) = _canvas(theme, height=max(1.9, 0.34 * len(rows) + 1.1))
-    places, colour = np.arange(len(rows)), theme.cycle[0]
-    if np.isfinite(mean):
-        if np.isfinite(sd):
-            axis.axvspan(mean - sd, min(mean + sd, 1), color=theme.faint, alpha=0.14, linewidth=0)
-        axis.axvline(mean, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
-    axis.hlines(places, rows["auc_low"].to_numpy(float), rows["auc_high"].to_numpy(float), colors=colour, linewidth=1.6)
-    fill = [theme.paper if small else colour for small in rows["small"]]
-    axis.scatter(rows["auc"].to_numpy(float), places, c=fill, edgecolors=colour, linewidths=1.4, s=36, zorder=3)
-    least = np.nanmin([*rows["auc_low"].to_numpy(float), 0.9])
-    axis.set_xlim(np.floor(10 * least) / 10, 1.005)
-    axis.set_yticks(places, [clean_text(title, 36) for title in rows["title"]], parse_math=False, color=theme.ink)
-    axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
-    axis.grid(False, axis="y")
-    _name(axis, theme, "AUC of the fold")
-    return figure
-
-
-def fold_roc_curves(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    pooled: tuple[ArrayLike, ArrayLike],
-    *,
-    worst: str | None = None,
-    theme: Theme = LIGHT,
-) -> Figure:
-    """ROC curves of all folds, thin, the worst one and that of all images together named; as in :func:`roc_curve`."""
-    figure, (axis,) = _canvas(theme)
-    axis.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
-    others = [name for name in curves if name != worst]
-    lines = [(curves[name], theme.faint, 0.9, "other folds" if worst else "folds") for name in others]
-    if worst is not None:
-        lines.append((curves[worst], theme.cycle[1], 1.8, f"worst: {clean_text(worst, 36)}"))
-    lines.append((pooled, theme.cycle[0], 2.2, "all images together"))
-    named: set[str] = set()
-    for (truth, p_fake), colour, width, name in lines:
-        fake = np.asarray(truth, dtype=bool)
-        if fake.all() or not fake.any():
-            continue
-        fpr, tpr, _ = sk.roc_curve(fake, np.asarray(p_fake))
-        axis.plot(fpr, tpr, color=colour, linewidth=width, label=None if name in named else name)
-        named.add(name)
-    axis.set_ylim(0, 1.01)
-    axis.set_xlim(-0.005, 1)
-    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name(axis, theme, "false alarms: real called fake", "fakes found")
-    if named:
-        _legend(figure, theme)
-    return figure
-
-
-def _cycle(theme: Theme, n: int) -> list[str]:
-    return [theme.cycle[i % len(theme.cycle)] for i in range(n)]
 
 
 def learning_curves(
@@ -224,20 +63,20 @@ def learning_curves(
 
     Stages that start again at epoch 0 are put one after the other.
     """
-    figure, (axis,) = _canvas(theme, height=3.3)
+    figure, (axis,) = canvas(theme, height=3.3)
     epochs = _running_epochs(history)
-    for (key, name), colour in zip(names.items(), _cycle(theme, len(names)), strict=True):
+    for (key, name), colour in zip(names.items(), curve_colours(theme, len(names)), strict=True):
         points = [
             (x, row[key]) for x, row in zip(epochs, history, strict=True) if isinstance(row.get(key), int | float)
         ]
         if points:
             marker = "o" if len(points) <= 60 else ""
             axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, marker=marker, markersize=3, label=name)
-    _name(axis, theme, "epoch", y)
+    name_axes(axis, theme, "epoch", y)
     if axis.get_legend_handles_labels()[0]:
-        _legend(figure, theme)
+        legend(figure, theme)
     else:
-        _note(axis, theme, "nothing was logged")
+        note(axis, theme, "nothing was logged")
     return figure
 
 
@@ -258,7 +97,7 @@ def confusion_matrix(matrix: ArrayLike, labels: Sequence[str], *, theme: Theme =
     counts = np.asarray(matrix, dtype=float)
     k = len(labels)
     side = max(3.4, 0.62 * k + 1.2)
-    figure, (axis,) = _canvas(theme, width=max(WIDTH, side), height=side)
+    figure, (axis,) = canvas(theme, width=max(WIDTH, side), height=side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shades = LinearSegmentedColormap.from_list("shares", [theme.paper, theme.cycle[0]])
     axis.imshow(shares, cmap=shades, vmin=0, vmax=1)
@@ -274,7 +113,7 @@ def confusion_matrix(matrix: ArrayLike, labels: Sequence[str], *, theme: Theme =
     axis.set_yticks(range(k), names, parse_math=False)
     axis.grid(False)
     axis.spines[:].set_visible(False)
-    _name(axis, theme, "called", "true")
+    name_axes(axis, theme, "called", "true")
     return figure
 
 
@@ -285,7 +124,7 @@ def source_bars(table: pd.DataFrame, *, value: str = "called_fake", theme: Theme
     100 %); ``auc`` draws each source's AUC against the other class as dots.
     """
     rows = table.iloc[::-1]
-    figure, (axis,) = _canvas(theme, height=max(1.9, 0.34 * len(rows) + 1.1))
+    figure, (axis,) = canvas(theme, height=max(1.9, 0.34 * len(rows) + 1.1))
     colours = [theme.real if real else theme.fake for real in rows["is_real"]]
     places = np.arange(len(rows))
     if value == "auc":
@@ -306,8 +145,8 @@ def source_bars(table: pd.DataFrame, *, value: str = "called_fake", theme: Theme
     axis.grid(False, axis="y")
     for name, colour in (("real", theme.real), ("fake", theme.fake)):
         axis.scatter([], [], c=colour, s=36, marker="s", label=name)
-    _name(axis, theme, "AUC against all images of the other kind" if value == "auc" else "share called fake")
-    _legend(figure, theme)
+    name_axes(axis, theme, "AUC against all images of the other kind" if value == "auc" else "share called fake")
+    legend(figure, theme)
     return figure
 
 
@@ -320,7 +159,7 @@ def score_histogram(
     theme: Theme = LIGHT,
 ) -> Figure:
     """How the scores of real and of fake images spread over [0, 1]; ``marks`` names thresholds to draw."""
-    figure, (axis,) = _canvas(theme, height=3.3)
+    figure, (axis,) = canvas(theme, height=3.3)
     fake, p = np.asarray(is_fake, dtype=bool), np.asarray(p_fake, dtype=float)
     for name, colour, kept in (("real", theme.real, ~fake), ("fake", theme.fake, fake)):
         if kept.any():
@@ -343,27 +182,27 @@ def score_histogram(
     axis.set_xlim(0, 1)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name(axis, theme, "score: probability of being fake", "share of images")
+    name_axes(axis, theme, "score: probability of being fake", "share of images")
     if len(p):
-        _legend(figure, theme)
+        legend(figure, theme)
     else:
-        _note(axis, theme, "no images")
+        note(axis, theme, "no images")
     return figure
 
 
 def reliability_diagram(bins: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
     """Promise against outcome: ``metrics.reliability``'s bins above, how many images each holds below."""
-    figure, (axis, below) = _canvas(theme, height=4.3, rows=(4, 1))
+    figure, (axis, below) = canvas(theme, height=4.3, rows=(4, 1))
     axis.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
     axis.vlines(bins["mean_p_fake"], bins["mean_p_fake"], bins["share_fake"], colors=theme.faint, linewidth=1)
     axis.plot(bins["mean_p_fake"], bins["share_fake"], color=theme.cycle[0], linewidth=1.8, marker="o", markersize=5)
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.02, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name(axis, theme, y="share that was fake")
+    name_axes(axis, theme, y="share that was fake")
     below.bar(bins["mean_p_fake"], bins["n"], width=0.045, color=theme.faint, alpha=0.6)
     below.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name(below, theme, "score: probability of being fake", "images")
+    name_axes(below, theme, "score: probability of being fake", "images")
     return figure
 
 
@@ -372,7 +211,7 @@ def degradation_overview(table: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure
     degraded = table[(table["degradation"] != "") & table["auc"].notna()]
     clean = float(table["auc"].iloc[0])
     order = degraded.groupby("degradation")["auc"].min().sort_values(ascending=False, kind="stable").index
-    figure, (axis,) = _canvas(theme, height=max(1.9, 0.27 * len(order) + 0.9))
+    figure, (axis,) = canvas(theme, height=max(1.9, 0.27 * len(order) + 0.9))
     for place, name in enumerate(order):
         values = degraded.loc[degraded["degradation"] == name, "auc"].to_numpy(float)
         axis.hlines(place, min(*values, clean), max(*values, clean), color=theme.cycle[0], linewidth=1.4, alpha=0.5)
@@ -381,13 +220,13 @@ def degradation_overview(table: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure
     axis.set_yticks(range(len(order)), [clean_text(name) for name in order], parse_math=False, color=theme.ink)
     axis.set_ylim(-0.6, len(order) - 0.4)
     axis.grid(False, axis="y")
-    _name(axis, theme, "AUC")
+    name_axes(axis, theme, "AUC")
     return figure
 
 
 def degradation_curves(rows: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
     """AUC, fakes found and false alarms along one degradation: the undegraded row of the table, then its strengths."""
-    figure, (axis,) = _canvas(theme, height=2.9)
+    figure, (axis,) = canvas(theme, height=2.9)
     places = np.arange(len(rows))
     curves = (
         ("auc", "AUC", theme.cycle[0]),
@@ -400,8 +239,8 @@ def degradation_curves(rows: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
         axis.plot(places, values, color=colour, linewidth=1.8, marker="o", markersize=4, label=name)
     axis.set_xticks(places, ["none", *(f"{strength:g}" for strength in rows["strength"].iloc[1:])])
     axis.set_ylim(-0.02, 1.02)
-    _name(axis, theme, str(rows["unit"].iloc[-1]))
-    _legend(figure, theme)
+    name_axes(axis, theme, str(rows["unit"].iloc[-1]))
+    legend(figure, theme)
     return figure
 
 
@@ -414,8 +253,8 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
 ) -> Figure:
     """Plain named lines (x values or categories, y values), for curves of robustness and the like."""
-    figure, (axis,) = _canvas(theme, height=3.3)
-    for (name, (across, up)), colour in zip(lines.items(), _cycle(theme, len(lines)), strict=True):
+    figure, (axis,) = canvas(theme, height=3.3)
+    for (name, (across, up)), colour in zip(lines.items(), curve_colours(theme, len(lines)), strict=True):
         axis.plot(
             np.asarray(across),
             np.asarray(up),
@@ -427,28 +266,24 @@ def line_chart(
         )
     if y_range:
         axis.set_ylim(*y_range)
-    _name(axis, theme, x, y)
+    name_axes(axis, theme, x, y)
     if len(lines) > 1:
-        _legend(figure, theme)
+        legend(figure, theme)
     return figure
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int = 160) -> None:
-    """Write a picture in the format of the path's suffix, under a temporary name first."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def figure_data_uri(figure: Figure) -> str:
-    """The picture as an SVG ``data:`` address: sharp at any size, and as an image it can run nothing."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-Draw = Callable[[Theme], Figure]
+def fact_histogram(real: np.ndarray, fake: np.ndarray, name: str, *, theme: Theme = LIGHT) -> Figure:
+    """How one number spreads over the real and the fake images, as shares of each; the outer 1 % is left out."""
+    figure, (axis,) = canvas(theme, height=3.0)
+    known = np.concatenate([real, fake])
+    low, high = np.nanpercentile(known, (0.5, 99.5)) if np.isfinite(known).any() else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, 41)
+    for label, colour, part in (("real", theme.real, real), ("fake", theme.fake, fake)):
+        shares = np.histogram(part[np.isfinite(part)], edges)[0] / max(len(part), 1)
+        axis.stairs(shares, edges, color=colour, alpha=0.25, fill=True)
+        axis.stairs(shares, edges, color=colour, linewidth=1.6, label=label)
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    name_axes(axis, theme, name, "share of images")
+    legend(figure, theme)
+    return figure

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from bonaface.report import plots
-from bonaface.report.findings import KEY_FIGURES, MEANINGS, amount, span
 from bonaface.report.pages import Block, Gallery, Picture, Section, Table, Thumbnail, cell, jsonable
 from bonaface.stats import metrics
+from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, percent, span
 from bonaface.stats.intervals import Interval
 
 LoadThumbnail = Callable[[str], Image.Image]
@@ -80,7 +80,7 @@ def source_section(
         for auc, low, high in zip(sources["auc"], sources["auc_low"], sources["auc_high"], strict=True)
     ]
     table["called fake (95 %)"] = [
-        f"{amount('recall', rate)} {span('recall', Interval(low, high))}"
+        f"{percent(rate)} {span('recall', Interval(low, high))}"
         for rate, low, high in zip(rates, sources["rate_low"], sources["rate_high"], strict=True)
     ]
     picture = Picture(
@@ -171,7 +171,7 @@ def score_section(rows: pd.DataFrame, real_label: str) -> Section:
         [
             "A score is the detector’s probability that an image is fake. Of the images that score 80 %, 80 % should "
             "be fake: then the reliability curve lies on its diagonal. That depends on how many fakes there are among "
-            f"the images, here {amount('recall', np.mean(fake) if len(fake) else np.nan)}.",
+            f"the images, here {percent(np.mean(fake) if len(fake) else np.nan)}.",
             Picture(
                 "scores",
                 "Scores of real and of fake images.",
@@ -222,8 +222,8 @@ def figure_section(
     """Every figure with its interval, then split by split."""
     none = Interval(np.nan, np.nan)
     rows = [
-        {"figure": name, "value": figures[name], **intervals.get(name, none)._asdict(), "meaning": meaning}
-        for name, meaning in MEANINGS.items()
+        {"figure": name, "value": figures[name], **intervals.get(name, none)._asdict(), "meaning": known.meaning}
+        for name, known in FIGURES.items()
     ]
     text = (
         f"Low and high hold 95 % of {n_resamples:,} bootstrap resamples, drawn within each source: how far the figures "

@@ -22,7 +22,6 @@ To add a section (robustness, calibration ...), make a :class:`bonaface.report.p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonaface.report import plots
+from bonaface.files import atomic_path, write_json, write_text
 from bonaface.report.findings import conclude, key_figures, list_caveats, sources_seen
 from bonaface.report.pages import (
     Block,
@@ -40,8 +39,6 @@ from bonaface.report.pages import (
     jsonable,
     page_html,
     page_markdown,
-    write_file,
-    write_json,
 )
 from bonaface.report.sections import (
     HeatMap,
@@ -55,6 +52,7 @@ from bonaface.report.sections import (
     source_section,
     training_sections,
 )
+from bonaface.report.style import LIGHT, save_figure
 from bonaface.stats import metrics
 from bonaface.stats.intervals import Interval
 from bonaface.stats.sources import metrics_by_source
@@ -142,8 +140,8 @@ def write_report(
     )
     write_predictions(report / "predictions.parquet", predictions)
     write_pictures(report, page)
-    write_file(report / "report.html", page_html(page))
-    write_file(report / "report.md", page_markdown(page))
+    write_text(report / "report.html", page_html(page))
+    write_text(report / "report.md", page_markdown(page))
     write_json(report / "metrics.json", result)  # last: where it stands, the report is whole
     return result
 
@@ -166,10 +164,9 @@ def with_intervals(figures: metrics.Figures, intervals: Mapping[str, Interval]) 
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    """The predictions table as parquet, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    predictions.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    """The predictions table as parquet."""
+    with atomic_path(path) as partial:
+        predictions.to_parquet(partial, index=False)
 
 
 def write_pictures(report: Path, page: Page) -> None:
@@ -179,4 +176,4 @@ def write_pictures(report: Path, page: Page) -> None:
     for name, picture in pictures.items():
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"a picture's name is a file name of letters, digits, - and _, not {name!r}")
-        plots.save_figure(picture.draw(plots.LIGHT), report / f"{name}.png")
+        save_figure(picture.draw(LIGHT), report / f"{name}.png")

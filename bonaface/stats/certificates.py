@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
 from bonaface.stats.metrics import threshold_at_fpr
 
@@ -147,7 +148,8 @@ def thresholds(
                 certified=True,
                 n_real=len(real),
                 tpr=float((fake >= threshold).mean()) if len(fake) else None,
-                note=f"at most {100 * fpr:g} % of real images are called fake, with {100 * confidence:g} % confidence",
+                note=f"at most {percent(fpr, None)} of real images are called fake, "
+                f"with {percent(confidence, None)} confidence",
             )
         )
     return tuple(rows)
@@ -208,9 +210,10 @@ def _band_note(
     ]
     if missing:
         return "; ".join([*missing, "the band only says where these images lie"])
+    most = percent(delta, None)
     note = (
-        f"at most {100 * delta:g} % of real images are called fake, and at most {100 * delta:g} % of fakes real, "
-        f"with {100 * confidence:g} % confidence each"
+        f"at most {most} of real images are called fake, and at most {most} of fakes real, "
+        f"with {percent(confidence, None)} confidence each"
     )
     enough = images_needed(delta, confidence)
     return f"{note}; so too of each source with at least {enough} images" if by_source else note

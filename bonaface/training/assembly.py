@@ -14,7 +14,8 @@ from pathlib import Path
 
 from datasets import concatenate_datasets
 
-from bonaface.audit.audit import FAST_FILES, Audit, audit_dataset
+from bonaface.audit.audit import FAST_FILES, audit_dataset
+from bonaface.audit.result import Audit
 from bonaface.data.alignment import SIZE_RANGE
 from bonaface.data.dataset import FaceData, balanced_subset, hold_out_calibration, split_listing
 from bonaface.data.dialects import read_table

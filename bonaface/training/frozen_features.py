@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
+from bonaface.files import atomic_path
 from bonaface.imaging.transforms import TrainTransform, sample_seed
 from bonaface.inference.forward import run_rows
 from bonaface.models.load import head_of
@@ -122,10 +122,8 @@ def _read(file: Path, n: int) -> NDArray[np.float32] | None:
 
 def _write(file: Path, features: NDArray[np.float32]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.save(stream, features)
-    part.replace(file)
+    with atomic_path(file) as partial:
+        np.save(partial, features)
 
 
 def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

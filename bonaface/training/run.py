@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +16,7 @@ from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
+from bonaface.files import atomic_files, is_partial, write_text
 from bonaface.models.facts import ModelFacts
 from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
 from bonaface.training.options import STAGE_KEYS
@@ -133,13 +132,9 @@ class Run:
         """Write the model folder that `pipeline("image-classification")` loads; nothing in it is pickled."""
         model.config.bonaface = facts.to_block()
         model.config.dtype = "float32"
-        partial = self.folder / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        for path in partial.iterdir():
-            path.replace(self.folder / path.name)
-        partial.rmdir()
+        with atomic_files(self.folder) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
 
     def drop_checkpoints(self) -> None:
         """Remove the optimiser's checkpoints, which hold pickles."""
@@ -155,22 +150,6 @@ class Run:
             lines.append(f"  {name:<26}" + ("     n/a" if value is None else f"{value:>8.3f}   {interval}"))
         lines += ["", f"model   {self.folder}", f"report  {self.folder / 'report' / 'report.html'}"]
         return "\n".join(lines)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def is_partial(path: Path) -> bool:
-    """Whether a file is what :func:`write_text` was killed over."""
-    return re.fullmatch(r"\..+\.\d+", path.name) is not None
 
 
 def stage_settings(recipe: dict[str, Any]) -> list[dict[str, Any]]:

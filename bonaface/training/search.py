@@ -19,11 +19,11 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from bonaface.data.dataset import FaceData
 from bonaface.data.loading import EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
+from bonaface.files import atomic_path, write_text
 from bonaface.imaging.transforms import TrainTransform
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import STAGE_KEYS, Recipe, weights_of
 from bonaface.training.recipe import nearest, stages_of
-from bonaface.training.run import write_text
 from bonaface.training.trainer import FaceTrainer, build_trainer, drawing_weights, mixing
 
 DEFAULT_SPACE: dict[str, Any] = {
@@ -164,7 +164,8 @@ def search(
         )
     study = optuna.load_study(study_name="search", storage=storage)
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
-    table.sort_values("value", ascending=False).to_csv(folder / "trials.csv", index=False)
+    with atomic_path(folder / "trials.csv") as partial:
+        table.sort_values("value", ascending=False).to_csv(partial, index=False)
     best = {**said, **study.best_params}
     comment = (
         f"# The best of {len(study.trials)} trials: validation AUC {study.best_value:.4f}, chosen on that split.\n"

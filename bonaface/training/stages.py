@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 
 from bonaface.data.dataset import FaceData
 from bonaface.errors import DivergedError
+from bonaface.files import write_json
 from bonaface.models.lora import add_lora, merge_lora
 from bonaface.training.assembly import choose_sets
 from bonaface.training.checkpoints import (
@@ -34,7 +35,7 @@ from bonaface.training.head_training import train_head
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import Recipe, Stage, weights_of
 from bonaface.training.recipe import stages_of
-from bonaface.training.run import on_main_process, write_text
+from bonaface.training.run import on_main_process
 from bonaface.training.trainer import build_trainer
 
 History = list[dict[str, Any]]
@@ -127,7 +128,7 @@ def _leave(model: nn.Module, folder: Path, log: History, keep_checkpoints: bool)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / BEST)
-    write_text(folder / LOG, json.dumps(log))
+    write_json(folder / LOG, log, indent=None)
     if not keep_checkpoints:
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)

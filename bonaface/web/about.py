@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, span
 from bonaface.web.limits import Limits
 from bonaface.web.markup import render
 
@@ -25,14 +26,17 @@ PLOTS = {
 
 def about_html(judge: Judge, limits: Limits) -> str:
     """Card, figures with intervals, sources, plots, limits, fingerprints; from the model's own files alone."""
-    from bonaface.report.findings import KEY_FIGURES, amount, span
     from bonaface.stats.intervals import Interval
 
     def tile(name: str, figure: dict[str, Any]) -> dict[str, str]:
-        title, meaning = KEY_FIGURES[name]
         low, high = (float("nan") if figure[end] is None else figure[end] for end in ("low", "high"))
-        value = amount(name, float("nan") if figure["value"] is None else figure["value"])
-        return {"name": title, "value": value, "interval": span(name, Interval(low, high)), "meaning": meaning}
+        value = amount(name, figure["value"])
+        return {
+            "name": FIGURES[name].name,
+            "value": value,
+            "interval": span(name, Interval(low, high)),
+            "meaning": FIGURES[name].meaning,
+        }
 
     known = judge.metrics.get("figures", {})
     return render(
@@ -59,7 +63,6 @@ def model_card(judge: Judge) -> str:
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
-    from bonaface.report.findings import amount, span
     from bonaface.stats.intervals import Interval
 
     def figure(name: str, value: float | None, low: float | None, high: float | None) -> str:

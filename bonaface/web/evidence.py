@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bonaface.models.facts import UnseenWorth
+from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
 from bonaface.training.calibrate import KNOWN
 
@@ -106,7 +107,7 @@ def remarks(
 ) -> list[str]:
     """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.calibrate.recalibrate` gives it."""
     from bonaface.inference.unfamiliar import REASON
-    from bonaface.web.markup import percent, score
+    from bonaface.web.markup import score
 
     if meaning is None:
         if calibrated:
@@ -118,18 +119,18 @@ def remarks(
     images = f"{meaning.split} images" if known else "images of cameras and generators unknown to the model"
     ends = dict.fromkeys((score(meaning.nearest), score(meaning.farthest)))  # one, where rounding leaves no span
     lines = [
-        f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share)} were fake "
-        f"(95 % interval {percent(meaning.low)} to {percent(meaning.high)}), where {percent(meaning.base_rate)} of all "
-        "were.",
+        f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share, 0)} were "
+        f"fake (95 % interval {percent(meaning.low, 0)} to {percent(meaning.high, 0)}), where "
+        f"{percent(meaning.base_rate, 0)} of all were.",
         f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
-        f"{percent(meaning.rare_low)} to {percent(meaning.rare_high)}.",
+        f"{percent(meaning.rare_low, 0)} to {percent(meaning.rare_high, 0)}.",
     ]
     if unseen and unseen.wrong is not None and not known:
-        lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong)} were wrong.")
+        lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong, 0)} were wrong.")
     elif unseen and unseen.wrong is not None:
         lines.append(
             "Those images are of cameras and generators that the model knows. On others, "
-            f"{percent(unseen.wrong)} of its verdicts were wrong."
+            f"{percent(unseen.wrong, 0)} of its verdicts were wrong."
         )
     if REASON in warnings:
         lines.append("This holds for pictures like those the model was trained on. This one is not.")

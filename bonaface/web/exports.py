@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -10,20 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from PIL import Image
 
-from bonaface.imaging.images import ImageError, load_image
-from bonaface.inference.scoring import _flat as flat
-from bonaface.inference.scoring import _write_csv as write_csv
+from bonaface.files import write_json, write_text
+from bonaface.inference.tables import flat_row, write_csv
 from bonaface.models.drawings import MEANING
-from bonaface.report.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html, write_file
+from bonaface.report.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html
+from bonaface.web.jobs import Job, small_image
 from bonaface.web.markup import WORDS, score
 
 if TYPE_CHECKING:
-    from bonaface.web.jobs import Job
     from bonaface.web.judge import Judge
 
-THUMBNAIL = 224
 ORDER = ("fake", "uncertain", "real", "error")
 
 
@@ -34,7 +30,7 @@ def write_exports(job: Job, judge: Judge) -> tuple[str, str, str]:
     table, data, page = (folder / f"bonaface-results.{kind}" for kind in ("csv", "json", "html"))
     labels = judge.detector.labels
     write_csv(table, iter(job.rows), labels)
-    rows = [flat(row, labels) | {"faces": row["faces"]} for row in job.rows]
+    rows = [flat_row(row, labels) | {"faces": row["faces"]} for row in job.rows]
     model = judge.answer()
     about = {
         "name": model.name,
@@ -44,21 +40,9 @@ def write_exports(job: Job, judge: Judge) -> tuple[str, str, str]:
         "knows_only_drawings": model.knows_only_drawings,
         "band": model.band,
     }
-    write_file(data, json.dumps({"model": about, "files": rows}, indent=1, allow_nan=False))
-    write_file(page, page_html(_page(job, judge)))
+    write_json(data, {"model": about, "files": rows}, indent=1)
+    write_text(page, page_html(_page(job, judge)))
     return str(table), str(data), str(page)
-
-
-def thumbnail(path: Path | None) -> Image.Image | None:
-    """A small RGB picture, or None where there is none to be had."""
-    if path is None:
-        return None
-    try:
-        picture = load_image(path)
-    except ImageError:
-        return None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return picture
 
 
 def summary(job: Job) -> str:
@@ -96,7 +80,7 @@ def _page(job: Job, judge: Judge) -> Page:
         rows = [(i, row) for i, row in enumerate(job.rows) if row["verdict"] == verdict]
         if rows and verdict != "error":
             rows.sort(key=lambda item: -item[1]["p_fake"])
-            items = [Thumbnail(thumbnail(job.entries[i].path), score(row["p_fake"]), row["path"]) for i, row in rows]
+            items = [Thumbnail(small_image(job.entries[i].path), score(row["p_fake"]), row["path"]) for i, row in rows]
             sections.append(Section(verdict, f"{WORDS[verdict]} ({len(rows):,})", [Gallery(items)]))
     sections.append(Section("files", "All files", [Table(_frame(job.rows))]))
     return Page(

@@ -17,10 +17,13 @@ from bonaface.web.limits import Limits
 from bonaface.web.uploads import Upload
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from bonaface.web.judge import Judge
 
 STOPPED = "not checked"
 SWEEP_SECONDS = 60
+THUMBNAIL = 224
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Job:
     """Files of one visitor, in a folder of their own that is deleted with the job.
 
     Attributes:
-        entries: the files, those inside archives included; ``rows`` are as :func:`scoring.row_of` makes them.
+        entries: the files, those inside archives included; ``rows`` are as :func:`tables.row_of` makes them.
         marks: index of an entry -> the label that the visitor says is right.
     """
 
@@ -49,10 +52,9 @@ class Job:
     def thumbnail(self, index: int) -> str | None:
         """A small picture of an entry as a ``data:`` address; None where it cannot be read. Made once."""
         if index not in self._thumbnails:
-            from bonaface.web.exports import thumbnail
             from bonaface.web.markup import image_uri
 
-            small = None if self.rows[index]["error"] else thumbnail(self.entries[index].path)
+            small = None if self.rows[index]["error"] else small_image(self.entries[index].path)
             self._thumbnails[index] = image_uri(small) if small else None
         return self._thumbnails[index]
 
@@ -134,7 +136,7 @@ def collect(job: Job, uploads: Sequence[Upload], limits: Limits) -> None:
 
 def check(job: Job, judge: Judge) -> Iterator[int]:
     """Fill ``job.rows``, one for each entry, in order; gives the number done. Ends early where the job is stopped."""
-    from bonaface.inference.scoring import row_of
+    from bonaface.inference.tables import row_of
 
     results = judge.stream([entry.path for entry in job.entries if entry.path])
     for entry in job.entries:
@@ -146,3 +148,17 @@ def check(job: Job, judge: Judge) -> Iterator[int]:
             result = next(results)
         job.rows.append(row_of(entry.name, result))
         yield len(job.rows)
+
+
+def small_image(path: Path | None) -> Image.Image | None:
+    """A small RGB picture, or None where there is none to be had."""
+    from bonaface.imaging.images import ImageError, load_image  # the first page need not wait for it
+
+    if path is None:
+        return None
+    try:
+        picture = load_image(path)
+    except ImageError:
+        return None
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture

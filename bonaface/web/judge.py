@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.explain import Explanation, explain, faithfulness_of
 from bonaface.inference.pictures import CROP_SIDE
 from bonaface.models.drawings import MEANING
+from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
 from bonaface.web.batcher import Batcher
 from bonaface.web.evidence import KnownScores, Meaning, remarks
@@ -46,7 +46,7 @@ class Judge:
         self.metrics = _read_json(self.folder / "report" / "metrics.json")
         self.known = KnownScores.of_run(self.folder, self.detector.real_label)
         self.title = self.folder.resolve().name if Path(name).is_dir() else name
-        self.weights = _weights_fingerprint(self.folder)
+        self.weights = weights_digest(self.folder)[:16]
         # The first run of a network costs several times the others, and what finds faces is loaded by the first picture
         # that is large enough: not in the first visitor's time.
         self.detector([Image.new("RGB", (2 * CROP_SIDE, 2 * CROP_SIDE), "grey")])
@@ -170,19 +170,6 @@ def _without_path(result: Result, source: Path | bytes) -> Result:
     if result.error and isinstance(source, Path):
         return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
     return result
-
-
-def _weights_fingerprint(folder: Path) -> str:
-    """The first 16 digits of the SHA-256 of the weights; empty where there are none."""
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.onnx")) + sorted(folder.glob("*.bin"))
-    if not files:
-        return ""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -15,6 +15,9 @@ from bonaface.web.one import PRIVATE, notice, trust_note
 from bonaface.web.panels import panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import FilesInput, Upload
+
+if TYPE_CHECKING:
+    from bonaface.web.judge import Judge
 
 FILTERS = {"All": None, WORDS["fake"]: "fake", WORDS["uncertain"]: "uncertain", WORDS["real"]: "real"}
 FILTERS[WORDS["error"]] = "error"
@@ -27,97 +30,118 @@ PICK = """element.addEventListener('click', event => {
 });"""
 
 
-def build_many(service: Service, jobs: Jobs) -> None:
-    """Lay the tab out and connect it."""
-    limits = service.limits
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=300):
-            files = FilesInput(
-                label="Pictures, or a zip of them", file_count="multiple", height=170, elem_id="files", type="filepath"
-            )
-        with gr.Column(scale=4, min_width=300):
-            with gr.Row():
-                start = gr.Button("Check all", variant="primary", elem_id="start", min_width=120)
-                stop = gr.Button("Stop", elem_id="stop", min_width=90)
-            progress = panel(_ready_note(limits.files, limits.upload_bytes), elem_id="progress")
-    shown = gr.Radio(list(FILTERS), value="All", label="Show", elem_id="filter")
-    gallery = panel(_empty_gallery(), js_on_load=PICK, elem_id="gallery")
-    with gr.Row(elem_id="downloads"):
-        downloads = [
-            gr.DownloadButton(f"Download {kind}", interactive=False, min_width=110, elem_id=f"download-{kind.lower()}")
-            for kind in ("CSV", "JSON", "HTML")
-        ]
-    with gr.Row(equal_height=False, visible=False, elem_id="detail") as detail_row:
-        with gr.Column(scale=5, min_width=300):
-            slider = gr.ImageSlider(
-                label="Heat map: drag to compare", type="pil", interactive=False, format="jpeg", height=380,
-                max_height=380, buttons=["fullscreen"], elem_id="detail-heat",
-            )  # fmt: skip
-        with gr.Column(scale=4, min_width=300):
-            detail = panel("", elem_id="detail-text")
-            correct = gr.Checkbox(
-                False, label="Correct verdicts", elem_id="correct",
-                info="Mark what was judged wrongly and take it away as a data set for the next training.",
-            )  # fmt: skip
-            with gr.Group(visible=False) as corrections:
-                truth = gr.Radio(
-                    [NOTHING_RIGHT], value=NOTHING_RIGHT, label="What is this picture really?", elem_id="truth"
-                )
-                make = gr.Button("Make a zip of the marked pictures", elem_id="make-corrections")
-                archive = gr.DownloadButton(
-                    "Download marked pictures", interactive=False, elem_id="download-corrections"
-                )
-    table = panel("", elem_id="table")
+class ManyTab:
+    """The tab's components and what they do; a visitor's files are found by Gradio's session."""
 
-    def run(uploads: list[Upload], choice: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def __init__(self, service: Service, jobs: Jobs) -> None:
+        self.service, self.jobs = service, jobs
+        self._lay_out_inputs()
+        self._lay_out_results()
+        self._lay_out_detail()
+        self.table = panel("", elem_id="table")
+        self._connect()
+
+    # --- layout -----------------------------------------------------------------------------------------------------
+
+    def _lay_out_inputs(self) -> None:
+        limits = self.service.limits
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=300):
+                self.files = FilesInput(
+                    label="Pictures, or a zip of them", file_count="multiple", height=170, elem_id="files",
+                    type="filepath",
+                )  # fmt: skip
+            with gr.Column(scale=4, min_width=300):
+                with gr.Row():
+                    self.start = gr.Button("Check all", variant="primary", elem_id="start", min_width=120)
+                    self.stop = gr.Button("Stop", elem_id="stop", min_width=90)
+                self.progress = panel(_ready_note(limits.files, limits.upload_bytes), elem_id="progress")
+
+    def _lay_out_results(self) -> None:
+        self.filter = gr.Radio(list(FILTERS), value="All", label="Show", elem_id="filter")
+        self.gallery = panel(_empty_gallery(), js_on_load=PICK, elem_id="gallery")
+        with gr.Row(elem_id="downloads"):
+            self.downloads = [
+                gr.DownloadButton(
+                    f"Download {kind}", interactive=False, min_width=110, elem_id=f"download-{kind.lower()}"
+                )
+                for kind in ("CSV", "JSON", "HTML")
+            ]
+
+    def _lay_out_detail(self) -> None:
+        with gr.Row(equal_height=False, visible=False, elem_id="detail") as self.detail_row:
+            with gr.Column(scale=5, min_width=300):
+                self.slider = gr.ImageSlider(
+                    label="Heat map: drag to compare", type="pil", interactive=False, format="jpeg", height=380,
+                    max_height=380, buttons=["fullscreen"], elem_id="detail-heat",
+                )  # fmt: skip
+            with gr.Column(scale=4, min_width=300):
+                self.detail = panel("", elem_id="detail-text")
+                self.correct = gr.Checkbox(
+                    False, label="Correct verdicts", elem_id="correct",
+                    info="Mark what was judged wrongly and take it away as a data set for the next training.",
+                )  # fmt: skip
+                with gr.Group(visible=False) as self.corrections:
+                    self.truth = gr.Radio(
+                        [NOTHING_RIGHT], value=NOTHING_RIGHT, label="What is this picture really?", elem_id="truth"
+                    )
+                    self.make = gr.Button("Make a zip of the marked pictures", elem_id="make-corrections")
+                    self.archive = gr.DownloadButton(
+                        "Download marked pictures", interactive=False, elem_id="download-corrections"
+                    )
+
+    def _connect(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+        outputs = [self.progress, self.gallery, self.table, *self.downloads, self.detail_row]
+        self.start.click(self.check_all, [self.files, self.filter], outputs, concurrency_limit=4, **quiet)
+        self.stop.click(self.halt, None, None, queue=False, **PRIVATE)
+        self.filter.change(self.show, self.filter, self.gallery, **quiet)
+        picked = [self.gallery, self.detail_row, self.slider, self.detail, self.truth]
+        self.gallery.select(self.pick, self.filter, picked, concurrency_limit=2, **quiet)
+        self.correct.change(lambda on: gr.Group(visible=on), self.correct, self.corrections, **quiet)
+        self.truth.input(self.mark, [self.truth, self.filter], [self.gallery, self.archive], **quiet)
+        self.make.click(self.pack, None, self.archive, **PRIVATE)
+
+    # --- what a visitor does ----------------------------------------------------------------------------------------
+
+    def check_all(self, uploads: list[Upload], choice: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Check what was uploaded: the progress, then the results."""
         blank = (gr.skip(), gr.skip(), *[gr.DownloadButton(interactive=False, value=None)] * 3, gr.Row(visible=False))
         if not uploads:
             yield trust_note("Choose pictures first, or a zip."), *[gr.skip()] * 6
             return
-        job = jobs.new(request.session_hash or "")
-        yield render("progress", text="Reading the files …", done=0, total=1), *blank
+        job = self.jobs.new(request.session_hash or "")
+        yield _progress("Reading the files …"), *blank
         try:
-            collect(job, uploads, limits)
-            if service.situation.status == "loading":
-                yield render("progress", text="The model is loading …", done=0, total=1), *blank
-            judge = service.judge()
+            collect(job, uploads, self.service.limits)
+            if self.service.situation.status == "loading":
+                yield _progress("The model is loading …"), *blank
+            judge = self.service.judge()
         except (ArchiveError, NotReady) as error:
             yield notice("error", "This cannot be checked", [str(error)]), *blank
             return
-        total, began, told = len(job.entries), time.monotonic(), 0.0
-        for done in check(job, judge):
-            now = time.monotonic()
-            if now - told > SECONDS_BETWEEN_UPDATES:
-                told = now
-                yield render("progress", text=_pace(done, total, now - began), done=done, total=total), *blank
-        from bonaface.web.exports import summary, write_exports
+        for progress in _paced(job, check(job, judge)):
+            yield progress, *blank
+        yield self._results(job, judge, choice)
 
-        paths = write_exports(job, judge)
-        buttons = [gr.DownloadButton(value=path, interactive=True) for path in paths]
-        text = summary(job) + (" Stopped before the end." if job.stopped.is_set() else "")
-        yield (
-            render("progress", text=text, done=total, total=total),
-            _gallery(job, choice),
-            render("table", rows=job.rows),
-            *buttons,
-            gr.Row(visible=False),
-        )
+    def halt(self, request: gr.Request) -> None:
+        """End the check after the pictures that are under way."""
+        self.jobs.stop(request.session_hash or "")
 
-    def halt(request: gr.Request) -> None:
-        jobs.stop(request.session_hash or "")
-
-    def choose(choice: str, request: gr.Request) -> Any:
-        job = jobs.of(request.session_hash or "")
+    def show(self, choice: str, request: gr.Request) -> Any:
+        """Another filter of the gallery."""
+        job = self._job(request)
         return _gallery(job, choice) if job and job.rows else gr.skip()
 
-    def pick(choice: str, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        job = jobs.of(request.session_hash or "")
+    def pick(self, choice: str, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """A tile was clicked: what there is to say of it, then its heat map."""
+        job = self._job(request)
         index = getattr(event, "index", None)
         if job is None or not isinstance(index, int) or not 0 <= index < len(job.rows):
             yield (*[gr.skip()] * 5,)
             return
         job.chosen = index
-        judge, row, entry = service.judge(), job.rows[index], job.entries[index]
+        judge, row, entry = self.service.judge(), job.rows[index], job.entries[index]
         options = [NOTHING_RIGHT, *judge.detector.labels] if entry.path else [NOTHING_RIGHT]
         mark = gr.Radio(options, value=job.marks.get(index, NOTHING_RIGHT))
         tiles = _gallery(job, choice)
@@ -130,34 +154,51 @@ def build_many(service: Service, jobs: Jobs) -> None:
         text = render("detail", row=row, trust=f"Bright parts speak for {heat.target}. {judge.trust(heat)}")
         yield gr.skip(), gr.skip(), (heat.picture, heat.overlay()), text, gr.skip()
 
-    def mark(label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:
-        job = jobs.of(request.session_hash or "")
+    def mark(self, label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:
+        """The visitor says what the chosen picture is."""
+        job = self._job(request)
         if job is None or job.chosen is None:
             return gr.skip(), gr.skip()
-        if label == NOTHING_RIGHT or label not in service.judge().detector.labels:
+        if label == NOTHING_RIGHT or label not in self.service.judge().detector.labels:
             job.marks.pop(job.chosen, None)
         else:
             job.marks[job.chosen] = label
         return _gallery(job, choice), gr.DownloadButton(value=None, interactive=False)
 
-    def pack(request: gr.Request) -> Any:
+    def pack(self, request: gr.Request) -> Any:
+        """Make the zip of the marked pictures. Raises gr.Error."""
         from bonaface.web.exports import corrections_zip
 
-        job = jobs.of(request.session_hash or "")
+        job = self._job(request)
         if job is None or not job.marks:
             raise gr.Error("Mark a picture first.", print_exception=False)
         path = corrections_zip(job, job.path / "bonaface-corrections.zip")
         return gr.DownloadButton(f"Download {len(job.marks)} marked pictures", value=str(path), interactive=True)
 
-    outputs = [progress, gallery, table, *downloads, detail_row]
-    start.click(run, [files, shown], outputs, show_progress="hidden", concurrency_limit=4, **PRIVATE)
-    stop.click(halt, None, None, queue=False, **PRIVATE)
-    shown.change(choose, shown, gallery, show_progress="hidden", **PRIVATE)
-    picked = [gallery, detail_row, slider, detail, truth]
-    gallery.select(pick, shown, picked, show_progress="hidden", concurrency_limit=2, **PRIVATE)
-    correct.change(lambda on: gr.Group(visible=on), correct, corrections, show_progress="hidden", **PRIVATE)
-    truth.input(mark, [truth, shown], [gallery, archive], show_progress="hidden", **PRIVATE)
-    make.click(pack, None, archive, **PRIVATE)
+    def _job(self, request: gr.Request) -> Job | None:
+        return self.jobs.of(request.session_hash or "")
+
+    def _results(self, job: Job, judge: Judge, choice: str) -> tuple[Any, ...]:
+        from bonaface.web.exports import summary, write_exports
+
+        buttons = [gr.DownloadButton(value=path, interactive=True) for path in write_exports(job, judge)]
+        text = summary(job) + (" Stopped before the end." if job.stopped.is_set() else "")
+        progress = _progress(text, len(job.entries), len(job.entries))
+        return progress, _gallery(job, choice), render("table", rows=job.rows), *buttons, gr.Row(visible=False)
+
+
+def _progress(text: str, done: int = 0, total: int = 1) -> str:
+    return render("progress", text=text, done=done, total=total)
+
+
+def _paced(job: Job, checked: Iterator[int]) -> Iterator[str]:
+    """The progress of a check, not more often than a page can show it."""
+    total, began, told = len(job.entries), time.monotonic(), 0.0
+    for done in checked:
+        now = time.monotonic()
+        if now - told > SECONDS_BETWEEN_UPDATES:
+            told = now
+            yield _progress(_pace(done, total, now - began), done, total)
 
 
 def _gallery(job: Job, choice: str) -> str:

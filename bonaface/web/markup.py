@@ -25,7 +25,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"plain": _plain, "percent": percent, "score": score, "image": image_uri}
+    environment.filters |= {"plain": _plain, "score": score, "image": image_uri}
     return environment
 
 
@@ -36,15 +36,6 @@ def _plain(value: object) -> str:
     )
 
     return plain(value)
-
-
-def percent(share: float) -> str:
-    """``97 %``; never 100 % or 0 % of a share that is not quite that."""
-    if 0 < share < 0.01:
-        return "under 1\N{NO-BREAK SPACE}%"
-    if 0.99 < share < 1:
-        return "over 99\N{NO-BREAK SPACE}%"
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def score(p_fake: float) -> str:

@@ -20,7 +20,7 @@ from bonaface.web.compare import build_compare
 from bonaface.web.examples import example_pictures
 from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
-from bonaface.web.many import build_many
+from bonaface.web.many import ManyTab
 from bonaface.web.markup import render
 from bonaface.web.one import PRIVATE, build_one, notice
 from bonaface.web.panels import panel
@@ -44,7 +44,7 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
             with gr.Tab("Picture", id="one"):
                 build_one(service, example_pictures(first, folder))
             with gr.Tab("Many", id="many"):
-                build_many(service, jobs)
+                ManyTab(service, jobs)
             with gr.Tab("About", id="about"):
                 about = panel(_about(service)[0], elem_id="about")
                 with gr.Accordion("The model's card", open=False, elem_id="card"):

@@ -8,7 +8,8 @@ from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.facts import ModelFacts
-from bonaface.web.markup import percent, score
+from bonaface.stats.figures import percent
+from bonaface.web.markup import score
 
 NOT_CALIBRATED = "not calibrated"
 WARNINGS = {
@@ -40,8 +41,8 @@ def why(result: Result, facts: ModelFacts) -> str:
     low, high = result.band
     band = facts.band
     promised = band if band and band.certified and not facts.judged_on else None
-    delta = percent(promised.delta) if promised else None
-    sure = f", with {percent(promised.confidence)} confidence" if promised else ""
+    delta = percent(promised.delta, None) if promised else None
+    sure = f", with {percent(promised.confidence, None)} confidence" if promised else ""
     if result.verdict == "fake":
         promise = f" At most {delta} of real pictures like those it was tested on score so high{sure}." if delta else ""
         return f"The score is at or above {score(high)}, from where this model says AI-generated.{promise}"

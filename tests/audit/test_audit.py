@@ -16,9 +16,10 @@ from scipy.fft import idctn
 
 from bonaface.audit import audit as audit_module
 from bonaface.audit.appearance import NAMES, appearance
-from bonaface.audit.audit import Audit, audit_dataset, run_audit_command
+from bonaface.audit.audit import audit_dataset, run_audit_command
 from bonaface.audit.findings import APPEARANCE_LIMITS, FACTS_LIMITS, leak_level
 from bonaface.audit.leaks import describe, measure_leak
+from bonaface.audit.result import Audit
 from bonaface.data.dataset import load_data
 from bonaface.data.listing import list_data
 from bonaface.errors import UsageError

@@ -239,6 +239,7 @@ def test_other_options_or_data_are_refused(tmp_path: Path, state: str) -> None:
         (out / ".prepare").mkdir()
         known = json.loads((out / "prepare.json").read_text())
         (out / ".prepare/parameters.json").write_text(json.dumps(known["parameters"]))
+        (out / ".prepare/journal.jsonl").write_text(json.dumps({"path": "real/a/0.jpg", "dropped": "empty"}) + "\n")
         (out / "prepare.json").unlink()
     with pytest.raises(UsageError, match=r"changed: seed, margin\)"):
         prepare(raw, out, seed=3, margin=0.5, **SMALL)

@@ -15,7 +15,7 @@ from bonaface.evaluation.robustness import (
     worst_rows,
 )
 from bonaface.models.facts import Calibration, ModelFacts
-from bonaface.report import plots
+from bonaface.report import plots, style
 from bonaface.stats import metrics
 from bonaface.stats.certificates import Band
 
@@ -86,7 +86,7 @@ def test_one_class_gives_a_section_without_auc() -> None:
 def test_the_pictures_show_every_degradation() -> None:
     fake, probabilities = scores()
     table = robustness_table(fake, probabilities, VARIANTS, real_index=1, facts=FACTS)
-    axis = plots.degradation_overview(table, theme=plots.DARK).axes[0]
+    axis = plots.degradation_overview(table, theme=style.DARK).axes[0]
     assert {text.get_text() for text in axis.get_yticklabels()} == set(table["degradation"]) - {""}
     part = table[table["degradation"].isin(["", "jpeg"])]
     axis = plots.degradation_curves(part).axes[0]

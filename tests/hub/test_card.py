@@ -73,6 +73,20 @@ def test_metadata_reads_back_to_the_same_figures(folder: Path) -> None:
     assert card.data.base_model == "timm/resnet18.a1_in1k"
 
 
+def test_weights_that_came_as_a_package_name_their_origin_on_the_hub(folder: Path) -> None:
+    """A preset with pretrained weights is a derived work; one built from scratch is not."""
+    file = folder / "report" / "metrics.json"
+    stored = file.read_text()
+    for scratch, expected in ((False, "timm/tf_efficientnet_lite0.in1k"), (True, None)):
+        metrics = json.loads(stored)
+        recipe = {**(metrics["facts"].get("recipe") or {}), "model": "lite0", "from_scratch": scratch}
+        metrics["facts"] |= {"model": "lite0", "recipe": recipe}
+        file.write_text(json.dumps(metrics))
+        assert ModelCard.load(write_card(folder)).data.base_model == expected
+    file.write_text(stored)
+    write_card(folder)
+
+
 def test_text_has_data_and_no_path_of_this_machine_and_no_markup_of_others(folder: Path) -> None:
     text = write_card(folder).read_text()
     assert "| train | fake | gan\\|&lt;img onerror=1>' | 1,234 |" in text
@@ -92,7 +106,7 @@ def test_every_figure_is_in_the_model_index_with_its_interval(run: Path) -> None
     card = ModelCard(card_of(run, Story("user/faces")))
     figures = json.loads((run / "report" / "metrics.json").read_text())["figures"]
     found = {result.metric_type: result for result in card.data.eval_results}
-    expected = {kind: figures[key] for key, (kind, _) in MODEL_INDEX.items() if figures[key]["value"] is not None}
+    expected = {kind: figures[key] for key, kind in MODEL_INDEX.items() if figures[key]["value"] is not None}
     assert {kind: result.metric_value for kind, result in found.items()} == {k: f["value"] for k, f in expected.items()}
     for kind, figure in expected.items():
         interval = {"confidence": 0.95, "low": figure["low"], "high": figure["high"]}

@@ -81,7 +81,7 @@ def test_an_engine_keeps_nothing_of_a_call_that_failed(tmp_path: Path) -> None:
     engine = TorchEngine(model, torch.device("cpu"), torch.float32)
     with pytest.raises(ValueError, match="channel"):
         engine(torch.zeros(1, 4, 32, 32))
-    assert not hasattr(engine._seen, "calls")
+    assert not hasattr(engine._last._seen, "calls")
     assert engine(torch.zeros(1, 3, 32, 32))[1] is not None
 
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from bonaface.errors import UsageError
+from bonaface.imaging import FACE_MARGIN
 from bonaface.models.facts import (
-    FACE_MARGIN,
     VERSION,
     Calibration,
     HardestSource,

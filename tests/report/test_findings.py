@@ -152,16 +152,6 @@ def test_a_detector_of_drawings_says_so_before_all_else(trained: list[str]) -> N
     assert caveats.startswith(MEANING) == (trained == [*REAL, *FAKE])
 
 
-def test_amounts_read_well() -> None:
-    assert findings.amount("recall", 0.9404) == "94.0\N{NO-BREAK SPACE}%"
-    assert findings.amount("auc", 0.9404) == "0.940"
-    assert findings.amount("auc", float("nan")) == "–"
-    assert findings.span("auc", None) == ""
-    assert findings.span("recall", findings.Interval(0.5, 0.75)) == "(50.0–75.0)"
-    assert findings.span("auc", findings.Interval(0.5, 0.75)) == "(0.500–0.750)"
-    assert findings.span("auc", findings.Interval(0.5, np.inf)) == ""
-
-
 @pytest.mark.parametrize(
     ("trained", "one", "two"),
     [

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bonaface.files import write_json
 from bonaface.report import pages
 from bonaface.report.pages import Gallery, Page, Section, Table, Thumbnail
 
@@ -38,7 +39,7 @@ def test_json_has_no_nan_no_numpy_and_no_surrogates(tmp_path: Path) -> None:
         Path("p"): {1},
         "none": None,
     }
-    pages.write_json(tmp_path / "x.json", value)
+    write_json(tmp_path / "x.json", pages.jsonable(value))
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
         "nan": None,

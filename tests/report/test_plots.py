@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bonaface.report import plots
+from bonaface.report import fold_plots, plots, style
 from bonaface.stats import metrics
 
 HOSTILE = r"$\frac{x$ <img src=x onerror=alert(1)>" + "\x00\u202e\udcff😀"
@@ -53,10 +53,10 @@ def folds() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["title", "auc", "auc_low", "auc_high", "small"])
 
 
-DRAWINGS: dict[str, Callable[[plots.Theme], Figure]] = {
+DRAWINGS: dict[str, Callable[[style.Theme], Figure]] = {
     "roc": lambda theme: plots.roc_curve({"": scored()}, theme=theme),
-    "folds": lambda theme: plots.fold_dots(folds(), mean=0.8, sd=0.1, theme=theme),
-    "folds roc": lambda theme: plots.fold_roc_curves(
+    "folds": lambda theme: fold_plots.fold_dots(folds(), mean=0.8, sd=0.1, theme=theme),
+    "folds roc": lambda theme: fold_plots.fold_roc_curves(
         {HOSTILE: scored(), "b": scored(seed=1)}, scored(), worst=HOSTILE, theme=theme
     ),
     "roc log": lambda theme: plots.roc_curve({HOSTILE: scored(), "b": scored(seed=1)}, log=True, theme=theme),
@@ -76,14 +76,14 @@ DRAWINGS: dict[str, Callable[[plots.Theme], Figure]] = {
 }
 
 
-@pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_every_picture_draws_on_its_paper_with_hostile_names(name: str, theme: plots.Theme, tmp_path: Path) -> None:
+def test_every_picture_draws_on_its_paper_with_hostile_names(name: str, theme: style.Theme, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = DRAWINGS[name](theme)
-        plots.save_figure(figure, tmp_path / "x.png", dpi=60)
-        address = plots.figure_data_uri(figure)
+        style.save_figure(figure, tmp_path / "x.png", dpi=60)
+        address = style.figure_data_uri(figure)
     with Image.open(tmp_path / "x.png") as image:
         corner = image.convert("RGB").getpixel((0, 0))
         assert corner == tuple(round(255 * c) for c in to_rgb(theme.paper))
@@ -114,7 +114,7 @@ def test_every_picture_draws_on_its_paper_with_hostile_names(name: str, theme: p
 def test_missing_classes_and_empty_tables_still_give_a_picture(draw: Callable[[], Figure], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.save_figure(draw(), tmp_path / "x.png", dpi=50)
+        style.save_figure(draw(), tmp_path / "x.png", dpi=50)
     assert (tmp_path / "x.png").stat().st_size > 500
 
 
@@ -126,10 +126,10 @@ def test_the_roc_curve_is_the_roc_curve() -> None:
 
 
 def test_each_fold_has_its_dot_and_the_worst_curve_its_name() -> None:
-    figure = plots.fold_dots(folds(), mean=0.8, sd=math.nan)
+    figure = fold_plots.fold_dots(folds(), mean=0.8, sd=math.nan)
     dots = figure.axes[0].collections[-1].get_offsets()
     np.testing.assert_allclose(dots[:, 0], [math.nan, 0.7, 0.9])
-    figure = plots.fold_roc_curves({"a": scored(), "b": scored(seed=1), "c": scored(seed=2)}, scored(), worst="b")
+    figure = fold_plots.fold_roc_curves({"a": scored(), "b": scored(seed=1), "c": scored(seed=2)}, scored(), worst="b")
     _, names = figure.axes[0].get_legend_handles_labels()
     assert names == ["other folds", "worst: b", "all images together"]
 
@@ -151,10 +151,10 @@ def test_learning_curves_hold_the_logged_points_and_stages_follow_each_other() -
 
 
 def test_text_is_cleaned_for_any_font_and_file() -> None:
-    assert plots.clean_text("a\x00b\nc\u202ed") == "a b c d"
-    assert plots.clean_text("\U0010ffff") == "\ufffd"
-    assert plots.clean_text("x" * 40) == "x" * 27 + "…"
-    assert plots.clean_text(" €_$x$ ") == "€_$x$"
+    assert style.clean_text("a\x00b\nc\u202ed") == "a b c d"
+    assert style.clean_text("\U0010ffff") == "\ufffd"
+    assert style.clean_text("x" * 40) == "x" * 27 + "…"
+    assert style.clean_text(" €_$x$ ") == "€_$x$"
 
 
 def luminance(colour: str) -> float:
@@ -162,8 +162,8 @@ def luminance(colour: str) -> float:
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
-@pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK], ids=["light", "dark"])
-def test_contrast_meets_wcag(theme: plots.Theme) -> None:
+@pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_contrast_meets_wcag(theme: style.Theme) -> None:
     """WCAG 2.2: 4.5 to 1 for text, 3 to 1 for the marks that carry meaning."""
     for colours, least in (((theme.ink, theme.faint), 4.5), ((theme.real, theme.fake, *theme.cycle), 3.0)):
         for colour in colours:
@@ -173,7 +173,7 @@ def test_contrast_meets_wcag(theme: plots.Theme) -> None:
 
 def test_a_picture_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nope"):
-        plots.save_figure(Figure(), tmp_path / "x.nope")
+        style.save_figure(Figure(), tmp_path / "x.nope")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -187,5 +187,5 @@ def test_a_stage_that_diverged_may_change_and_those_before_it_stay(tmp_path: Pat
 
 def test_half_of_a_file_is_no_other_file(tmp_path: Path) -> None:
     """What a kill leaves of the first file that a run writes does not make the folder somebody else's."""
-    (tmp_path / ".recipe.yaml.123").write_text("lear")
+    (tmp_path / ".recipe.123.partial.yaml").write_text("lear")
     Run(tmp_path).check_same({}, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))

@@ -1,0 +1,88 @@
+"""The one place where files and folders appear: written under a temporary name, then renamed, so nobody reads half."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], scratch: Path | None = None) -> Iterator[Path]:
+    """A temporary name for a library to write to, renamed to ``path`` at the end of the block.
+
+    It ends in the suffix of ``path``, by which many libraries choose a format. If the block raises, the temporary file
+    is removed and ``path`` is as it was.
+
+    Args:
+        path: where the file will be; its folder exists.
+        scratch: the folder of the temporary file, on the same file system; default: that of ``path``.
+    """
+    path = Path(path)
+    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}.partial{path.suffix}"
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file or folder is one that a process was killed over."""
+    return re.fullmatch(r"\..+\.\d+\.partial(\.[^.]+)?", path.name) is not None
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder, renamed to ``path`` at the end of the block; removed if the block raises.
+
+    ``path`` is new or an empty folder; otherwise the renaming raises OSError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder, whose files replace those of the same name in ``folder`` at the end of the block."""
+    folder = Path(folder)
+    temporary = folder / ".partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes, scratch: Path | None = None) -> None:
+    """Write a whole file, or none; ``scratch`` as in :func:`atomic_path`."""
+    with atomic_path(path, scratch) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole file in UTF-8, line ends as they are, or none."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
+    """Write strict JSON in UTF-8, with a last line end. Raises ValueError for a number that is not finite."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a surrogate, of an undecodable path, as JSON's escape

@@ -1,0 +1,121 @@
+"""What a scoring that can be killed and resumed keeps: its list of inputs, and the rows that are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from bonaface.errors import UsageError
+from bonaface.inference.tables import Row
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two runs on one table are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
+
+class Inputs:
+    """The list of inputs in a temporary file: counted before the first is scored, and read twice, in little memory."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = paths
+
+    def __enter__(self) -> Inputs:
+        self._folder = tempfile.TemporaryDirectory(prefix="bonaface-")
+        self._file = Path(self._folder.name) / "inputs"
+        self.n = 0
+        with self._file.open("w", encoding="ascii") as file:
+            for path in self._paths:
+                file.write(json.dumps(os.fspath(path)) + "\n")
+                self.n += 1
+        if not self.n:
+            self._folder.cleanup()
+            raise UsageError("there is no image to score", "name files, folders with images, patterns, or - for stdin")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def read(self, start: int = 0) -> Iterator[str]:
+        """The paths from number ``start`` on."""
+        with self._file.open(encoding="ascii") as file:
+            yield from (json.loads(line) for line in islice(file, start, None))
+
+
+class Journal:
+    """Rows as JSON lines behind one line with the run's options; held by one process at a time."""
+
+    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
+        self.path, self.options = path, json.loads(json.dumps(options))
+        path.touch()
+        self._file: IO[bytes] = path.open("r+b")
+
+    def __enter__(self) -> Journal:
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._file.close()
+                raise UsageError(f"another process is at work on {self.path}", "wait for it, or stop it") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def resume(self, inputs: Inputs, batch_size: int) -> int:
+        """Cut the journal behind its last whole batch, and say how many inputs have their row."""
+        head = self._file.readline()
+        if not head.endswith(b"\n"):  # new, or killed while the first line was written
+            return self._begin()
+        options = json.loads(head)
+        if options != self.options and not self._holds(options["batch_size"]):
+            return self._begin()
+        self._check(options == self.options, "other options (model, engine, faces, batch size)")
+        self._file.seek(len(head))
+        whole, end, paths = 0, self._file.tell(), inputs.read()
+        for n, line in enumerate(iter(self._file.readline, b""), 1):
+            if not line.endswith(b"\n"):
+                break
+            self._check(json.loads(line)["path"] == next(paths, None), "other inputs")
+            if n % batch_size == 0 or n == inputs.n:
+                whole, end = n, self._file.tell()
+        self._file.truncate(end)
+        return whole
+
+    def _begin(self) -> int:
+        self._file.seek(0)
+        self._file.truncate()
+        self._append([json.dumps(self.options)])
+        return 0
+
+    def _holds(self, n: int) -> bool:
+        """Whether at least `n` whole rows follow."""
+        return sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add a batch; it has left the process when this returns."""
+        self._append([json.dumps(row) for row in rows])
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in order."""
+        with self.path.open("rb") as file:
+            next(file)
+            for line in file:
+                yield json.loads(line)
+
+    def _append(self, lines: Sequence[str]) -> None:
+        self._file.seek(0, os.SEEK_END)
+        self._file.write("".join(line + "\n" for line in lines).encode("ascii"))
+        self._file.flush()
+
+    def _check(self, same: bool, what: str) -> None:
+        if not same:
+            raise UsageError(
+                f"{self.path} is left from a run with {what}",
+                "repeat that command, delete the file, or choose another --out",
+            )

@@ -1,0 +1,101 @@
+"""Files and folders appear whole or not at all, and nothing is left behind."""
+
+import json
+import math
+import os
+
+import pytest
+
+from bonaface import files
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_line_ends(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    files.write_text(path, "ä,1\r\nb,2\n")
+    assert path.read_bytes() == "ä,1\r\nb,2\n".encode()
+    assert names(tmp_path) == ["table.csv"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_text("old")
+
+    def save():
+        with files.atomic_path(path) as partial:
+            assert partial.suffix == ".png"  # image libraries choose the format by it
+            partial.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        save()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["image.png"]
+
+
+def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):
+    for path in ("recipe.yaml", "log", "model"):
+        with files.atomic_path(tmp_path / path) as partial:
+            partial.touch()
+            assert files.is_partial(partial)
+        assert not files.is_partial(tmp_path / path)
+    with files.atomic_folder(tmp_path / "v1.0") as partial:
+        assert files.is_partial(partial)
+
+
+def test_the_unfinished_file_can_be_kept_out_of_the_folder(tmp_path):
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    scratch.mkdir()
+    out.mkdir()
+    with files.atomic_path(out / "a.jpg", scratch) as partial:
+        partial.write_bytes(b"half")
+        assert (names(scratch), names(out)) == ([partial.name], [])
+    assert (names(scratch), names(out)) == ([], ["a.jpg"])
+
+
+def test_json_is_strict_and_takes_undecodable_paths(tmp_path):
+    path = os.fsdecode(b"caf\xe9.jpg")
+    files.write_json(tmp_path / "a.json", {"path": path, "name": "ä"})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"path": path, "name": "ä"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", math.nan)
+    assert json.loads((tmp_path / "a.json").read_bytes())["name"] == "ä"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_appears_whole(tmp_path, exists):
+    out = tmp_path / "model"
+    if exists:
+        out.mkdir()
+    with files.atomic_folder(out) as partial:
+        (partial / "config.json").write_text("{}")
+        assert out.exists() == exists
+    assert names(tmp_path) == ["model"]
+    assert names(out) == ["config.json"]
+
+
+def test_a_folder_with_files_is_not_replaced(tmp_path):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "mine").write_text("mine")
+
+    with pytest.raises(OSError), files.atomic_folder(out) as partial:
+        (partial / "config.json").write_text("{}")
+    assert names(tmp_path) == ["model"]
+    assert names(out) == ["mine"]
+
+
+def test_files_of_a_folder_are_replaced_after_all_were_written(tmp_path):
+    (tmp_path / "config.json").write_text("old")
+    (tmp_path / "log.txt").write_text("log")
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "left.bin").write_text("of a killed process")
+    with files.atomic_files(tmp_path) as partial:
+        (partial / "config.json").write_text("new")
+        assert (tmp_path / "config.json").read_text() == "old"
+    assert names(tmp_path) == ["config.json", "log.txt"]
+    assert (tmp_path / "config.json").read_text() == "new"
