@@ -31,6 +31,14 @@ START_SECONDS = 300
 # What the server of most tests allows: small enough to go beyond in a test.
 MAX_FILES, MAX_UPLOAD_MB = 12, 4
 # As a file name, a label, or in a model's card: it must never come to run.
+# Runs a script as an installation without the shipped model would; the working folder has none.
+BARE = """
+import pathlib, runpy, sys
+from bonaface import resources
+resources.INSTALLED = pathlib.Path.cwd()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
 
