@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 LOWEST := .venv-lowest
+# Worker processes of a test run, each of one thread and some 1.5 GB. A file's tests share what it trains or serves.
+JOBS ?= 2
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo app detector test test-lowest lint format clean
+.PHONY: demo app detector test test-fast test-lowest lint format clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -49,11 +52,14 @@ detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 min
 	rm -rf models/bonaface-small
 	$(BIN)/python -m hub pack runs/bonaface-small models/bonaface-small
 
-test: lint ## ruff, mypy, the layers and all tests
-	$(BIN)/python -m pytest
+test: lint ## ruff, mypy, the layers and all tests; JOBS=2 at once
+	$(BIN)/python $(PYTEST) --durations 20
+
+test-fast: $(DEV) ## the tests that are not slow, in about two minutes
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-lowest: $(LOWEST)/.dev ## all tests with the lowest versions that we allow
-	$(LOWEST)/bin/python -m pytest
+	$(LOWEST)/bin/python $(PYTEST)
 
 lint: $(DEV) ## ruff, mypy and the layers alone
 	$(BIN)/ruff check .

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,3 +80,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     side = {"height": 32, "width": 32}
     ViTImageProcessor(size={"shortest_edge": 32}, do_center_crop=True, crop_size=side).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def plots_not_rendered() -> Iterator[None]:
+    """Plots are made but not rendered, which takes most of the time of a tiny training.
+
+    For trainings whose report is not the point: its plots have tests of their own, and other tests train for real.
+    """
+    from matplotlib.figure import Figure
+
+    def save(self: Figure, target: Any, **options: Any) -> None:
+        Image.new("RGB", (1, 1)).save(target, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield

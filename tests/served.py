@@ -31,6 +31,14 @@ START_SECONDS = 300
 # What the server of most tests allows: small enough to go beyond in a test.
 MAX_FILES, MAX_UPLOAD_MB = 12, 4
 # As a file name, a label, or in a model's card: it must never come to run.
+# Runs a script as an installation without the shipped model would; the working folder has none.
+BARE = """
+import pathlib, runpy, sys
+from bonaface import resources
+resources.INSTALLED = pathlib.Path.cwd()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
 
@@ -103,7 +111,8 @@ def second_folder() -> Path:
 def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = True) -> Server:
     """A running app, with tools where there is no option; started once for the same options, stopped at exit.
 
-    ``models`` are the two tiny runs when None; with () the app finds none. ``ready`` waits for the model.
+    ``models`` are the two tiny runs when None; with () the app finds none, as an installation without the shipped
+    model. ``ready`` waits for the model.
     """
     chosen = (run_folder(), second_folder()) if models is None else models
     with socket.socket() as free:
@@ -116,15 +125,27 @@ def server(*options: str, models: tuple[Path, ...] | None = None, ready: bool = 
     limits = ["--max-files", str(MAX_FILES), "--max-upload", str(MAX_UPLOAD_MB)]
     environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "BONAFACE_YUNET": ""}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    app = str((ROOT if chosen else _without_models()) / "app.py")
     log = (scratch() / f"log{port}").open("wb")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(port), *model, *limits, *(options or ["--mcp"])],
+        [sys.executable, app, "--port", str(port), *model, *limits, *(options or ["--mcp"])],
         cwd=elsewhere, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     atexit.register(_stop, process)
     found = Server(f"http://127.0.0.1:{port}", process, temporary)
     found.wait("/health" if ready else "/")
     return found
+
+
+def _without_models() -> Path:
+    """A copy of the project that no model comes with."""
+    copy = scratch() / "bare"
+    if not copy.exists():
+        shutil.copytree(
+            ROOT / "bonaface", copy / "bonaface", ignore=shutil.ignore_patterns("__pycache__", "_resources")
+        )
+        shutil.copy(ROOT / "app.py", copy)
+    return copy
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,8 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "bonaface", "hub", "models")
 TRAINING = ["--model", "cnn", "--from_scratch", "true", "--image_size", "32", "--max_steps", "1"]

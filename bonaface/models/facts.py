@@ -104,7 +104,7 @@ class ModelFacts:
     """All that a model folder says beyond its network and its image processor; without arguments, nothing is known.
 
     Attributes:
-        real_label: "" where it must be found by name.
+        real_label: None where it must be found by name.
         face_margin: the border that training left around faces, as a share of the face box on each side; None for a
             model of whole images.
         data_fingerprint: 16 hex digits of the training data (:meth:`bonaface.data.dataset.FaceData.fingerprint`).
@@ -116,7 +116,7 @@ class ModelFacts:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
 
-    real_label: str = ""
+    real_label: str | None = None
     face_margin: Annotated[float, Field(ge=0)] | None = FACE_MARGIN
     data_fingerprint: str = ""
     train_sources: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 python app.py                               # the newest run on photographs, else the shipped model
 python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
 python app.py --host 0.0.0.0 --auth me:secret
-python app.py --root-path /bonaface         # behind a reverse proxy, see docs/serving.md
+python app.py --root-path /bonaface         # behind a reverse proxy, see docs/serve.md
 """
 
 from __future__ import annotations

@@ -104,13 +104,17 @@ FILE_LEAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "progressive": (
         ".jpg",
         {"progressive": True},
-        "progressive JPEG: 100\xa0% of the fake images, 0\xa0% of the real ones",
+        "progressive JPEG: 100\N{NO-BREAK SPACE}% of the fake images, 0\N{NO-BREAK SPACE}% of the real ones",
     ),
-    "exif": (".jpg", {"exif": exif()}, "EXIF metadata: 100\xa0% of the fake images, 0\xa0% of the real ones"),
+    "exif": (
+        ".jpg",
+        {"exif": exif()},
+        "EXIF metadata: 100\N{NO-BREAK SPACE}% of the fake images, 0\N{NO-BREAK SPACE}% of the real ones",
+    ),
     "icc": (
         ".jpg",
         {"icc_profile": b"profile"},
-        "ICC colour profile: 100\xa0% of the fake images, 0\xa0% of the real ones",
+        "ICC colour profile: 100\N{NO-BREAK SPACE}% of the fake images, 0\N{NO-BREAK SPACE}% of the real ones",
     ),
 }
 
@@ -150,7 +154,9 @@ def test_content_credentials_in_one_class_are_named(tmp_path: Path) -> None:
     for path in tmp_path.glob("fake/*/*.jpg"):
         data = path.read_bytes()
         path.write_bytes(data[:2] + segment + data[2:])
-    words = "content credentials (C2PA): 100\xa0% of the fake images, 0\xa0% of the real ones"
+    words = (
+        "content credentials (C2PA): 100\N{NO-BREAK SPACE}% of the fake images, 0\N{NO-BREAK SPACE}% of the real ones"
+    )
     assert words in [clue.text for clue in audited(tmp_path, fast=True).facts_leak.clues]
 
 

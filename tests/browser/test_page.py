@@ -23,6 +23,8 @@ from chromium import check_many, check_one, chromium, opened, png, serious, two_
 from reverse_proxy import reverse_proxy
 from served import HOSTILE, MAX_FILES, Server, server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

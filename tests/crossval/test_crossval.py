@@ -25,6 +25,7 @@ from bonaface.crossval.jobs import Job, run_jobs
 from bonaface.data.folds import Fold
 from bonaface.errors import UsageError
 
+pytestmark = pytest.mark.slow
 COLUMNS = ["path", "fold", "label", "source", "p_fake", "verdict", "distance"]
 
 
@@ -40,6 +41,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, folder: Pa
     path = tmp_path_factory.mktemp("recipes") / "quick.yaml"
     values = {"data": str(folder), "model": tiny_model, "from_scratch": True, "prepare": False, "audit": False}
     values |= {"bf16": False, "use_cpu": True, "num_train_epochs": 1, "per_device_train_batch_size": 16}
+    values |= {"robustness": "none"}
     path.write_text(yaml.safe_dump(values))
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonaface.data.splits import assign_splits, calibration_half, merge_groups, shortage
+from bonaface.data import splits as splits_module
+from bonaface.data.splits import _set_aside, assign_splits, calibration_half, merge_groups, shortage
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -45,6 +47,24 @@ def test_the_seed_decides() -> None:
     first = assign_splits(ones, ones, groups, FRACTIONS, 1)
     assert first == assign_splits(ones, ones, groups, FRACTIONS, 1)
     assert first != assign_splits(ones, ones, groups, FRACTIONS, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=60), st.randoms())
+def test_the_order_of_the_rows_decides_nothing(table: list[tuple[str, int]], random: Random) -> None:
+    """Files are listed in another order on another file system; who trains on what must not change."""
+    shuffled = random.sample(table, len(table))
+    homes = []
+    for rows in (table, shuffled):
+        labels, groups = [label for label, _ in rows], [str(group) for _, group in rows]
+        homes.append(dict(zip(groups, assign_splits(labels, labels, groups, FRACTIONS, 5), strict=True)))
+    assert homes[0] == homes[1]
+
+
+@given(st.integers(0, 2**32))
+def test_a_large_group_goes_first_so_that_single_images_even_out_what_it_leaves(seed: int) -> None:
+    groups = ["video"] * 60 + [str(i) for i in range(40)]
+    splits = assign_splits(["a"] * 100, ["s"] * 100, groups, FRACTIONS, seed)
+    assert Counter(splits) == {"train": 70, "validation": 15, "test": 15}
 
 
 @st.composite
@@ -108,6 +128,47 @@ def test_a_rare_label_changes_nothing_for_the_other(few: int, many: int, seed: i
         assert all(abs(counts[name] - share * n) < 1.61 for name, share in FRACTIONS.items())
 
 
+@given(st.integers(20, 60), st.integers(0, 2**32))
+def test_sources_too_small_for_every_split_are_spread_together(n: int, seed: int) -> None:
+    sources, names = [str(i // 2) for i in range(2 * n)], [str(i) for i in range(2 * n)]
+    counts = Counter(assign_splits(["real"] * 2 * n, sources, names, FRACTIONS, seed))
+    assert all(abs(counts[name] - share * 2 * n) < 1.01 for name, share in FRACTIONS.items())
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32))
+def test_a_source_just_large_enough_is_spread_for_itself(n: int, seed: int) -> None:
+    sources, names = [str(i // 2) for i in range(2 * n)], [str(i) for i in range(2 * n)]
+    halves = assign_splits(["real"] * 2 * n, sources, names, {"selects": 0.5, "certifies": 0.5}, seed)
+    assert len(set(zip(sources, halves, strict=True))) == 2 * n
+
+
+def test_nothing_is_set_aside_where_every_split_gets_every_label_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits_module, "_set_aside", None)
+    labels, names = ["real", "fake"] * 50, [str(i) for i in range(100)]
+    assert set(assign_splits(labels, labels, names, FRACTIONS, 0)) == set(FRACTIONS)
+
+
+# Groups by their labels. Whoever takes the smallest for one split may lack some for the other, and must turn back.
+TANGLED = {"1": "bb", "2": "abb", "3": "ac", "4": "c", "5": "aa", "6": "b"}
+
+
+def set_aside() -> dict[str, str]:
+    rows = [(label, group) for group, labels in TANGLED.items() for label in labels]
+    members = {group: [i for i, row in enumerate(rows) if row[1] == group] for group in TANGLED}
+    order = sorted(TANGLED, key=lambda group: -len(members[group]))
+    return _set_aside(order, members, [label for label, _ in rows], ["one", "two"])
+
+
+def test_groups_set_aside_are_few_and_small_and_what_led_nowhere_is_not_among_them() -> None:
+    assert set_aside() == {**dict.fromkeys("456", "one"), **dict.fromkeys("13", "two")}
+
+
+def test_the_search_for_groups_to_set_aside_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many labels it could take for ever; then none are, and the shares alone decide."""
+    monkeypatch.setattr(splits_module, "MOST_STEPS", 2)
+    assert set_aside() == {}
+
+
 def test_a_shortage_is_named_with_its_cause() -> None:
     splits = list(FRACTIONS)
     assert shortage(["real"] * 2 + ["fake"] * 9, list("abcdefghijk"), splits).startswith("2 real images cannot fill 3")
@@ -115,6 +176,7 @@ def test_a_shortage_is_named_with_its_cause() -> None:
     assert "all 8 real images are in one group" in shortage(labels, ["v"] * 8 + list("abc"), splits)
     assert "the 8 real images are in 2 groups" in shortage(labels, list("vvvvwwwwabc"), splits)
     assert shortage(labels, list("vvvvwxxxabc"), splits) == ""
+    assert shortage(list("edcba"), list("12345"), splits).startswith("1 a image cannot fill")  # the first by name
 
 
 @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=60))

@@ -22,6 +22,7 @@ from bonaface.evaluation import evaluate as evaluation
 from bonaface.evaluation.data import align, evaluation_data, load_detector, shared_labels, with_labels
 from bonaface.evaluation.evaluate import evaluate, predict, run_evaluate_command
 from bonaface.evaluation.options import EvaluationOptions
+from bonaface.evaluation.robustness import robustness_remark
 from bonaface.evaluation.scores import CLEAN, Variant
 from bonaface.inference.calibration import uncalibrated
 from bonaface.inference.detector import Detector
@@ -29,7 +30,6 @@ from bonaface.models.load import load_model
 from bonaface.report.write import SCHEMA_VERSION
 from bonaface.stats import metrics
 from bonaface.stats.certificates import verdicts
-from bonaface.stats.sources import metrics_by_source
 
 OPTIONS = EvaluationOptions()
 FEW = EvaluationOptions(robustness=False, n_resamples=20)
@@ -121,7 +121,8 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evalu
     assert sections["calibration"]["ece_degraded_after"] is not None
     html = (root / "out/report/report.html").read_text()
     assert "10.0\N{NO-BREAK SPACE}% of all images are fake (the base rate assumed)" in html
-    assert "hurts its ranking most" in evaluated["conclusion"] or "Nothing that was tried" in evaluated["conclusion"]
+    assert len(robustness_remark(rows)) > 50
+    assert robustness_remark(rows) in evaluated["conclusion"]
     assert "gives no verdict" in evaluated["conclusion"]
 
 
@@ -264,16 +265,6 @@ def test_a_table_of_macro_figures_has_intervals_around_them(data: FaceData, root
             assert stored["low"] < stored["high"]
             assert stored["low"] <= stored["value"] <= stored["high"]
     assert evaluated["source_summary"]["macro_auc"]["low"] is not None
-
-
-def test_sources_judged_alike_throughout_have_no_interval() -> None:
-    """Resampling images that were all called right shows no spread; an interval of no width would be a false claim."""
-    table = pd.DataFrame({"label": ["real"] * 6 + ["fake"] * 6, "source": ["cam"] * 6 + ["gan"] * 6})
-    table["p_fake"] = [0.1] * 6 + [0.9] * 5 + [0.3]
-    table["prediction"] = ["real"] * 6 + ["fake"] * 5 + ["real"]
-    found = metrics_by_source(table, real_label="real", n_resamples=50)
-    assert np.isnan(found["macro_fpr"]).all()
-    assert found["macro_recall"].low < 5 / 6 < found["macro_recall"].high
 
 
 @pytest.mark.parametrize(("options", "message"), [({"prior": 1.0}, "--prior"), ({"split": "nope"}, "no split")])

@@ -43,6 +43,7 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_train_push_fetch_serve(hub: HubServer, tiny_model: str, tmp_path: Path) -> None:
     """Four processes with nothing in common but the Hub; the last has the second one's cache, and no Hub."""
     data = write_sample(tmp_path / "data", 80, 64, 0)

@@ -118,6 +118,7 @@ def test_mistakes(hub: HubServer, run: Path, tmp_path: Path) -> None:
         make_space(str(run), "user/app", out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_folder_runs_from_its_own_files_alone(run: Path, tmp_path: Path) -> None:
     """In an environment that has the packages but not the project, from another folder, it serves and answers."""
     space = make_space(str(run), "user/app", out=tmp_path / "space")

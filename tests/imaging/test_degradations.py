@@ -8,6 +8,7 @@ import io
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,9 +51,11 @@ def test_same_seed_same_pixels_in_another_process() -> None:
     """A worker process, with another state of every global generator, draws the same."""
     code = (
         "import random, numpy, torch; random.seed(5); numpy.random.seed(5); torch.manual_seed(5);"
-        "from tests.test_degradations import all_digests; print(*all_digests())"
+        "from test_degradations import all_digests; print(*all_digests())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    ).stdout
     assert printed.split() == all_digests()
 
 

@@ -63,7 +63,7 @@ def test_separated_images_give_cautious_scores() -> None:
     """Platt's targets: ten images of a class never make anyone surer than 11/12."""
     logits = np.repeat([[30.0, -30.0], [-30.0, 30.0]], 10, axis=0)
     found = fit(logits, np.repeat([0, 1], 10))
-    p = apply(logits, {"calibration": {"temperature": found.temperature, "bias": found.bias, "folded": False}})
+    p = apply(logits, found)
     np.testing.assert_allclose(p.max(axis=1), 11 / 12, atol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_it_never_explodes(k: int, scale: float, seed: int, each: int, separable
 
 def test_logits_that_say_nothing_get_the_class_shares() -> None:
     found = fit(np.ones((40, 2)), np.repeat([0, 1], [10, 30]))
-    p = apply(np.ones((1, 2)), {"calibration": {"temperature": found.temperature, "bias": found.bias, "folded": False}})
+    p = apply(np.ones((1, 2)), found)
     assert p[0] == pytest.approx([0.25, 0.75], abs=0.03)
 
 

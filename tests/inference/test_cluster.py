@@ -33,6 +33,8 @@ from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.stats.certificates import Band
 
+pytestmark = pytest.mark.slow
+
 N_FILES, BATCH = 700, 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,9 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import make_faces
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import ROOT, make_faces
 
-ROOT = Path(__file__).resolve().parents[2]
+from bonaface.cli import train
+
 CONFIGS = ROOT / "recipes" / "accelerate"
 
 
@@ -25,17 +29,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_faces(tmp_path_factory.mktemp("data"), {"real/cam": 80, "fake/gan": 40, "fake/sd": 40}, size=(160, 160))
 
 
-def launch(config: str, *launcher: str, folder: Path, out: Path, batch: int) -> subprocess.Popen[str]:
+def flags(folder: Path, out: Path, batch: int) -> list[str]:
     """A run without batch norms, in float32: the gradient of a step is the same however its images are shared.
 
     112 training images make whole batches; accelerate fills the last one up where there are several processes.
     """
+    found = ["--data", str(folder), "--output_dir", str(out), "--model", "vit", "--image_size", "32", "--bf16", "False"]
+    found += ["--num_train_epochs", "2", "--per_device_train_batch_size", str(batch), "--robustness", "none"]
+    found += ["--dataloader_num_workers", "0", "--disable_tqdm", "True", "--learning_rate", "0.001"]
+    return [*found, "--use_cpu", "True"]
+
+
+def launch(config: str, *launcher: str, folder: Path, out: Path, batch: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config), *launcher]
-    flags = ["--data", str(folder), "--output_dir", str(out), "--model", "vit", "--image_size", "32", "--bf16", "False"]
-    flags += ["--num_train_epochs", "2", "--per_device_train_batch_size", str(batch), "--robustness", "none"]
-    flags += ["--dataloader_num_workers", "0", "--disable_tqdm", "True", "--learning_rate", "0.001"]
     return subprocess.Popen(
-        [*command, str(ROOT / "train_hf.py"), *flags], cwd=out.parent, text=True,
+        [*command, str(ROOT / "train_hf.py"), *flags(folder, out, batch)], cwd=out.parent, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
@@ -48,9 +56,11 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    out = tmp_path_factory.mktemp("one") / "run"
-    return out, finish(launch("one_gpu.yaml", folder=folder, out=out, batch=16))
+def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory, plots_not_rendered: None) -> tuple[Path, str]:
+    out, said = tmp_path_factory.mktemp("one") / "run", io.StringIO()
+    with contextlib.chdir(out.parent), contextlib.redirect_stdout(said):
+        train.main(flags(folder, out, 16))
+    return out, said.getvalue()
 
 
 def evaluations(said: str) -> list[list[float]]:
@@ -72,6 +82,7 @@ def assert_same_run(run: Path, said: str, alone: tuple[Path, str], processes: in
         np.testing.assert_allclose(tables[0][column], tables[1][column], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_machine_prepare_once_and_train_as_one_does(
     folder: Path, alone: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -82,6 +93,7 @@ def test_two_processes_of_one_machine_prepare_once_and_train_as_one_does(
     assert_same_run(tmp_path / "run", out, alone, 2)
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_process_does(folder: Path, alone: tuple[Path, str], tmp_path: Path) -> None:
     """Two launchers that find each other over a socket, as on two machines with one file system."""
     with socket.socket() as free:
@@ -99,6 +111,7 @@ def test_two_nodes_train_as_one_process_does(folder: Path, alone: tuple[Path, st
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_configuration_leaves_precision_to_the_run(path: Path) -> None:
+def test_a_configuration_can_be_read_and_leaves_precision_to_the_run(path: Path) -> None:
     """Two places that choose bf16 could choose differently."""
+    assert load_config_from_file(str(path)).num_processes >= 1
     assert yaml.safe_load(path.read_text())["mixed_precision"] == "no"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, make_faces
+from sklearn.metrics import roc_auc_score
 
 from bonaface.cli import train
 
@@ -21,6 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_faces(tmp_path_factory.mktemp("data"), {"real/cam": 24, "fake/gan": 12, "fake/sd": 12})
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("plots_not_rendered")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_in_miniature(
     path: Path, folder: Path, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
@@ -35,10 +39,16 @@ def test_a_recipe_runs_in_miniature(
         "--prepare", "False", "--audit", "False", "--num_train_epochs", "1", "--per_device_train_batch_size", "8",
         "--weight_decay", "0.01", "--robustness", "none", "--compile", "False", "--use_cpu", "True",
         "--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True",
-        "--output_dir", str(tmp_path / "run"),
+        "--output_dir", str(tmp_path / "run"), "--keep_checkpoints",
     ])  # fmt: skip
     metrics = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
-    assert 0 <= metrics["figures"]["auc"]["value"] <= 1
+    table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
+    table = table[table["split"] == "test"]
+    assert metrics["figures"]["n"] == len(table) > 4
+    assert metrics["figures"]["auc"]["value"] == pytest.approx(roc_auc_score(table["label"] == "fake", table["p_fake"]))
+    stages = yaml.safe_load(path.read_text()).get("stages", [{"name": "train"}])
+    trained = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert trained == [f"{i}-{stage['name']}" for i, stage in enumerate(stages, 1)]
     assert {"precision", "recall", "f1"} <= set(metrics["figures"]["per_class"]["fake"])
     assert metrics["figures"]["confusion_matrix"]
     report = (tmp_path / "run" / "report" / "report.html").read_text()

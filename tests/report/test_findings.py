@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bonaface.models.drawings import FAKE, MEANING, REAL
+from bonaface.models.facts import HardestSource, UnseenWorth
 from bonaface.report import findings
 from bonaface.stats import metrics
 
@@ -76,6 +79,32 @@ def test_a_coins_throw_is_not_praised_and_a_wrong_order_is_named() -> None:
     assert "the wrong way round" in words(predictions(shift=-2.0))[0]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.501, 0.9, "separates real from AI-generated with AUC 0.70"),
+        (0.5, 0.9, "cannot be shown to tell"),
+        (0.1, 0.5, "cannot be shown to tell"),
+        (0.1, 0.499, "the wrong way round"),
+    ],
+)
+def test_an_interval_that_reaches_a_half_proves_nothing(low: float, high: float, verdict: str) -> None:
+    frame = predictions()
+    figures = metrics.table_metrics(frame, LABELS, "real") | {"auc": 0.7}
+    sources = metrics.per_source(frame, real_label="real")
+    summary = metrics.source_summary(sources)
+    conclusion = findings.conclude("", figures, {"auc": findings.Interval(low, high)}, sources, summary, "unknown")
+    assert conclusion.startswith("On 240 images the detector ")
+    assert verdict in conclusion
+
+
+@pytest.mark.parametrize(("n_real", "rough"), [(0, False), (1, True), (298, True), (299, False)])
+def test_as_many_real_images_as_one_percent_takes_are_not_called_few(n_real: int, rough: bool) -> None:
+    figures = metrics.table_metrics(predictions(), LABELS, "real") | {"n_real": n_real}
+    caveats = findings.list_caveats(figures, metrics.per_source(predictions(), real_label="real"), "none", {})
+    assert any("cannot be certified" in caveat for caveat in caveats) == rough
+
+
 def test_one_class_and_no_images_are_said() -> None:
     frame = predictions()
     assert "There were no AI-generated images" in words(frame[frame["label"] == "real"])[0]
@@ -93,3 +122,60 @@ def test_caveats_name_small_samples_broken_files_and_the_audit() -> None:
     for part in ("Made by us.", "40 real images", "4 of 4 sources", "File size alone", "1 file could not be read"):
         assert part in caveats
     assert "could not be read" not in words(predictions(80))[1]
+
+
+UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, wrong=0.031, hardest=None)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "parts", "absent"),
+    [
+        ({}, ["4 folds", "87.5 % of the images, and 3.1 % of those", "0.020 (0.080 before)"], "Most often"),
+        ({"wrong": None}, ["it gave no verdict at all"], "Most often"),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.25)}, ["about gan (fake): 25.0 %"], "no verdict"),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5 %"], "Most often"),
+    ],
+)
+def test_calibration_on_unseen_sources_in_words(unseen: dict[str, Any], parts: list[str], absent: str) -> None:
+    words = findings.worth_in_words(replace(UNSEEN, **unseen))
+    assert all(part in words for part in parts), words
+    assert absent not in words
+
+
+def test_without_calibration_on_unseen_sources_nothing_is_said_of_it() -> None:
+    assert findings.worth_in_words(None) == ""
+
+
+@pytest.mark.parametrize("trained", [[*REAL, *FAKE], ["cam", "gan"], []])
+def test_a_detector_of_drawings_says_so_before_all_else(trained: list[str]) -> None:
+    _, caveats = words(predictions(), train_sources=trained, caveats=["Made by us."])
+    assert caveats.startswith(MEANING) == (trained == [*REAL, *FAKE])
+
+
+@pytest.mark.parametrize(
+    ("trained", "one", "two"),
+    [
+        (["gan", "sd"], ", from the source it saw in training, the", ", from 2 sources that it saw in training, the"),
+        (["x"], ", from a source it never saw in training, the", ", from 2 sources that it never saw in training, the"),
+    ],
+)
+def test_one_source_and_several_are_counted_and_only_one_of_several_is_the_hardest(
+    trained: list[str], one: str, two: str
+) -> None:
+    single, several = (
+        words(
+            predictions(source=[names[t][i // 2 % 2] for i, t in enumerate(np.arange(240) % 2)]), train_sources=trained
+        )
+        for names in ((["gan", "gan"], ["gan", "gan"]), (["gan", "sd"], ["gan", "gan"]))
+    )
+    assert one in single[0]
+    assert two in several[0]
+    assert "hardest fakes" not in single[0]
+    assert "hardest fakes" in several[0]
+
+
+@pytest.mark.parametrize(("n", "small"), [(49, True), (50, False)])
+def test_a_source_that_is_large_enough_to_be_the_worst_is_not_called_small(n: int, small: bool) -> None:
+    figures = metrics.table_metrics(predictions(), LABELS, "real")
+    sources = metrics.per_source(predictions(), real_label="real").assign(n=n)
+    assert any("mostly chance" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bonaface.stats.certificates import (
+    Band,
     allowed_errors,
     certified_threshold,
     images_needed,
     share_fake_among_called,
     thresholds,
+    too_few,
     uncertain_band,
     verdicts,
 )
@@ -35,6 +37,11 @@ def test_how_many_images_a_promise_takes(rate: float, needed: int) -> None:
     assert allowed_errors(needed - 1, rate) == -1
     assert certified_threshold(np.linspace(0, 1, needed - 1), rate) is None
     assert certified_threshold(np.linspace(0, 1, needed), rate) == np.nextafter(1.0, 2.0)
+
+
+def test_one_image_proves_what_it_can() -> None:
+    assert allowed_errors(1, 0.96) == allowed_errors(1, 0.95) == 0
+    assert allowed_errors(1, 0.94) == allowed_errors(0, 0.96) == -1
 
 
 @settings(max_examples=100, deadline=None)
@@ -97,6 +104,42 @@ def test_a_perfect_detector_needs_no_band() -> None:
     assert verdicts([0.49999, 0.5], band).tolist() == ["real", "fake"]
 
 
+def test_edges_that_meet_are_one_cut() -> None:
+    """A score that is both an edge below and an edge above would be called real and fake at once."""
+    middle = np.nextafter(0.5, 1.0)
+    p, fake = np.repeat([0.5, np.nextafter(middle, 1.0)], 100), np.repeat([False, True], 100)
+    band = uncertain_band(p, fake)
+    assert band.low < band.high
+    assert (verdicts(p, band) == np.where(fake, "fake", "real")).all()
+
+
+@pytest.mark.parametrize(("n_real", "n_fake"), [(100, 58), (58, 100)])
+def test_a_band_is_certified_on_both_sides_or_not_at_all(n_real: int, n_fake: int) -> None:
+    p, fake = np.repeat([0.1, 0.9], [n_real, n_fake]), np.repeat([False, True], [n_real, n_fake])
+    band = uncertain_band(p, fake)
+    assert not band.certified
+    assert f"not certifiable with 58 {'fake' if n_fake == 58 else 'real'} images (at least 59" in band.note
+    whole = uncertain_band(np.repeat([0.1, 0.9], 100), np.repeat([False, True], 100), delta=0.1, confidence=0.9)
+    assert whole.note.startswith("at most 10 % of real images are called fake, and at most 10 % of fakes real")
+    assert whole.note.endswith("with 90 % confidence each")
+
+
+def test_each_source_has_its_row_and_its_own_certificate() -> None:
+    names = ["cam"] * 59 + ["phone"] * 58 + ["gan"] * 60
+    p, fake = np.repeat([0.1, 0.2, 0.9], [59, 58, 60]), np.repeat([False, False, True], [59, 58, 60])
+    rows = uncertain_band(p, fake, sources=names).sources
+    found = [(row.source, row.is_real, row.n, row.errors, row.certified) for row in rows]
+    assert found == [("gan", False, 60, 0, True), ("cam", True, 59, 0, True), ("phone", True, 58, 0, False)]
+    wrong = np.where(np.isin(np.arange(400), [0, 1, 200]), 1 - np.repeat([0.1, 0.9], 200), np.repeat([0.1, 0.9], 200))
+    rows = uncertain_band(wrong, np.repeat([False, True], 200), sources=["cam"] * 200 + ["gan"] * 200).sources
+    assert [(row.source, row.errors) for row in rows] == [("gan", 1), ("cam", 2)]
+
+
+def test_the_edges_of_a_band_have_a_verdict() -> None:
+    band = Band(0.3, 0.7)
+    assert verdicts([0.3, 0.31, 0.69, 0.7], band).tolist() == ["real", "uncertain", "uncertain", "fake"]
+
+
 def test_a_hard_source_widens_the_band_only_where_it_is_large_enough() -> None:
     rng = np.random.default_rng(0)
     p = np.concatenate([rng.uniform(0, 0.3, 500), rng.uniform(0.2, 0.8, 80), rng.uniform(0.7, 1, 500)])
@@ -117,7 +160,7 @@ def test_a_hard_source_widens_the_band_only_where_it_is_large_enough() -> None:
 def test_thresholds_say_what_they_are_worth() -> None:
     p, fake = pool(4000)
     rows = thresholds(p[~fake], p_fake=p[fake])
-    assert [row.certified for row in rows] == [True, True, True]
+    assert [(row.fpr, row.certified) for row in rows] == [(0.005, True), (0.01, True), (0.05, True)]
     for row in rows:
         errors = (p[~fake] >= row.threshold).sum()
         assert stats.binomtest(int(errors), 2000).proportion_ci(0.9).high == pytest.approx(row.fpr_upper)
@@ -127,6 +170,7 @@ def test_thresholds_say_what_they_are_worth() -> None:
     assert [row.threshold is None for row in few] == [True, True, False]
     assert "not certifiable" in few[0].note
     assert "598" in few[0].note
+    assert too_few(10, 0.05) == few[0].note.replace("100 real", "10 real").replace("598", "59")
     assert thresholds([])[0].certified is False
 
 

@@ -241,16 +241,20 @@ def test_small_sources_are_listed_but_never_the_worst() -> None:
     rows = pd.DataFrame(
         [
             ["cam", "real", True, 60, 0.9, 0.8, 1.0, np.nan, 0.1, 0, 1],
+            ["webcam", "real", True, 60, 0.7, 0.6, 0.9, np.nan, 0.0, 0, 1],
             ["phone", "real", True, 49, 0.9, 0.8, 1.0, np.nan, 0.9, 0, 1],
             ["gan", "fake", False, 50, 0.8, 0.7, 0.9, 0.7, np.nan, 0, 1],
+            ["diffusion", "fake", False, 50, 0.9, 0.7, 1.0, 0.6, np.nan, 0, 1],
             ["tiny", "fake", False, 49, 0.1, 0.0, 0.9, 0.0, np.nan, 0, 1],
         ],
         columns=columns,
     )
     summary = metrics.source_summary(rows)
-    assert summary["worst_fake"]["source"] == "gan"
+    assert summary["worst_fake"] == {"source": "gan", "label": "fake", "n": 50, "auc": 0.8, "recall": 0.7}
     assert summary["worst_real"] == {"source": "cam", "label": "real", "n": 60, "auc": 0.9, "fpr": 0.1}
-    assert summary["macro_auc"] == pytest.approx(0.45)
+    assert summary["macro_auc"] == pytest.approx(0.6)
+    assert summary["macro_recall"] == pytest.approx(1.3 / 3)
+    assert summary["macro_fpr"] == pytest.approx(1.0 / 3)
     assert metrics.source_summary(rows[:0])["worst_fake"] is None
 
 

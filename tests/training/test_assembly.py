@@ -123,6 +123,8 @@ def test_a_stage_chooses_among_the_sets_and_weighs_them(old: Path, new: Path) ->
     assert drawing_weights(rows, "none", {}) is None
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("plots_not_rendered")
 def test_a_run_on_several_sets_reports_each(old: Path, new: Path, tmp_path: Path, tiny_model: str) -> None:
     train.main([
         "--data", f"old={old}", f"new={new}", "--mix", "old=1", "new=2", *QUIET, "--model", tiny_model,

@@ -16,6 +16,7 @@ from bonaface.training.optimization import WeightAverage
 from bonaface.training.recipe import read_recipe
 from bonaface.training.search import DEFAULT_SPACE, SearchTrainer, check_space
 
+pytestmark = pytest.mark.slow
 QUICK = ["--dataloader_num_workers", "0", "--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", "8"]
 QUICK += ["--audit", "False", "--prepare", "False", "--disable_tqdm", "True", "--num_train_epochs", "1"]
 SPACE = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "augmentation": ["none", "strong"], "mixup": [0.0]}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bonaface.errors import UsageError
 from bonaface.training.recipe import read_recipe, stages_of
 from bonaface.training.trainer import FaceTrainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plots_not_rendered")]
 QUICK = ["--dataloader_num_workers", "0", "--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", "8"]
 QUICK += ["--robustness", "none", "--audit", "False", "--prepare", "False", "--disable_tqdm", "True"]
 
@@ -193,7 +195,10 @@ def test_a_hidden_head_says_what_it_needs(
 
 
 def test_two_processes_run_each_kind_of_stage(folder: Path, tiny_model: str, tmp_path: Path) -> None:
-    """Frozen with a plateau and mixup; averaged with layer decay and one-cycle; low-rank: on two CPU processes."""
+    """Frozen with a plateau and mixup; averaged with layer decay and one-cycle; low-rank: on two CPU processes.
+
+    Together they score every image once, and one of them writes the report.
+    """
     path = write(
         tmp_path / "r.yaml", data=str(folder), model=tiny_model, from_scratch=True, stages=STAGES, head_dropout=0.2,
     )  # fmt: skip
@@ -205,6 +210,12 @@ def test_two_processes_run_each_kind_of_stage(folder: Path, tiny_model: str, tmp
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["facts"]
     assert facts["processes"] == 2
+    table = pd.read_parquet(tmp_path / "run" / "report" / "predictions.parquet")
+    assert table["path"].is_unique
+    expected = Counter[str]()
+    for row in facts["counts"]:
+        expected[row["split"]] += row["n"]
+    assert table["split"].value_counts().to_dict() == {k: n for k, n in expected.items() if k != "train"}
     assert [f"stage {i} of 3" in done.stdout for i in (1, 2, 3)] == [True] * 3
     assert done.stdout.count("report  ") == 1
 
@@ -252,7 +263,7 @@ def test_a_recipe_without_stages_is_one() -> None:
         ([{"name": "a", "freeze": "all_but_last_0"}], "freezes everything", "backbone"),
         ([{"name": "a", "freeze": "bakbone"}], "is not one of none, backbone", "backbone"),
         ([{"name": "a", "schedule": "one-cycle"}], "`one-cycle` is not one of", "did you mean one_cycle?"),
-        ([{"name": "a", "ema_decay": 1.5}], "ema_decay is 1.5", "below 1"),
+        ([{"name": "a", "ema_decay": 1.5}], "ema_decay is 1.5", "less than 1"),
         ([{"name": "a", "lora_rank": 2, "freeze": "backbone"}], "does not go together", "LoRA"),
         ([{"name": "a"}, {"name": "a"}], "needs a name of its own", "name: head"),
         ([{"name": "a", "mix": ["b=-1"]}], "no positive weight", "mix"),

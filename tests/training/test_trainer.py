@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_faces
+from conftest import ROOT, make_faces
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
+from bonaface.cli import train
 from bonaface.data.dataset import load_data
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
@@ -226,19 +227,19 @@ def test_levels_are_brought_to_the_models_units_where_it_runs(folder: Path, tmp_
     assert losses[True] == pytest.approx(losses[False], abs=0.02)
 
 
-def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path: Path, tiny_model: str) -> None:
     """A compiler that is there and does not work: the run goes on as it is, and says why."""
     code = (
         "import bonaface.training.openmp; from bonaface.training import machine; machine.PATIENCE = 0; "
         "from bonaface.cli import train; train.main()"
     )
-    flags = (
-        f"--data {folder} --output_dir {tmp_path / 'run'} --model convnext --image_size 32 --use_cpu True --max_steps 1"
-    )
+    flags = f"--data {folder} --output_dir {tmp_path / 'run'} --model {tiny_model} --from_scratch --use_cpu True"
+    flags += " --max_steps 1 --audit False"
     flags += " --prepare False --robustness none --dataloader_num_workers 0 --per_device_train_batch_size 8"
     done = subprocess.run(
         [sys.executable, "-c", code, *flags.split()],
-        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
         env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "CXX": "false", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -247,37 +248,31 @@ def test_compiling_that_nobody_asked_for_never_ends_a_run(folder: Path, tmp_path
     assert (tmp_path / "run" / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(cpu=True), reason="no C++ compiler on this machine; .ci/run installs one")
-def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(folder: Path, tmp_path: Path) -> None:
-    """In processes of their own, as users run them: full batches are compiled, the last one and evaluation are not."""
-    tables = {}
-    for compiled in ("False", "True"):
-        out, cache = tmp_path / compiled, tmp_path / f"cache-{compiled}"
-        flags = ["--data", str(folder), "--output_dir", str(out), "--model", "vit", "--image_size", "32"]
-        flags += [
-            "--compile",
-            compiled,
-            "--bf16",
-            "False",
-            "--use_cpu",
-            "True",
-            "--max_steps",
-            "6",
-            "--prepare",
-            "False",
-        ]
-        flags += ["--prepare", "False", "--robustness", "none", "--dataloader_num_workers", "0"]
-        done = subprocess.run(
-            [sys.executable, "train_hf.py", *flags, "--disable_tqdm", "True", "--per_device_train_batch_size", "8"],
-            cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert (", compiled, " in done.stdout) == (compiled == "True")
-        assert any(cache.rglob("*.so")) == (compiled == "True")
-        tables[compiled] = pd.read_parquet(out / "report" / "predictions.parquet")
-    for column in [name for name in tables["True"].columns if name.startswith("p_")]:
-        np.testing.assert_allclose(tables["True"][column], tables["False"][column], atol=0.01)
+@pytest.mark.usefixtures("plots_not_rendered")
+def test_a_compiled_run_ends_as_an_eager_one_and_leaves_a_stock_model(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compiled in a process of its own, as users run it: full batches are, the last one and evaluation are not."""
+    flags = ["--data", str(folder), "--model", "vit", "--image_size", "32", "--bf16", "False", "--use_cpu", "True"]
+    flags += ["--max_steps", "6", "--prepare", "False", "--robustness", "none", "--dataloader_num_workers", "0"]
+    flags += ["--disable_tqdm", "True", "--per_device_train_batch_size", "8"]
+    train.main([*flags, "--compile", "False", "--output_dir", str(tmp_path / "eager")])
+    assert ", not compiled, " in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "train_hf.py", *flags, "--compile", "True", "--output_dir", str(tmp_path / "compiled")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ", compiled, " in done.stdout
+    assert any((tmp_path / "cache").rglob("*.so"))
+    eager, compiled = (
+        pd.read_parquet(tmp_path / name / "report" / "predictions.parquet") for name in ("eager", "compiled")
+    )
+    for column in [name for name in eager.columns if name.startswith("p_")]:
+        np.testing.assert_allclose(compiled[column], eager[column], atol=0.01)
 
 
 def test_a_batch_larger_than_the_data_is_said_where_the_rest_is_dropped(folder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from served import MAX_FILES, Server, noise, prediction_of, run_folder, server
 
 from bonaface.inference.scoring import run_predict_command
 
+pytestmark = pytest.mark.slow
+
 FILE = {"_type": "gradio.FileData"}
 
 
