@@ -120,8 +120,8 @@ def ask_app(
                 time.sleep(0.2)
             return [_ask(address, picture) for picture in pictures]
         finally:
-            process.terminate()
-            process.wait(30)
+            process.kill()  # that it ends well when it is asked to has a test of its own
+            process.wait()
 
 
 def healthy(address: str) -> bool:

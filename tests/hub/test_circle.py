@@ -20,6 +20,7 @@ from bonaface.data.sample import write_sample
 from bonaface.errors import UsageError
 from bonaface.hub.push import Push
 from bonaface.models import drawings
+from bonaface.models.shipped import shipped_model
 from bonaface.web.choice import default_model
 
 NAME = "user/faces"
@@ -91,7 +92,7 @@ def test_train_push_fetch_serve(hub: HubServer, tiny_model: str, tmp_path: Path)
     assert all(drawings.WARNING in answer["warnings"] for answer in answers)
     (elsewhere / "runs").mkdir()
     run.rename(elsewhere / "runs" / "sample")
-    assert default_model(elsewhere) is None
+    assert default_model(elsewhere) == shipped_model()
 
 
 def test_transformers_own_way_of_pushing_is_off(tmp_path: Path) -> None:

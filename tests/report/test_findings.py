@@ -130,10 +130,22 @@ UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, 
 @pytest.mark.parametrize(
     ("unseen", "parts", "absent"),
     [
-        ({}, ["4 folds", "87.5 % of the images, and 3.1 % of those", "0.020 (0.080 before)"], "Most often"),
+        (
+            {},
+            [
+                "4 folds",
+                "87.5\N{NO-BREAK SPACE}% of the images, and 3.1\N{NO-BREAK SPACE}% of those",
+                "0.020 (0.080 before)",
+            ],
+            "Most often",
+        ),
         ({"wrong": None}, ["it gave no verdict at all"], "Most often"),
-        ({"hardest": HardestSource("gan", "fake", 50, 0.25)}, ["about gan (fake): 25.0 %"], "no verdict"),
-        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5 %"], "Most often"),
+        (
+            {"hardest": HardestSource("gan", "fake", 50, 0.25)},
+            ["about gan (fake): 25.0\N{NO-BREAK SPACE}%"],
+            "no verdict",
+        ),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5\N{NO-BREAK SPACE}%"], "Most often"),
     ],
 )
 def test_calibration_on_unseen_sources_in_words(unseen: dict[str, Any], parts: list[str], absent: str) -> None:
