@@ -86,3 +86,12 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     """Write strict JSON in UTF-8, with a last line end. Raises ValueError for a number that is not finite."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(errors="backslashreplace"))  # a surrogate, of an undecodable path, as JSON's escape
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file, or what is in it is damaged or no object."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -99,3 +99,12 @@ def test_files_of_a_folder_are_replaced_after_all_were_written(tmp_path):
         assert (tmp_path / "config.json").read_text() == "old"
     assert names(tmp_path) == ["config.json", "log.txt"]
     assert (tmp_path / "config.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]", "\xff"])
+def test_reading_json_that_is_not_there_or_damaged_finds_nothing(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content.encode("latin-1"))
+    assert files.read_json(tmp_path / "a.json") == {}
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert files.read_json(tmp_path / "a.json") == {"a": 1}

@@ -23,7 +23,7 @@ from bonaface.report.pages import (
     Gallery,
     KeyFigure,
     Page,
-    Picture,
+    Plot,
     Section,
     Table,
     Thumbnail,
@@ -113,7 +113,7 @@ def _lead(audit: Audit) -> list[Block]:
         if leak is not None and not leak.why_not:
             caption = f"What a small classifier that sees only {name} makes of each image (cross-validated)."
             draw = partial(plots.score_histogram, leak.is_fake, leak.scores, bins=25)
-            blocks.append(Picture(f"scores_{name[:4]}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+            blocks.append(Plot(f"scores_{name[:4]}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     return blocks or ["Too few images to measure how well facts tell the classes apart."]
 
 
@@ -151,10 +151,10 @@ def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.Dat
         numbers = values[clue.name].astype(float).to_numpy()
         draw = partial(plots.fact_histogram, numbers[~fake], numbers[fake], name)
         caption = f"{_sentence(name.partition(', ')[0])} of real and of fake images."
-        blocks.append(Picture(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+        blocks.append(Plot(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     caption = f"Each source against all of the other class, by {title.lower()}: AUC with its 95 % interval."
     draw = partial(plots.source_bars, leak.sources.head(MOST_SOURCES), value="auc")
-    blocks.append(Picture(f"{key}_sources", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
+    blocks.append(Plot(f"{key}_sources", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     return Section(key, title, blocks)
 
 

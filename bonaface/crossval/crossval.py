@@ -31,7 +31,7 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
-from bonaface.crossval.jobs import Job, environment, run_jobs
+from bonaface.crossval.jobs import FoldProcess, environment, run_jobs
 from bonaface.crossval.report import FoldRun, write_crossval_report
 from bonaface.data.folds import (
     BY_FAMILY,
@@ -223,7 +223,7 @@ def _is_finished(folder: Path) -> bool:
     )
 
 
-def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[Job]:
+def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[FoldProcess]:
     """Each fold's table of splits, and its command. Raises UsageError where other images were dealt before."""
     queue, begun = [], _holds_work(folder)
     for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
@@ -236,7 +236,7 @@ def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more:
         place.mkdir(parents=True, exist_ok=True)
         write_text(table, text)
         own = ["--splits", str(table), "--output_dir", str(place / "run"), "--robustness", "none", "--audit", "False"]
-        queue.append(Job(fold, place, [sys.executable, "-m", "bonaface", "train", *argv, *own, *more]))
+        queue.append(FoldProcess(fold, place, [sys.executable, "-m", "bonaface", "train", *argv, *own, *more]))
     return queue
 
 

@@ -32,7 +32,7 @@ LOG_LINES = 15
 
 
 @dataclass
-class Job:
+class FoldProcess:
     """A fold on its way: its folder, the command, and its process while it runs."""
 
     fold: Fold
@@ -53,7 +53,7 @@ def environment(few_threads: bool) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **({"OMP_NUM_THREADS": "1"} if few_threads else {})}
 
 
-def run_jobs(queue: Sequence[Job], side_by_side: int, variables: Mapping[str, str]) -> None:
+def run_jobs(queue: Sequence[FoldProcess], side_by_side: int, variables: Mapping[str, str]) -> None:
     """Run what is not finished, ``side_by_side`` at a time with these environment variables, output in ``log.txt``.
 
     After a failure no other fold is begun; those that run come to their end. When this process ends early, so do they.
@@ -62,8 +62,8 @@ def run_jobs(queue: Sequence[Job], side_by_side: int, variables: Mapping[str, st
         UsageError: a fold failed, with the last lines of its log and its exit code; or it runs already.
     """
     waiting = [job for job in queue if not job.run.is_finished]
-    running: list[Job] = []
-    failed: Job | None = None
+    running: list[FoldProcess] = []
+    failed: FoldProcess | None = None
     done = len(queue) - len(waiting)
     with _ended_with_us(), tqdm(total=len(queue), initial=done, desc="folds", unit="fold", disable=None) as bar:
         try:
@@ -110,7 +110,7 @@ def _ended_with_us() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(job: Job, variables: Mapping[str, str]) -> Job:
+def _start(job: FoldProcess, variables: Mapping[str, str]) -> FoldProcess:
     """Start a fold. Its log is locked for as long as the fold lives, even where this process dies before it."""
     job.log = (job.folder / "log.txt").open("ab")
     if fcntl is not None:
@@ -128,12 +128,12 @@ def _start(job: Job, variables: Mapping[str, str]) -> Job:
     return job
 
 
-def _close(job: Job) -> None:
+def _close(job: FoldProcess) -> None:
     if job.log is not None:
         job.log.close()
 
 
-def _outcome(job: Job) -> str:
+def _outcome(job: FoldProcess) -> str:
     metrics = json.loads((job.run.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     auc, minutes = metrics["figures"]["auc"]["value"], metrics["facts"].get("minutes", float("nan"))
     figure = "no AUC" if auc is None else f"AUC {auc:.3f}"

@@ -44,7 +44,7 @@ from bonaface.report import fold_plots
 from bonaface.report.pages import (
     Block,
     Page,
-    Picture,
+    Plot,
     Section,
     Table,
     cell,
@@ -284,13 +284,13 @@ def pictures(
     pooled = tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
     auc = summary["auc"]
     return [
-        Picture(
+        Plot(
             "folds_auc",
             "AUC of each fold with its 95 % interval; the dashed line is their mean, the band one standard deviation "
             "(hollow: fewer than 50 images on a side).",
             lambda theme: fold_plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
         ),
-        Picture(
+        Plot(
             "folds_roc",
             "ROC curves of all folds.",
             lambda theme: fold_plots.fold_roc_curves(

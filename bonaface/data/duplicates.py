@@ -84,11 +84,6 @@ def perceptual_hashes(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     return hashes
 
 
-def mirrored_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The hashes of the mirror images."""
-    return hashes ^ _MIRROR
-
-
 def similarity(first: Thumbnails, second: Thumbnails) -> NDArray[np.float32]:
     """How alike thumbnails (n, 32, 32) are pairwise after registration: correlation in [0, 1], float32 (n,).
 

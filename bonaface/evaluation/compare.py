@@ -31,7 +31,7 @@ from bonaface.report.pages import (
     Block,
     KeyFigure,
     Page,
-    Picture,
+    Plot,
     Section,
     Table,
     cell,
@@ -40,7 +40,7 @@ from bonaface.report.pages import (
     page_markdown,
     plain,
 )
-from bonaface.report.write import with_intervals, write_pictures, write_predictions
+from bonaface.report.write import with_intervals, write_plots, write_predictions
 from bonaface.stats import metrics
 from bonaface.stats.figures import FIGURES, amount, span
 from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
@@ -153,7 +153,7 @@ def compare(
     for i, table in enumerate(tables.values(), start=1):
         write_predictions(report / f"predictions_{i}.parquet", table)
     page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
-    write_pictures(report, page)
+    write_plots(report, page)
     write_text(report / "compare.html", page_html(page))
     write_text(report / "compare.md", page_markdown(page))
     write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
@@ -198,8 +198,8 @@ def _page(
         name: ((table["label"] != real).to_numpy(), table["p_fake"].to_numpy(float)) for name, table in tables.items()
     }
     lead: list[Block] = [
-        Picture("compare_roc", "Fakes found against false alarms.", lambda theme: plots.roc_curve(curves, theme=theme)),
-        Picture(
+        Plot("compare_roc", "Fakes found against false alarms.", lambda theme: plots.roc_curve(curves, theme=theme)),
+        Plot(
             "compare_roc_log",
             "The same with the rare false alarms spread out.",
             lambda theme: plots.roc_curve(curves, log=True, theme=theme),
@@ -255,7 +255,7 @@ def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
         lines = {model: (steps, table.loc[part, "auc"].to_numpy(float)) for model, table in degraded.items()}
         unit = str(first.loc[part, "unit"].iloc[-1])
         pictures.append(
-            Picture(
+            Plot(
                 f"compare_{name}",
                 f"AUC under {name}, from mild to strong.",
                 _auc_curves(lines, unit),

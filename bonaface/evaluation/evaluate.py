@@ -45,7 +45,7 @@ from bonaface.inference.explain import explain
 from bonaface.inference.forward import run_rows
 from bonaface.models.facts import ModelFacts
 from bonaface.report.pages import Block, Section
-from bonaface.report.sections import HeatMap, uncertain_sections
+from bonaface.report.sections import DrawHeatMap, uncertain_sections
 from bonaface.report.write import headline_rows, write_report
 from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import percent
@@ -88,7 +88,7 @@ def evaluate(
     *,
     splits: Sequence[str] | None = None,
     fakes: Sequence[str] | None = None,
-    heat_map: HeatMap | None = None,
+    heat_map: DrawHeatMap | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _findings(
     return sections, lead, remarks
 
 
-def gradcam_overlays(detector: Detector) -> HeatMap | None:
+def gradcam_overlays(detector: Detector) -> DrawHeatMap | None:
     """What the score of an image hangs on, drawn over it; None for a network that does not run in torch."""
     if not isinstance(detector.engine, TorchEngine):
         return None

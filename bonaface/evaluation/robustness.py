@@ -14,7 +14,7 @@ from bonaface.imaging.degradations import DEGRADATIONS
 from bonaface.inference.calibration import uncalibrated
 from bonaface.models.facts import ModelFacts
 from bonaface.report import plots
-from bonaface.report.pages import Block, Picture, Section, Table
+from bonaface.report.pages import Block, Plot, Section, Table
 from bonaface.stats import metrics
 from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import FIGURES, percent
@@ -122,7 +122,7 @@ def robustness_lead(table: pd.DataFrame) -> list[Block]:
     if worst_rows(table).empty:
         return []
     return [
-        Picture(
+        Plot(
             "robustness",
             "AUC under each degradation, from mild (small dot) to strong (large dot); the line is the undegraded AUC.",
             lambda theme: plots.degradation_overview(table, theme=theme),
@@ -140,7 +140,7 @@ def robustness_section(table: pd.DataFrame) -> Section:
     for name in names:
         part = table[table["degradation"].isin(["", name])]
         blocks.append(
-            Picture(
+            Plot(
                 f"robust_{name}",
                 f"{name.capitalize()}, by {part['unit'].iloc[-1]}.",
                 lambda theme, part=part: plots.degradation_curves(part, theme=theme),  # type: ignore[misc]

@@ -32,7 +32,7 @@ from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.models.facts import Calibration, ModelFacts, UnfamiliarFacts
 from bonaface.report import plots
 from bonaface.report.findings import worth_in_words
-from bonaface.report.pages import Block, Picture, Section, Table, cell
+from bonaface.report.pages import Block, Plot, Section, Table, cell
 from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, Band, share_fake_among_called
 from bonaface.stats.figures import FIGURES, percent, span
@@ -205,9 +205,9 @@ def calibration_section(
     return Section("calibration", "Calibration", blocks, data={"stored": calibration, **values}, brief=True)
 
 
-def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArray) -> Picture:
+def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArray) -> Plot:
     bins = metrics.reliability(truth, p)
-    return Picture(name, f"Reliability: {caption}.", lambda theme: plots.reliability_diagram(bins, theme=theme))
+    return Plot(name, f"Reliability: {caption}.", lambda theme: plots.reliability_diagram(bins, theme=theme))
 
 
 def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:

@@ -24,8 +24,8 @@ from PIL import Image
 from bonaface.errors import shorten
 from bonaface.imaging.images import MAX_BYTES, MAX_PIXELS, ImageError
 
-Picture = Image.Image | bytes | str | os.PathLike[str]
-Admitted = Picture | ImageError
+ImageInput = Image.Image | bytes | str | os.PathLike[str]
+Admitted = ImageInput | ImageError
 
 _FORMS = "give a path, bytes, a file, an array, a tensor or a PIL image"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -49,7 +49,7 @@ def is_single(images: Any) -> bool:
 
 
 def admit(image: Any) -> Admitted:
-    """One image in a form that :mod:`bonaface.inference.pictures` reads, or why it is none; raises nothing."""
+    """One image in a form that :mod:`bonaface.inference.reader` reads, or why it is none; raises nothing."""
     try:
         return _picture(image)
     except ImageError as error:
@@ -58,7 +58,7 @@ def admit(image: Any) -> Admitted:
         return ImageError("unreadable", f"{type(image).__name__} cannot be read ({shorten(str(error))})")
 
 
-def _picture(image: Any) -> Picture:
+def _picture(image: Any) -> ImageInput:
     match image:
         case Image.Image() | bytes():
             return image
@@ -85,7 +85,7 @@ def _picture(image: Any) -> Picture:
     raise _refusal(image)
 
 
-def _from_text(text: str) -> Picture:
+def _from_text(text: str) -> ImageInput:
     """A string is a path, or a ``data:`` URL that holds its bytes."""
     if text[:5].lower() == "data:" and "," in text:
         return _from_data_url(text)
@@ -105,7 +105,7 @@ def _from_data_url(url: str) -> bytes:
         raise ImageError("unreadable", f"{shorten(url)}: not base64 ({error})") from error
 
 
-def _from_mapping(row: Mapping[Any, Any]) -> Picture:
+def _from_mapping(row: Mapping[Any, Any]) -> ImageInput:
     """A row of a data set ({"bytes", "path"}, or its column "image"), or Gradio's file ({"path", "url"})."""
     for key in ("bytes", "path", "url", "image"):
         if row.get(key) is not None:
@@ -190,4 +190,4 @@ def _is_iterable(value: Any) -> bool:
     return isinstance(value, Iterable) or hasattr(value, "__getitem__")
 
 
-__all__ = ["Admitted", "Picture", "admit", "admit_all", "is_single"]
+__all__ = ["Admitted", "ImageInput", "admit", "admit_all", "is_single"]

@@ -31,10 +31,10 @@ from scipy import special
 from bonaface.data.labels import find_real_label
 from bonaface.imaging.faces import Box
 from bonaface.inference import calibration, unfamiliar
-from bonaface.inference.admission import Admitted, Picture, admit, admit_all, is_single
+from bonaface.inference.admission import Admitted, ImageInput, admit, admit_all, is_single
 from bonaface.inference.engines import Engine, load_engine
 from bonaface.inference.forward import Outputs
-from bonaface.inference.pictures import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, Item, PictureReader
+from bonaface.inference.reader import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, ImageReader, Item
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.download import model_folder
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
@@ -42,7 +42,7 @@ from bonaface.models.drawings import knows_only_drawings
 from bonaface.models.facts import ModelFacts
 from bonaface.stats.metrics import fake_probability
 
-__all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "Picture", "Result"]
+__all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "ImageInput", "Result"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Detector:
         self.real_index = self.labels.index(self.real_label)
         self.band = (self.facts.band.low, self.facts.band.high) if self.facts.band else None
         self.unfamiliar = unfamiliar
-        self.reader = PictureReader(processor, self.facts.face_margin, yunet)
+        self.reader = ImageReader(processor, self.facts.face_margin, yunet)
         self.folder: Path | None = None  # where it was loaded from
         self.knows_only_drawings = False
         self.lock = threading.Lock()
@@ -177,7 +177,7 @@ class Detector:
 
         Args:
             images: one or many.
-            faces: see :mod:`bonaface.inference.pictures`.
+            faces: see :mod:`bonaface.inference.reader`.
 
         Raises:
             ImageError: a single image cannot be read, or is none of the above ("unsupported"). Among many, such a one

@@ -91,7 +91,7 @@ def explain(
 
     Args:
         image: RGB, upright.
-        faces: see :mod:`bonaface.inference.pictures`.
+        faces: see :mod:`bonaface.inference.reader`.
         method: "gradcam" needs torch; "auto" is gradcam there and occlusion elsewhere.
         test: measure the map's faithfulness too; :func:`faithfulness_of` does it later.
 

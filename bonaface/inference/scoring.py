@@ -58,7 +58,7 @@ def score_files(
     Args:
         paths: files, read lazily and once; a million of them need no more memory than a thousand.
         out: ``.csv``, ``.jsonl`` or ``.parquet``; see :mod:`bonaface.inference.tables` for the columns.
-        faces: see :mod:`bonaface.inference.pictures`.
+        faces: see :mod:`bonaface.inference.reader`.
         batch_size: pictures that the model is given at once; the engine's own when None.
         model: what the model was called, so that a killed run is not continued with another one.
         progress: a bar with rate and time left; None shows it on a terminal only.

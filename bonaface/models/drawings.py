@@ -6,12 +6,11 @@ and every model keeps those of its training (:attr:`bonaface.models.facts.ModelF
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from bonaface.errors import UsageError
+from bonaface.files import read_json
 from bonaface.models.facts import ModelFacts
 
 REAL = ("camera_a", "camera_b")
@@ -33,17 +32,9 @@ def knows_only_drawings(folder: Path) -> bool:
     """
     for file, key in ((folder / "config.json", "bonaface"), (folder / "report" / "metrics.json", "facts")):
         try:
-            sources = ModelFacts.from_block(_read(file).get(key)).trained_on
+            sources = ModelFacts.from_block(read_json(file).get(key)).trained_on
         except UsageError:
             continue
         if sources:
             return only_drawings(sources)
     return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,7 +1,7 @@
 """Sections of pictures, tables and words, and how they become one self-contained HTML file and a short Markdown one.
 
 A report is a list of :class:`Section`; whoever has something to add makes one and hands it to
-:func:`bonaface.report.write.write_report`. A section's blocks are plain text (a paragraph), :class:`Picture`,
+:func:`bonaface.report.write.write_report`. A section's blocks are plain text (a paragraph), :class:`Plot`,
 :class:`Table` or :class:`Gallery`. All text is untrusted: HTML is escaped, Markdown too, and the page may load and
 run nothing.
 """
@@ -28,7 +28,7 @@ from bonaface.report.style import DARK, LIGHT, Theme, figure_data_uri
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A figure drawn for the light and the dark page and saved as ``<name>.png``; ``caption`` says what it shows."""
 
     name: str
@@ -69,7 +69,7 @@ class Gallery:
     caption: str = ""
 
 
-Block = str | Picture | Table | Gallery
+Block = str | Plot | Table | Gallery
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ def page_html(page: Page) -> str:
 
 def rows_of(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
     """Neighbouring blocks of one kind together: (kind, blocks)."""
-    kinds = {str: "text", Picture: "pictures", Table: "table", Gallery: "gallery"}
+    kinds = {str: "text", Plot: "pictures", Table: "table", Gallery: "gallery"}
     return [(kind, list(group)) for kind, group in groupby(blocks, lambda block: kinds[type(block)])]
 
 
-def _themed(picture: Picture) -> dict[str, str]:
+def _themed(picture: Plot) -> dict[str, str]:
     return {"light": figure_data_uri(picture.draw(LIGHT)), "dark": figure_data_uri(picture.draw(DARK))}
 
 

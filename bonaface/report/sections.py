@@ -11,13 +11,13 @@ import pandas as pd
 from PIL import Image
 
 from bonaface.report import plots
-from bonaface.report.pages import Block, Gallery, Picture, Section, Table, Thumbnail, cell, jsonable
+from bonaface.report.pages import Block, Gallery, Plot, Section, Table, Thumbnail, cell, jsonable
 from bonaface.stats import metrics
 from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, percent, span
 from bonaface.stats.intervals import Interval
 
 LoadThumbnail = Callable[[str], Image.Image]
-HeatMap = Callable[[Image.Image], Image.Image | None]
+DrawHeatMap = Callable[[Image.Image], Image.Image | None]
 MOST_SOURCES = 30  # in a picture; the tables list all
 LEARNING_CURVES = (
     ("loss", "Loss by epoch.", "loss", {"loss": "training", "eval_loss": "validation"}),
@@ -42,17 +42,17 @@ def lead_pictures(rows: pd.DataFrame, sources: pd.DataFrame, real_label: str) ->
     """The first screen's pictures: the ROC curve, what each source was called, whether scores hold what they say."""
     pair = _truth_and_scores(rows, real_label)
     return [
-        Picture(
+        Plot(
             "roc",
             "Fakes found against false alarms, at every threshold.",
             lambda theme: plots.roc_curve({"": pair}, theme=theme),
         ),
-        Picture(
+        Plot(
             "sources",
             "Each source with the number of its images: the share called fake, with its 95 % interval.",
             lambda theme: plots.source_bars(sources.head(MOST_SOURCES), theme=theme),
         ),
-        Picture(
+        Plot(
             "reliability",
             "Reliability: of the images with a given score, the share that was fake; below, how many they are.",
             lambda theme: plots.reliability_diagram(metrics.reliability(*pair), theme=theme),
@@ -83,7 +83,7 @@ def source_section(
         f"{percent(rate)} {span('recall', Interval(low, high))}"
         for rate, low, high in zip(rates, sources["rate_low"], sources["rate_high"], strict=True)
     ]
-    picture = Picture(
+    picture = Plot(
         "sources_auc",
         "AUC of each source with its 95 % interval (DeLong).",
         lambda theme: plots.source_bars(sources.head(MOST_SOURCES), value="auc", theme=theme),
@@ -95,7 +95,7 @@ def error_sections(
     rows: pd.DataFrame,
     real_label: str,
     load_thumbnail: LoadThumbnail | None,
-    heat_map: HeatMap | None = None,
+    heat_map: DrawHeatMap | None = None,
     each: int = 5,
     sources: int = 12,
 ) -> list[Section]:
@@ -123,7 +123,7 @@ def error_sections(
 def uncertain_sections(
     rows: pd.DataFrame,
     load_thumbnail: LoadThumbnail | None,
-    heat_map: HeatMap | None = None,
+    heat_map: DrawHeatMap | None = None,
     middle: float = 0.5,
     each: int = 5,
     sources: int = 12,
@@ -149,7 +149,9 @@ def _source_name(source: str, label: str) -> str:
     return f"{source or 'no source'} ({label})"
 
 
-def thumbnails(rows: pd.DataFrame, load_thumbnail: LoadThumbnail, heat_map: HeatMap | None = None) -> list[Thumbnail]:
+def thumbnails(
+    rows: pd.DataFrame, load_thumbnail: LoadThumbnail, heat_map: DrawHeatMap | None = None
+) -> list[Thumbnail]:
     """A small picture of each row of a predictions table and, where there is one, its heat map below it."""
     items = []
     for path, score in zip(rows["path"], rows["p_fake"], strict=True):
@@ -172,12 +174,12 @@ def score_section(rows: pd.DataFrame, real_label: str) -> Section:
             "A score is the detector’s probability that an image is fake. Of the images that score 80 %, 80 % should "
             "be fake: then the reliability curve lies on its diagonal. That depends on how many fakes there are among "
             f"the images, here {percent(np.mean(fake) if len(fake) else np.nan)}.",
-            Picture(
+            Plot(
                 "scores",
                 "Scores of real and of fake images.",
                 lambda theme: plots.score_histogram(fake, p, theme=theme),
             ),
-            Picture(
+            Plot(
                 "roc_log",
                 "The ROC curve again, with the rare false alarms spread out.",
                 lambda theme: plots.roc_curve({"": (fake, p)}, log=True, theme=theme),
@@ -190,7 +192,7 @@ def decision_section(figures: metrics.Figures, labels: Sequence[str]) -> Section
     """The label that an image is given against its own."""
     table = pd.DataFrame([{"label": label} | row for label, row in figures["per_class"].items()])
     table = table.rename(columns={"f1": "F1", "support": "images"})
-    picture = Picture(
+    picture = Plot(
         "confusion",
         "True label (rows) and likeliest label (columns), with shares of each row.",
         lambda theme: plots.confusion_matrix(figures["confusion_matrix"], labels, theme=theme),
@@ -203,7 +205,7 @@ def training_sections(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     if not history:
         return []
     curves: list[Block] = [
-        Picture(
+        Plot(
             name,
             caption,
             lambda theme, names=names, y=y: plots.learning_curves(history, names, y=y, theme=theme),  # type: ignore[misc]

@@ -34,14 +34,14 @@ from bonaface.report.findings import conclude, key_figures, list_caveats, source
 from bonaface.report.pages import (
     Block,
     Page,
-    Picture,
+    Plot,
     Section,
     jsonable,
     page_html,
     page_markdown,
 )
 from bonaface.report.sections import (
-    HeatMap,
+    DrawHeatMap,
     LoadThumbnail,
     decision_section,
     detail_sections,
@@ -72,7 +72,7 @@ def write_report(
     lead: Sequence[Block] = (),
     remarks: Sequence[str] = (),
     load_thumbnail: LoadThumbnail | None = None,
-    heat_map: HeatMap | None = None,
+    heat_map: DrawHeatMap | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def write_report(
         }
     )
     write_predictions(report / "predictions.parquet", predictions)
-    write_pictures(report, page)
+    write_plots(report, page)
     write_text(report / "report.html", page_html(page))
     write_text(report / "report.md", page_markdown(page))
     write_json(report / "metrics.json", result)  # last: where it stands, the report is whole
@@ -169,10 +169,10 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
         predictions.to_parquet(partial, index=False)
 
 
-def write_pictures(report: Path, page: Page) -> None:
+def write_plots(report: Path, page: Page) -> None:
     """Every picture of the page as a PNG of its name."""
     blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
-    pictures = {block.name: block for block in blocks if isinstance(block, Picture)}
+    pictures = {block.name: block for block in blocks if isinstance(block, Plot)}
     for name, picture in pictures.items():
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"a picture's name is a file name of letters, digits, - and _, not {name!r}")

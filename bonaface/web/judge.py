@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from bonaface import __version__
+from bonaface.files import read_json
 from bonaface.imaging.faces import Box
 from bonaface.imaging.images import ImageError, decode_image, shown_name
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.explain import Explanation, explain, faithfulness_of
-from bonaface.inference.pictures import CROP_SIDE
+from bonaface.inference.reader import CROP_SIDE
 from bonaface.models.drawings import MEANING
 from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
@@ -43,7 +42,7 @@ class Judge:
     def __init__(self, name: str, limits: Limits) -> None:
         self.detector = Detector.from_pretrained(name)
         self.folder = self.detector.folder or Path(name)
-        self.metrics = _read_json(self.folder / "report" / "metrics.json")
+        self.metrics = read_json(self.folder / "report" / "metrics.json")
         self.known = KnownScores.of_run(self.folder, self.detector.real_label)
         self.title = self.folder.resolve().name if Path(name).is_dir() else name
         self.weights = weights_digest(self.folder)[:16]
@@ -170,11 +169,3 @@ def _without_path(result: Result, source: Path | bytes) -> Result:
     if result.error and isinstance(source, Path):
         return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
     return result
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

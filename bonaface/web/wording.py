@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bonaface.inference.detector import Result
-from bonaface.inference.pictures import COMPRESSED, NO_FACE, SMALL
+from bonaface.inference.reader import COMPRESSED, NO_FACE, SMALL
 from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY

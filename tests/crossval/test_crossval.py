@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from bonaface.cli.main import app
 from bonaface.crossval.crossval import run_crossval_command
-from bonaface.crossval.jobs import Job, run_jobs
+from bonaface.crossval.jobs import FoldProcess, run_jobs
 from bonaface.data.folds import Fold
 from bonaface.errors import UsageError
 
@@ -268,7 +268,7 @@ def test_changed_data_is_refused_when_folds_go_on(out: Path, recipe: Path, tmp_p
 def test_a_fold_that_still_runs_elsewhere_is_not_started_again(tmp_path: Path) -> None:
     """A fold outlives a killed cross-validation; two trainings in one folder would spoil each other."""
     fcntl = pytest.importorskip("fcntl")
-    job = Job(Fold("fold1", pd.DataFrame()), tmp_path, [sys.executable, "-c", "raise SystemExit(5)"])
+    job = FoldProcess(Fold("fold1", pd.DataFrame()), tmp_path, [sys.executable, "-c", "raise SystemExit(5)"])
     with (tmp_path / "log.txt").open("ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="fold1 is being trained by another process"):

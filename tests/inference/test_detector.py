@@ -23,7 +23,7 @@ from transformers import pipeline
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import Face
 from bonaface.imaging.images import ImageError, decode_image
-from bonaface.inference import pictures
+from bonaface.inference import reader
 from bonaface.inference.detector import COMPRESSED, NO_FACE, NOT_CALIBRATED, SMALL, UNFAMILIAR, Detector
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.facts import Calibration, ModelFacts
@@ -170,8 +170,8 @@ def test_an_error_does_not_keep_the_broken_picture(detector: Detector) -> None:
 
 def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together they have at most ``TOGETHER`` pixels; one of more is alone; a failure gives its place back."""
-    monkeypatch.setattr(pictures, "TOGETHER", 10)
-    budget, held, most = pictures._PixelBudget(), [0], []
+    monkeypatch.setattr(reader, "TOGETHER", 10)
+    budget, held, most = reader._PixelBudget(), [0], []
 
     def work(n: int) -> None:
         with contextlib.suppress(KeyError), budget.spent(n):

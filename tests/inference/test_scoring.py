@@ -24,7 +24,7 @@ from conftest import make_image
 from bonaface.errors import UsageError
 from bonaface.imaging.images import Reason
 from bonaface.inference.detector import Detector
-from bonaface.inference.pictures import PictureReader
+from bonaface.inference.reader import PictureReader
 from bonaface.inference.scoring import find_inputs, run_predict_command, score_files
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bonaface.report import plots
-from bonaface.report.pages import Picture, Section
+from bonaface.report.pages import Plot, Section
 from bonaface.report.write import SCHEMA_VERSION, write_report
 from bonaface.stats import metrics
 
@@ -159,7 +159,7 @@ def test_many_labels_with_the_real_one_in_the_middle_and_the_words_in_every_file
 
 
 def test_added_sections_and_lead_blocks_reach_every_file(tmp_path: Path) -> None:
-    extra = Picture(
+    extra = Plot(
         "robust", "AUC against strength", lambda theme: plots.line_chart({"a": ([1], [2])}, x="x", y="y", theme=theme)
     )
     section = Section("robustness", "Under degradation", ["JPEG 30: fine.", extra], data={"jpeg": math.nan}, brief=True)
@@ -169,7 +169,7 @@ def test_added_sections_and_lead_blocks_reach_every_file(tmp_path: Path) -> None
     assert "JPEG 30: fine." in (tmp_path / "report/report.md").read_text(encoding="utf-8")
     assert (tmp_path / "report/report.html").read_text(encoding="utf-8").count("AUC against strength") >= 2
     with pytest.raises(ValueError, match="file name"):
-        report(tmp_path, predictions(), lead=[Picture("../up", "", extra.draw)])
+        report(tmp_path, predictions(), lead=[Plot("../up", "", extra.draw)])
 
 
 def test_the_gallery_shows_the_most_confident_mistakes_first(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from bonaface.data.alignment import face_square
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, inspect_image, orientation, read_bytes, to_rgb
-from bonaface.inference.admission import Admitted, Picture
+from bonaface.inference.admission import Admitted, ImageInput
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
@@ -65,7 +65,7 @@ class Item:
     error: ImageError | None = None
 
 
-class PictureReader:
+class ImageReader:
     """Decodes, finds faces and preprocesses. Thread-safe.
 
     Args:
@@ -108,7 +108,7 @@ class PictureReader:
             self._process(members)
         return items
 
-    def _read_large(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> None:
+    def _read_large(self, data: bytes | Image.Image, image: ImageInput, faces: bool | None, item: Item) -> None:
         """As ``read`` does, of one picture that is gone when this returns."""
         try:
             for i, view in enumerate(self._views(data, image, faces, item)):
@@ -142,7 +142,7 @@ class PictureReader:
         margin = FACE_MARGIN if self.face_margin is None else self.face_margin
         return face_square(image, MainFace(box, "ok", 1.0, 1), margin)
 
-    def _views(self, data: bytes | Image.Image, image: Picture, faces: bool | None, item: Item) -> list[Image.Image]:
+    def _views(self, data: bytes | Image.Image, image: ImageInput, faces: bool | None, item: Item) -> list[Image.Image]:
         """The RGB pictures to score: the faces, or the whole."""
         started = time.perf_counter()
         picture = _rgb(data) if isinstance(data, Image.Image) else decode_image(data, name=_name(image))
@@ -204,7 +204,7 @@ except (AttributeError, OSError, TypeError):  # another C library
     _trim_memory = None
 
 
-def _open(image: Picture, item: Item) -> tuple[bytes | Image.Image, int]:
+def _open(image: ImageInput, item: Item) -> tuple[bytes | Image.Image, int]:
     """The encoded bytes (or the PIL image) and the number of pixels, from the header alone."""
     if isinstance(image, Image.Image):
         width, height = image.size
@@ -238,5 +238,5 @@ def _rgb(image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _name(image: Picture) -> str:
+def _name(image: ImageInput) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else ""
