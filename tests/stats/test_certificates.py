@@ -19,6 +19,7 @@ from bonaface.stats.certificates import (
     uncertain_band,
     verdicts,
 )
+from bonaface.stats.intervals import clopper_pearson
 from bonaface.stats.metrics import threshold_at_fpr
 
 
@@ -118,10 +119,12 @@ def test_a_band_is_certified_on_both_sides_or_not_at_all(n_real: int, n_fake: in
     p, fake = np.repeat([0.1, 0.9], [n_real, n_fake]), np.repeat([False, True], [n_real, n_fake])
     band = uncertain_band(p, fake)
     assert not band.certified
+    assert (band.n_real, band.n_fake) == (n_real, n_fake)
     assert f"not certifiable with 58 {'fake' if n_fake == 58 else 'real'} images (at least 59" in band.note
     whole = uncertain_band(np.repeat([0.1, 0.9], 100), np.repeat([False, True], 100), delta=0.1, confidence=0.9)
-    assert whole.note.startswith("at most 10 % of real images are called fake, and at most 10 % of fakes real")
-    assert whole.note.endswith("with 90 % confidence each")
+    note = whole.note.replace("\N{NO-BREAK SPACE}", " ")
+    assert note.startswith("at most 10 % of real images are called fake, and at most 10 % of fakes real")
+    assert note.endswith("with 90 % confidence each")
 
 
 def test_each_source_has_its_row_and_its_own_certificate() -> None:
@@ -133,6 +136,34 @@ def test_each_source_has_its_row_and_its_own_certificate() -> None:
     wrong = np.where(np.isin(np.arange(400), [0, 1, 200]), 1 - np.repeat([0.1, 0.9], 200), np.repeat([0.1, 0.9], 200))
     rows = uncertain_band(wrong, np.repeat([False, True], 200), sources=["cam"] * 200 + ["gan"] * 200).sources
     assert [(row.source, row.errors) for row in rows] == [("gan", 1), ("cam", 2)]
+
+
+def test_a_source_is_promised_for_itself_and_not_for_the_others() -> None:
+    """Of three sources the hard one alone, drowned among the others, sets the edge."""
+    rng = np.random.default_rng(0)
+    hard, easy = rng.uniform(0.4, 0.6, 100), rng.uniform(0, 0.1, 2000)
+    p, names = np.concatenate([hard, easy]), ["hard"] * 100 + ["easy"] * 1000 + ["calm"] * 1000
+    band = uncertain_band(
+        np.append(p, np.ones(100)), np.repeat([False, True], [2100, 100]), sources=[*names, *["gan"] * 100]
+    )
+    assert (hard >= band.high).sum() <= allowed_errors(100, 0.05)
+
+
+def test_without_real_images_nothing_is_called_fake() -> None:
+    band = uncertain_band(np.linspace(0, 1, 100), np.ones(100, dtype=bool))
+    assert band.high == np.nextafter(1.0, 2.0)
+
+
+def test_a_threshold_keeps_the_confidence_that_it_is_asked_for() -> None:
+    real = np.linspace(0, 0.9, 400)
+    (row,) = thresholds(real, [0.05], confidence=0.8)
+    assert row.threshold == certified_threshold(real, 0.05, 0.8) < certified_threshold(real, 0.05, 0.95)
+    errors = int((real >= row.threshold).sum())
+    assert row.fpr_upper == clopper_pearson(errors, 400, confidence=0.8, side="upper").high
+    assert "at most 5" in row.note
+    assert "80" in row.note.split("with")[1]
+    (reached,) = thresholds(real, [0.05], p_fake=[row.threshold, 0.0], confidence=0.8)
+    assert reached.tpr == 0.5
 
 
 def test_the_edges_of_a_band_have_a_verdict() -> None:

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from bonaface.errors import UsageError
+from bonaface.stats import intervals
 from bonaface.stats.intervals import (
     LOW_FPRS,
     auc_interval,
@@ -17,6 +18,7 @@ from bonaface.stats.intervals import (
     clopper_pearson,
     delong,
     delong_test,
+    equal_error_rate,
     mcnemar,
     resample_weights,
     weighted_curves,
@@ -140,6 +142,18 @@ def test_mcnemar_is_the_binomial_test_of_the_images_they_disagree_on() -> None:
     assert result["difference"] == pytest.approx(6 / 60)
     assert result["p_value"] == pytest.approx(2 * stats.binom.cdf(2, 10, 0.5))
     assert mcnemar(first, first)["p_value"] == 1.0
+
+
+def test_the_equal_error_rate_lies_where_the_lines_between_the_points_cross() -> None:
+    fpr, tpr = np.array([[0, 0.2, 1], [0, 0.25, 1], [0, 0, 1]]), np.array([[0, 0.6, 1], [0, 0.75, 1], [0, 1, 1]])
+    assert equal_error_rate(fpr, tpr) == pytest.approx([1 / 3, 0.25, 0.0])
+
+
+def test_resamples_come_in_blocks_that_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "_BLOCK", 100)
+    assert [len(block) for block in resample_weights(["a"] * 16, 20, seed=0)] == [6, 6, 6, 2]
+    assert [len(block) for block in resample_weights(["a"] * 101, 2, seed=0)] == [1, 1]
+    assert [block.shape for block in resample_weights([], 2, seed=0)] == [(2, 0)]
 
 
 def test_resamples_keep_every_stratum_its_size_and_repeat_with_the_seed() -> None:

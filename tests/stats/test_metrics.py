@@ -233,6 +233,8 @@ def test_each_source_is_judged_against_the_whole_other_side() -> None:
         assert row["n"] == len(own)
     strict = metrics.per_source(frame, real_label="real", threshold=0.99)
     assert strict["fpr"].max() < rows["fpr"].max()
+    highest = frame.loc[fake, "p_fake"].max()
+    assert metrics.per_source(frame, real_label="real", threshold=highest)["recall"].max() > 0
 
 
 def test_small_sources_are_listed_but_never_the_worst() -> None:
@@ -279,18 +281,19 @@ def test_bootstrap_intervals_cover_the_truth_and_repeat_with_the_seed() -> None:
     assert all(0.88 <= count / 150 <= 0.99 for count in hits.values()), hits
     one, two = (metrics.bootstrap(table(), figures, real_label="real", seed=5) for _ in range(2))
     assert one == two
+    assert one != metrics.bootstrap(table(), figures, real_label="real", seed=6)
 
 
 def test_perfect_scores_do_not_get_an_interval_of_no_width() -> None:
-    n = 40
-    scores = np.repeat([[1.0, 0.0], [0.0, 1.0]], n // 2, axis=0)
+    scores = np.repeat([[1.0, 0.0], [0.0, 1.0]], [10, 30], axis=0)
     frame = predictions_frame(
-        scores, [0] * 20 + [1] * 20, labels=["fake", "real"], real_label="real", path=[str(i) for i in range(n)]
+        scores, [0] * 10 + [1] * 30, labels=["fake", "real"], real_label="real", path=[str(i) for i in range(40)]
     )
     intervals = metrics.bootstrap(frame, real_label="real", n_resamples=50)
     assert intervals["accuracy"] == pytest.approx((0.025 ** (1 / 40), 1.0))
-    assert intervals["auc"] == pytest.approx((0.025 ** (1 / 20), 1.0))
-    assert intervals["fpr"] == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert intervals["auc"] == intervals["balanced_accuracy"] == pytest.approx((0.025 ** (1 / 10), 1.0))
+    assert intervals["recall"] == pytest.approx((0.025 ** (1 / 10), 1.0))
+    assert intervals["fpr"] == pytest.approx((0.0, 1 - 0.025 ** (1 / 30)))
     assert np.isnan(intervals["average_precision"]).all()
 
 
@@ -318,10 +321,10 @@ def test_threshold_keeps_its_false_alarm_rate_and_is_the_lowest_that_does(p_real
 
 
 def test_verdicts_are_counted_as_their_names_say() -> None:
-    fake = [True, True, True, True, False, False]
-    called = ["fake", "fake", "real", "uncertain", "fake", "real"]
+    fake = [True, True, True, True, False, False, False]
+    called = ["fake", "fake", "real", "uncertain", "fake", "real", "real"]
     figures = metrics.verdict_figures(fake, called)
-    assert figures == pytest.approx({"band_recall": 0.5, "band_fpr": 0.5, "uncertain": 1 / 6, "band_error": 2 / 5})
+    assert figures == pytest.approx({"band_recall": 0.5, "band_fpr": 1 / 3, "uncertain": 1 / 7, "band_error": 2 / 6})
     assert np.isnan(metrics.verdict_figures([True], ["uncertain"])["band_error"])
 
 
