@@ -137,7 +137,7 @@ def test_bf16_spares_the_first_layer_of_a_high_pass_stem(tmp_path: Path, monkeyp
     monkeypatch.setattr(export, "PRECISIONS", {"float32": 1e-4})  # whatever bf16 does, it is written
     for spared in (True, False):
         if not spared:
-            monkeypatch.setattr(export, "_keep_first_layer_precise", lambda _: None)
+            monkeypatch.setattr(network_files, "_keep_first_layer_precise", lambda _: None)
         out = tmp_path / f"out-{spared}"
         export_model(tmp_path / "model", out, "openvino", n_check=6)
         assert ('name="precise"' in (out / "openvino_model.xml").read_text()) is spared
