@@ -101,13 +101,15 @@ def _names_at(folders: Iterable[Folder], level: int) -> set[str]:
 def _common_level(folders: Sequence[Folder], pairs: Mapping[Folder, set[str]], said: Said) -> int | None:
     """The first level, the same for all, at which one of several names says real; the others may be any names.
 
-    Where none of them says fake, and real and fake lie side by side deeper down, that one is no label but a source.
+    Where none of them says fake, and real and fake lie side by side deeper down, that one is no label but a source; so
+    is a name that says neither and has real and fake of its own below it.
     """
     for level in _candidates(folders):
         names = _names_at(folders, level)
         if len(names) > 1 and any(said(name) == "real" for name in names):
             own = next(_without_splits(folder[:level]) for folder in folders if len(folder) > level)
-            if own in pairs or not any(len(parent) > len(own) for parent in pairs):
+            deeper = [parent for parent in pairs if len(parent) > len(own) and parent[: len(own)] == own]
+            if not any(own not in pairs or not said(parent[len(own)]) for parent in deeper):
                 return level
     return None
 

@@ -22,7 +22,7 @@ NO_DATA = frozenset({
     "$recycle.bin", "recycler", "recycled", "system volume information", "found.000",  # Windows
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin",  # network drives
-    "lost+found", "__pycache__",
+    "lost+found", "~snapshot", "__pycache__", "cache", "_cache", "caches", "node_modules",
 })
 # fmt: on
 

@@ -22,6 +22,12 @@ def places(*folders: str, real_label: str | None = None) -> list[tuple[str, str,
 LAYOUTS = {
     "as in the README": {"real/ffhq": "real ffhq -", "fake": "fake fake -", "fake/gen/deeper": "fake gen -"},
     "any names beside one that says real": {"real": "real real -", "sdxl/a": "sdxl a -", "flux": "flux flux -"},
+    "a generator with both classes beside the labels": {
+        "train/real/ffhq": "real ffhq train",
+        "train/fake": "fake fake train",
+        "train/progan/real": "real progan train",
+        "train/progan/fake/cat": "fake progan/cat train",
+    },
     "splits at the top": {"train/real/cam": "real cam train", "Val/fake": "fake fake validation"},
     "generator, class, label": {
         "progan/cat/0_real": "0_real progan/cat -",
