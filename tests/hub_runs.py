@@ -25,7 +25,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from bonaface.report.write import write_report
-from bonaface.stats.metrics import predictions_frame
+from bonaface.stats.predictions import predictions_frame
 
 SECRET_PLACE = "/home/somebody/very private/faces"
 

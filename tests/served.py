@@ -25,7 +25,7 @@ from tiny import SIZES, tiny_run
 from bonaface.data.dataset import hold_out_calibration, image_bytes, load_data
 from bonaface.inference.detector import Detector
 from bonaface.report.write import write_report
-from bonaface.stats.metrics import predictions_frame
+from bonaface.stats.predictions import predictions_frame
 
 START_SECONDS = 300
 # What the server of most tests allows: small enough to go beyond in a test.

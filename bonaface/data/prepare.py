@@ -23,56 +23,34 @@ interruption changes a byte. Finished files are journalled; the same command con
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
-import io
 import json
 import os
 import shutil
 import signal
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from tqdm.auto import tqdm
 
 from bonaface.data.alignment import SIZE_RANGE, Alignment, prepare_file
-from bonaface.data.duplicates import SIDE, Thumbnails, near_duplicate_groups
 from bonaface.data.listing import Listing, list_data
-from bonaface.data.rows import BrokenFile, left_out
-from bonaface.data.splits import merge_groups
+from bonaface.data.prepared import FINISHED, WORK, PrepareSummary, listing_fingerprint
+from bonaface.data.prepared_tables import finish
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
-from bonaface.imaging.images import ImageFacts
 from bonaface.pools import cancelled_on_error
 
-FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
-WORK = ".prepare"  # journal and unfinished files; gone in the end
 CHUNK = 8  # files a process takes at a time
-
-
-@dataclass(frozen=True)
-class PrepareSummary:
-    """What was made of a raw folder; counts are files."""
-
-    found: int
-    written: int
-    dropped: dict[str, int]  # by kind of reason
-    no_face: dict[str, int]  # by label; their centre square was used
-    upscaled: dict[str, int]  # by label; their crop was smaller than the side drawn
-    near_duplicate_groups: int  # groups of two or more
-    detector: str
-    units: str = ""  # which folders were taken for sources, and which are kept whole
 
 
 def prepare(
@@ -122,14 +100,14 @@ def prepare(
         **json.loads(json.dumps(asdict(alignment))),
         "faces": faces,
         "detector": detector.name if detector else "none",
-        "data": _fingerprint(listing),
+        "data": listing_fingerprint(listing),
     }
     try:
         done = _open_out(out, parameters)
         if done is not None:
             return done
         records = _process_all(listing, alignment, detector, out, workers)
-        return _finish(listing, records, parameters, out)
+        return finish(listing, records, parameters, out)
     except OSError as error:
         raise UsageError(
             f"cannot write to {out}: {_why(error)}",
@@ -167,20 +145,6 @@ def _refuse_overlap(raw: Path, out: Path) -> None:
 
 def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-
-def _fingerprint(listing: Listing) -> str:
-    """Changes with any path, label, source, split, group or file size."""
-    digest = hashlib.sha256()
-    for row in listing.rows:
-        image = row["image"]
-        try:
-            size = len(image["bytes"]) if image["bytes"] is not None else Path(image["path"]).stat().st_size
-        except OSError:
-            size = -1
-        facts = [row["path"], listing.labels[row["label"]], row["source"], row["split"], row["group"], size]
-        digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()[:16]
 
 
 def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None:
@@ -308,116 +272,3 @@ def _start_worker(parent: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
-
-
-# -- the end: duplicates, tables -------------------------------------------------------------------
-
-
-def _finish(
-    listing: Listing, records: Mapping[str, dict[str, Any]], parameters: Mapping[str, Any], out: Path
-) -> PrepareSummary:
-    """Drop exact duplicates, group near ones, write the tables, and mark the folder as finished."""
-    rows = listing.rows.remove_columns("image")
-    facts = {row["path"]: {**row, "label": listing.labels[row["label"]]} for row in rows}
-    dropped = {file.path: (file.reason, file.label, file.source) for file in listing.broken}
-    for path, reason in _reasons_to_drop(facts, records).items():
-        dropped[path] = (reason, facts[path]["label"], facts[path]["source"])
-        (out / records[path].get("file_name", "-")).unlink(missing_ok=True)
-    kept = [path for path in facts if path not in dropped]
-    for label in listing.labels:
-        if not any(facts[path]["label"] == label for path in kept):
-            unusable = [BrokenFile(path, *why) for path, why in dropped.items() if why[1] == label]
-            raise UsageError(
-                f"no usable file labelled {label} in {listing.origin}: {left_out(unusable)}",
-                "fix these files: they are broken, or the same file lies under two labels",
-            )
-    near = near_duplicate_groups(kept, np.stack([_thumbnail(records[path]) for path in kept]))
-    groups = merge_groups([facts[path]["group"] for path in kept], [near.get(path, path) for path in kept])
-    table = [_metadata_row(facts[p], records[p], group) for p, group in zip(kept, groups, strict=True)]
-    lost = [
-        {"original_path": path, "reason": reason, "label": label, "source": source}
-        for path, (reason, label, source) in sorted(dropped.items())
-    ]
-    summary = PrepareSummary(
-        found=len(facts) + len(listing.broken),
-        written=len(kept),
-        dropped=dict(sorted(Counter(row["reason"].split(":")[0] for row in lost).items())),
-        no_face=_count(row["label"] for row in table if row["face"] == "none" and parameters["faces"]),
-        upscaled=_count(row["label"] for row in table if row["crop_side"] < row["side"]),
-        near_duplicate_groups=sum(n > 1 for n in Counter(near.get(path, path) for path in kept).values()),
-        detector=str(parameters["detector"]),
-        units=listing.units,
-    )
-    write_bytes(out / "dropped.csv", _csv(lost, ["original_path", "reason", "label", "source"]), out / WORK)
-    write_bytes(out / "metadata.csv", _csv(table, list(table[0])), out / WORK)
-    end = {"parameters": parameters, "summary": asdict(summary)}
-    write_bytes(out / FINISHED, json.dumps(end, indent=2).encode(), out / WORK)
-    shutil.rmtree(out / WORK)
-    return summary
-
-
-def _reasons_to_drop(facts: Mapping[str, dict[str, Any]], records: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    reasons = {path: record["dropped"] for path, record in records.items() if "dropped" in record}
-    copies: dict[str, list[str]] = {}
-    for path in facts:
-        if path not in reasons:
-            copies.setdefault(records[path]["sha256"], []).append(path)
-    for paths in copies.values():
-        if len({facts[path]["label"] for path in paths}) > 1:
-            reasons |= {path: "same file under two labels: " + " = ".join(paths) for path in paths}
-        else:
-            reasons |= dict.fromkeys(paths[1:], f"duplicate: same file as {paths[0]}")
-    return reasons
-
-
-def _thumbnail(record: Mapping[str, Any]) -> Thumbnails:
-    return np.frombuffer(base64.b64decode(record["thumbnail"]), np.uint8).reshape(SIDE, SIDE)
-
-
-def _metadata_row(facts: Mapping[str, Any], record: Mapping[str, Any], group: str) -> dict[str, Any]:
-    original = record["original"]
-    return {
-        "file_name": record["file_name"],
-        "label": facts["label"],
-        "source": facts["source"],
-        **({"family": facts["family"]} if "family" in facts else {}),
-        "group": group,
-        "split": facts["split"],
-        "original_path": facts["path"],
-        "original_sha256": record["sha256"],
-        **{f"original_{f.name}": original.get(f.name, "") for f in fields(ImageFacts)},
-        **{key: record[key] for key in ("face", "face_score", "n_faces")},
-        **{f"face_{key}": v for key, v in zip(("x0", "y0", "x1", "y1"), record["face_box"], strict=True)},
-        **{key: record[key] for key in ("crop_side", "side", "quality")},
-    }
-
-
-def _count(labels: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(labels).items()))
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode(errors="backslashreplace")
-
-
-def prepared_folder(listing: Listing, size_range: tuple[int, int] = SIZE_RANGE) -> Path:
-    """Where the aligned copy of a data set is kept: named after it, its fingerprint and an unusual size."""
-    size = "" if size_range == SIZE_RANGE else f"-{size_range[0]}-{size_range[1]}"
-    return Path("prepared") / f"{Path(listing.origin).name}-{_fingerprint(listing)}{size}"
-
-
-def face_margin(folder: str | os.PathLike[str]) -> float | None:
-    """The margin that :func:`prepare` left around the faces of a folder; None where it did not make or crop it."""
-    if not is_prepared(folder):
-        return None
-    parameters = json.loads((Path(folder) / FINISHED).read_text())["parameters"]
-    return parameters["margin"] if parameters["faces"] else None
-
-
-def is_prepared(folder: str | os.PathLike[str]) -> bool:
-    """Whether :func:`prepare` made this folder."""
-    return (Path(folder) / FINISHED).is_file()

@@ -20,7 +20,7 @@ from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.models.download import model_folder
 from bonaface.models.facts import ModelFacts
-from bonaface.stats.metrics import predictions_frame
+from bonaface.stats.predictions import predictions_frame
 
 FloatArray = NDArray[np.float64]
 

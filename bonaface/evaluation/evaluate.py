@@ -63,7 +63,7 @@ def predict(
     batch_size: int = 64,
     workers: int = 0,
 ) -> pd.DataFrame:
-    """The predictions table of some splits (see :func:`bonaface.stats.metrics.predictions_frame`), without a report.
+    """The predictions table of some splits (see :mod:`bonaface.stats.predictions`), without a report.
 
     For a model in hand, also on several processes, which share the images; data and model have the same labels.
     """

@@ -19,6 +19,7 @@ from bonaface.stats import metrics
 from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import FIGURES, percent
 from bonaface.stats.intervals import auc_interval, clopper_pearson
+from bonaface.stats.predictions import fake_probability
 
 FloatArray = NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def robustness_table(
     rows = []
     for place, variant in enumerate(variants):
         probabilities = scores[:, place]
-        p = metrics.fake_probability(probabilities, real_index)
+        p = fake_probability(probabilities, real_index)
         called = probabilities.argmax(axis=1) != real_index
         auc, (auc_low, auc_high) = auc_interval(is_fake, p)
         unit = DEGRADATIONS[variant.degradation].unit if variant.degradation else ""
@@ -63,9 +64,7 @@ def robustness_table(
         row["ece"] = metrics.binary_figures(is_fake, p)["ece"]
         before = uncalibrated(probabilities, facts.calibration)
         row["ece_before"] = (
-            np.nan
-            if before is None
-            else metrics.binary_figures(is_fake, metrics.fake_probability(before, real_index))["ece"]
+            np.nan if before is None else metrics.binary_figures(is_fake, fake_probability(before, real_index))["ece"]
         )
         rows.append(row | _by_band(is_fake, p, facts.band))
     return pd.DataFrame(rows)

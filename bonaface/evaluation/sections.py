@@ -37,6 +37,7 @@ from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, Band, share_fake_among_called
 from bonaface.stats.figures import FIGURES, percent, span
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
+from bonaface.stats.predictions import fake_probability
 
 FloatArray = NDArray[np.float64]
 
@@ -175,7 +176,7 @@ def calibration_section(
             values[name] = None
             if rows is None:
                 continue
-            p = metrics.fake_probability(rows, real_index)
+            p = fake_probability(rows, real_index)
             values[name] = metrics.binary_figures(truth, p)["ece"]
             when = f" {stage} calibration" if stages["before"] is not None else ""
             if (kind, stage) != ("clean", "after"):  # that one is on the first screen
@@ -187,7 +188,7 @@ def calibration_section(
         text.append(f"; of all degraded ones together {cell(values['ece_degraded_after'])}")
         if values["ece_degraded_before"] is not None:
             text.append(f" ({cell(values['ece_degraded_before'])} before)")
-    chance, most = metrics.ece_by_chance(metrics.fake_probability(scores, real_index))
+    chance, most = metrics.ece_by_chance(fake_probability(scores, real_index))
     values |= {"ece_by_chance": chance, "ece_by_chance_95": most}
     text.append(
         f". Perfectly calibrated scores would show {cell(chance)} on these {len(scores):,} images, and more than "

@@ -10,35 +10,24 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from bonaface.data.dataset import balanced_subset, image_bytes, list_data
 from bonaface.data.sample import SampleSpec, make_image
 from bonaface.errors import UsageError
 from bonaface.files import atomic_folder
-from bonaface.imaging.images import decode_image
-from bonaface.imaging.transforms import Preprocessing
 from bonaface.inference import unfamiliar
 from bonaface.inference.detector import Detector, Result
-from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine, openvino_core
-from bonaface.inference.forward import forward
+from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, openvino_core
+from bonaface.inference.network_files import write_network
 from bonaface.models.facts import ModelFacts
-from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional
 from bonaface.stats.figures import percent
 
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}
@@ -117,7 +106,7 @@ def export_model(
     detector = Detector.from_pretrained(model, device="cpu", engine="torch", real_label=real_label)
     calibration, pictures, fakes = _pictures(data, real_label, n_check, n_calibration if int8 else 0)
     with atomic_folder(out) as partial:
-        _write_network(detector, partial, format, calibration)
+        write_network(detector, partial, format, calibration)
         _write_facts(detector, partial, real_label)
         checks = _check(detector, partial, format, pictures, fakes, ["int8"] if int8 else list(PRECISIONS))
         failed = [check for check in checks if not check.passed]
@@ -160,32 +149,6 @@ def run_export_command(
     return 0
 
 
-class WithFeatures(nn.Module):
-    """Pixels -> logits and penultimate features, traceable: for models of which :func:`forward.forward` finds some."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model, self._last = model, LastLayer(model)
-
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Float (n, 3, h, w) -> (n, classes), (n, width)."""
-        with self._last.calls() as calls:
-            logits = self.model(pixel_values=pixel_values).logits
-        return logits, calls[0][0]
-
-
-class LogitsOnly(nn.Module):
-    """Pixels -> logits, for networks that do not end in a linear layer."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Float (n, 3, h, w) -> (n, classes)."""
-        return self.model(pixel_values=pixel_values).logits
-
-
 def _require(format: str, int8: bool) -> None:
     packages = {"openvino": ["openvino"], "onnx": ["onnx", "onnxscript", "onnxruntime"]}[format] + ["nncf"] * int8
     for package in packages:
@@ -211,99 +174,6 @@ def _pictures(
     encoded = [image_bytes(rows[int(i)]["image"]) for i in order]
     fakes = np.array([listing.labels[rows[int(i)]["label"]] != listing.real_label for i in order])
     return encoded[:first], encoded[first:], fakes[first:]
-
-
-def _write_network(detector: Detector, folder: Path, format: str, calibration: Sequence[bytes]) -> None:
-    """The network in float32, or in int8 where there are pictures to calibrate it with."""
-    assert isinstance(detector.engine, TorchEngine)  # export_model asked for it
-    model = detector.engine.model.to(memory_format=torch.contiguous_format)
-    facts = Preprocessing.of(detector.processor)
-    example = torch.zeros(2, 3, facts.height, facts.width)
-    has_features = forward(model, example)[1] is not None
-    network = WithFeatures(model) if has_features else LogitsOnly(model)
-    names = ["logits", "features"][: 1 + has_features]
-    network.eval()
-    if format == "openvino":
-        import openvino
-
-        with torch.no_grad(), _quiet():
-            graph = openvino.convert_model(network, example_input=example, input=[-1, 3, facts.height, facts.width])
-        for port, name in zip(graph.outputs, names, strict=True):
-            port.get_tensor().set_names({name})
-        if calibration:
-            graph = _quantised(graph, detector, calibration, graph.inputs[0].get_any_name())
-        openvino.save_model(graph, folder / OPENVINO_FILE, compress_to_fp16=False)
-        _keep_first_layer_precise(folder / OPENVINO_FILE)
-        return
-    import onnx
-
-    file = folder / ONNX_FILE
-    with torch.no_grad(), _quiet():
-        torch.onnx.export(
-            network,
-            (example,),
-            str(file),
-            input_names=["pixel_values"],
-            output_names=names,
-            dynamic_shapes={"pixel_values": {0: torch.export.Dim("n", min=1)}},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    graph = onnx.load(file)
-    if calibration:
-        graph = _quantised(graph, detector, calibration, "pixel_values")
-    _forget_origin(graph)
-    onnx.save(graph, file)
-
-
-def _forget_origin(message: Any) -> None:
-    """Take the exporter's notes out of an ONNX model: they name the files of this machine, a stack for every node."""
-    for field, value in message.ListFields():
-        if field.name in ("metadata_props", "doc_string"):
-            message.ClearField(field.name)
-        elif field.type == field.TYPE_MESSAGE:
-            for part in value if isinstance(value, Sequence) or hasattr(value, "add") else [value]:
-                _forget_origin(part)
-
-
-def _keep_first_layer_precise(file: Path) -> None:
-    """Mark the first convolution as one that bf16 leaves alone.
-
-    It sees small differences of large pixel values, above all with a high-pass stem: rounded to eight bits they are
-    gone (a score moved by 0.08 there, by 0.008 with the mark). The mark is OpenVINO's ``disable_fp16_compression``,
-    which its CPU plugin reads for bf16 as well.
-    """
-    tree = ElementTree.parse(file)  # noqa: S314 - OpenVINO has just written it
-    layer = tree.find("./layers/layer[@type='Convolution']")
-    if layer is None:
-        return
-    facts = layer.find("rt_info")
-    if facts is None:
-        facts = ElementTree.Element("rt_info")
-        layer.insert(1 if layer.find("data") is not None else 0, facts)
-    ElementTree.SubElement(facts, "attribute", {"name": "precise", "version": "0"})
-    tree.write(file, encoding="utf-8", xml_declaration=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracing warns of every branch on a size; the sizes are fixed here, and the check sees what goes wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _quantised(graph: Any, detector: Detector, calibration: Sequence[bytes], name: str) -> Any:
-    import nncf
-
-    pictures = tqdm(calibration, desc="calibrating int8", unit="image", disable=None)
-    samples = [detector.pixels(decode_image(picture))[None].numpy() for picture in pictures]
-    dataset = nncf.Dataset(samples, lambda pixels: {name: pixels})
-    assert isinstance(detector.engine, TorchEngine)
-    kind = None if is_convolutional(detector.engine.model) else nncf.ModelType.TRANSFORMER
-    mixed = nncf.QuantizationPreset.MIXED  # asymmetric activations, which GELU and the like need
-    return nncf.quantize(graph, dataset, subset_size=len(samples), model_type=kind, preset=mixed)
 
 
 def _write_facts(detector: Detector, folder: Path, real_label: str | None) -> None:

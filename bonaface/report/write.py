@@ -78,7 +78,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the report into ``folder/report`` and return the contents of its ``metrics.json``.
 
-    ``predictions`` is the table of :func:`metrics.predictions_frame`, of one split or several; ``history`` a
+    ``predictions`` is the table of :mod:`bonaface.stats.predictions`, of one split or several; ``history`` a
     Trainer's ``log_history``. ``load_thumbnail`` turns a path of the table into a picture for the gallery of errors; a
     picture it cannot read (OSError, ValueError) is left blank, and ``heat_map`` into what its score hangs on. ``lead``
     adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.

@@ -30,6 +30,7 @@ from bonaface.stats.intervals import (
     ece_bins,
     equal_error_rate,
 )
+from bonaface.stats.predictions import checked_scores, fake_probability, score_matrix
 
 BINARY_FIGURES = ("auc", "average_precision", "eer", *LOW_FPRS, "brier", "ece")
 WORST_MIN_IMAGES = 50
@@ -38,85 +39,6 @@ WORST_MIN_IMAGES = 50
 SOURCE_COLUMNS = ["source", "label", "is_real", "n", "auc", "auc_low", "auc_high"]
 SOURCE_COLUMNS += ["recall", "fpr", "rate_low", "rate_high"]
 Figures = dict[str, Any]
-
-
-# --- the predictions table ---------------------------------------------------------------------------------------
-
-
-def probability_columns(labels: Sequence[str]) -> list[str]:
-    """The table's column of each label's probability, in class order: ``p_<label>``.
-
-    With two classes, ``p_fake`` of a class named ``fake`` is the same number as the table's ``p_fake``. With more,
-    where it is not, that class's column gets a trailing underscore.
-    """
-    clash = len(labels) > 2
-    return [f"p_{label}_" if clash and label == "fake" else f"p_{label}" for label in labels]
-
-
-def fake_probability(scores: ArrayLike, real_index: int) -> FloatArray:
-    """Probabilities (n, k) -> p_fake float64 (n,) in [0, 1]; ValueError where they are not probabilities."""
-    rows = _checked(scores)
-    if not -rows.shape[1] <= real_index < rows.shape[1]:
-        raise ValueError(f"there is no class {real_index} among {rows.shape[1]}")
-    return np.clip(np.delete(rows, real_index, axis=1).sum(axis=1), 0.0, 1.0)
-
-
-def _checked(scores: ArrayLike) -> FloatArray:
-    rows = np.asarray(scores, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] < 2:
-        raise ValueError(f"scores must have the shape (images, classes >= 2), not {rows.shape}")
-    # bf16 softmax rows are off by up to a hundredth; logits are off by far more.
-    if not np.isfinite(rows).all() or (rows < 0).any() or (np.abs(rows.sum(axis=1) - 1) > 0.02).any():
-        raise ValueError("scores must be probabilities: finite, not negative, each row with the sum 1")
-    return rows
-
-
-def predictions_frame(
-    scores: ArrayLike,
-    truth: Sequence[str] | Sequence[int] | NDArray[Any],
-    *,
-    labels: Sequence[str],
-    real_label: str,
-    path: Sequence[str],
-    source: Sequence[str] | str = "",
-    group: Sequence[str] | str = "",
-    split: Sequence[str] | str = "",
-) -> pd.DataFrame:
-    """The predictions table, a row an image: path, split, source, group, label, prediction, p_fake, p_<label>...
-
-    ``scores`` (n, k) are probabilities in the order of ``labels``; ``truth`` the true labels, names or class numbers.
-    """
-    labels = list(labels)
-    rows = _checked(scores)
-    if rows.shape[1] != len(labels):
-        raise ValueError(f"scores have {rows.shape[1]} columns for {len(labels)} labels")
-    names = [labels[t] if isinstance(t, int | np.integer) else str(t) for t in truth]
-    if unknown := sorted(set(names) - set(labels)):
-        raise ValueError(f"unknown labels in truth: {', '.join(unknown)}")
-    frame = pd.DataFrame({"path": [_utf8(name) for name in path]}, dtype=object)
-    for name, values in (("split", split), ("source", source), ("group", group)):
-        frame[name] = _utf8(values) if isinstance(values, str) else [_utf8(value) for value in values]
-    frame["label"] = names
-    frame["prediction"] = [labels[i] for i in rows.argmax(axis=1)] if len(rows) else []
-    frame["p_fake"] = fake_probability(rows, labels.index(real_label))
-    for column, values in zip(probability_columns(labels), rows.T, strict=True):
-        if column not in frame:
-            frame[column] = values
-    text = ["path", "split", "source", "group", "label", "prediction"]
-    return frame.astype(dict.fromkeys(text, "str"))
-
-
-def _utf8(text: str) -> str:
-    """Columns of text are UTF-8: of a file name that is not, the odd bytes become escapes."""
-    return str(text).encode("utf-8", "backslashreplace").decode()
-
-
-def score_matrix(predictions: pd.DataFrame, labels: Sequence[str]) -> FloatArray:
-    """The probabilities of a predictions table, (n, k) in the order of ``labels``."""
-    return predictions[probability_columns(labels)].to_numpy(dtype=np.float64)
-
-
-# --- figures -----------------------------------------------------------------------------------------------------
 
 
 def binary_figures(is_fake: ArrayLike, p_fake: ArrayLike) -> dict[str, float]:
@@ -151,7 +73,7 @@ def all_figures(truth: ArrayLike, scores: ArrayLike, *, labels: Sequence[str], r
     precision, recall, f1, support} and ``confusion_matrix`` (rows true, columns predicted, class order); ``log_loss``
     over all classes (nats); then :func:`binary_figures`.
     """
-    rows, true = _checked(scores), np.asarray(truth, dtype=np.int64)
+    rows, true = checked_scores(scores), np.asarray(truth, dtype=np.int64)
     if len(rows) != len(true):
         raise ValueError(f"{len(true)} true labels for {len(rows)} rows of scores")
     classes, called = np.arange(len(labels)), rows.argmax(axis=1)

@@ -21,7 +21,8 @@ from bonaface.data.dataset import FaceData, balanced_subset, hold_out_calibratio
 from bonaface.data.dialects import read_table
 from bonaface.data.labels import SPLITS
 from bonaface.data.listing import Listing, find_broken, list_data, without_broken
-from bonaface.data.prepare import face_margin, is_prepared, prepare, prepared_folder
+from bonaface.data.prepare import prepare
+from bonaface.data.prepared import face_margin, is_prepared, prepared_folder
 from bonaface.data.rows import BrokenFile
 from bonaface.data.sample import write_sample
 from bonaface.errors import UsageError

@@ -41,7 +41,8 @@ from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.report.write import write_predictions
 from bonaface.stats.certificates import FPRS, thresholds, uncertain_band, verdicts
-from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures, fake_probability
+from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures
+from bonaface.stats.predictions import fake_probability
 
 FloatArray = NDArray[np.float64]
 KNOWN = Path("report") / "unseen.parquet"  # in a run: what it would have said of sources left out, with the truth

@@ -17,6 +17,7 @@ from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.stats import metrics
 from bonaface.stats.intervals import delong_test, mcnemar
+from bonaface.stats.predictions import predictions_frame
 
 LABELS = ["fake", "real"]
 
@@ -26,7 +27,7 @@ def table(noise: float, seed: int, n: int = 400) -> pd.DataFrame:
     truth = np.arange(n) % 2
     clear = np.where(truth == 0, 1.0, -1.0) + rng.normal(size=n)
     p = 1 / (1 + np.exp(-(clear + noise * np.random.default_rng(seed).normal(size=n))))
-    return metrics.predictions_frame(
+    return predictions_frame(
         np.stack([p, 1 - p], axis=1), truth, labels=LABELS, real_label="real", path=[f"{i}" for i in range(n)],
         source=[f"s{i % 4}" for i in range(n)],
     )  # fmt: skip

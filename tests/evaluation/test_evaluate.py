@@ -30,6 +30,7 @@ from bonaface.models.load import load_model
 from bonaface.report.write import SCHEMA_VERSION
 from bonaface.stats import metrics
 from bonaface.stats.certificates import verdicts
+from bonaface.stats.predictions import score_matrix
 
 OPTIONS = EvaluationOptions()
 FEW = EvaluationOptions(robustness=False, n_resamples=20)
@@ -112,9 +113,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evalu
     assert [row["rule"] for row in sections["thresholds"]] == ["likeliest label", "band"]
     assert {row["prior"] for row in sections["thresholds"]} == {0.1}
     table = pd.read_parquet(root / "out/report/predictions.parquet")
-    before = uncalibrated(
-        metrics.score_matrix(table, ["fake", "real"]), Detector.from_pretrained(folder).facts.calibration
-    )
+    before = uncalibrated(score_matrix(table, ["fake", "real"]), Detector.from_pretrained(folder).facts.calibration)
     expected = metrics.binary_figures(table["label"] == "fake", before[:, 0])["ece"]
     assert sections["calibration"]["ece_before"] == pytest.approx(expected)
     assert sections["calibration"]["ece_after"] == evaluated["figures"]["ece"]["value"]

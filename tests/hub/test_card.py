@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from bonaface.errors import UsageError
 from bonaface.hub.card import MODEL_INDEX, Story, card_of, write_card
 from bonaface.report.write import write_report
-from bonaface.stats.metrics import predictions_frame
+from bonaface.stats.predictions import predictions_frame
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from bonaface.errors import UsageError
-from bonaface.inference import export
+from bonaface.inference import export, network_files
 from bonaface.inference.detector import UNFAMILIAR, Detector
 from bonaface.inference.export import export_model, run_export_command
 from bonaface.inference.unfamiliar import Unfamiliar
@@ -137,7 +137,7 @@ def test_bf16_spares_the_first_layer_of_a_high_pass_stem(tmp_path: Path, monkeyp
     monkeypatch.setattr(export, "PRECISIONS", {"float32": 1e-4})  # whatever bf16 does, it is written
     for spared in (True, False):
         if not spared:
-            monkeypatch.setattr(export, "_keep_first_layer_precise", lambda _: None)
+            monkeypatch.setattr(network_files, "_keep_first_layer_precise", lambda _: None)
         out = tmp_path / f"out-{spared}"
         export_model(tmp_path / "model", out, "openvino", n_check=6)
         assert ('name="precise"' in (out / "openvino_model.xml").read_text()) is spared
@@ -186,12 +186,12 @@ def test_int8_is_judged_by_auc_and_verdicts(learned: tuple[Path, Path], format: 
 def test_what_says_something_else_is_not_written(
     learned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong(export.WithFeatures):
+    class Wrong(network_files.WithFeatures):
         def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits, features = super().forward(pixel_values)
             return logits + torch.tensor([-13.0, 0.0]), features
 
-    monkeypatch.setattr(export, "WithFeatures", Wrong)
+    monkeypatch.setattr(network_files, "WithFeatures", Wrong)
     with pytest.raises(UsageError, match="not written"):
         export_model(learned[0], tmp_path / "out", "openvino", data=str(learned[1]), n_check=20)
     assert list(tmp_path.iterdir()) == []

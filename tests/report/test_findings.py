@@ -13,6 +13,7 @@ from bonaface.models.drawings import FAKE, MEANING, REAL
 from bonaface.models.facts import HardestSource, UnseenWorth
 from bonaface.report import findings
 from bonaface.stats import metrics
+from bonaface.stats.predictions import predictions_frame
 
 LABELS = ["fake", "real"]
 
@@ -22,7 +23,7 @@ def predictions(n: int = 240, shift: float = 2.0, seed: int = 0, **columns: Any)
     truth = np.arange(n) % 2
     p = 1 / (1 + np.exp(-rng.normal(size=n) - shift * (0.5 - truth)))
     columns = {"source": [f"{LABELS[t]}-{i // 2 % 2}" for i, t in enumerate(truth)], "split": "test"} | columns
-    return metrics.predictions_frame(
+    return predictions_frame(
         np.stack([p, 1 - p], 1), truth, labels=LABELS, real_label="real", path=[str(i) for i in range(n)], **columns
     )
 

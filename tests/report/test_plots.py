@@ -18,6 +18,7 @@ from PIL import Image
 
 from bonaface.report import fold_plots, plots, style
 from bonaface.stats import metrics
+from bonaface.stats.predictions import predictions_frame
 
 HOSTILE = r"$\frac{x$ <img src=x onerror=alert(1)>" + "\x00\u202e\udcff😀"
 HISTORY = [
@@ -37,7 +38,7 @@ def scored(n: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def sources(name: str = "cam") -> pd.DataFrame:
     fake, p = scored()
-    frame = metrics.predictions_frame(
+    frame = predictions_frame(
         np.stack([p, 1 - p], 1), (~fake).astype(int), labels=["fake", "real"], real_label="real",
         path=[str(i) for i in range(len(p))], source=[f"{name}{i % 4}" for i in range(len(p))],
     )  # fmt: skip

@@ -18,6 +18,7 @@ from bonaface.report import plots
 from bonaface.report.pages import Plot, Section
 from bonaface.report.write import SCHEMA_VERSION, write_report
 from bonaface.stats import metrics
+from bonaface.stats.predictions import predictions_frame
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 HISTORY = [{"loss": 0.6, "epoch": 1.0, "step": 10}, {"eval_loss": 0.5, "eval_accuracy": 0.8, "epoch": 1.0, "step": 10}]
@@ -41,7 +42,7 @@ def predictions(
         "source": [f"{labels[t]}-{i // len(labels) % 2}" for i, t in enumerate(truth)],
         "split": [splits[i // (2 * len(labels)) % len(splits)] for i in range(n)],
     } | columns
-    return metrics.predictions_frame(scores, truth, labels=labels, real_label="real", **columns)
+    return predictions_frame(scores, truth, labels=labels, real_label="real", **columns)
 
 
 def report(folder: Path, frame: pd.DataFrame, **options: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sklearn.calibration import calibration_curve
 
 from bonaface.stats import metrics
 from bonaface.stats.intervals import BOOTSTRAP_FIGURES, LOW_FPRS
+from bonaface.stats.predictions import fake_probability, predictions_frame, score_matrix
 
 THREE = ["edited", "real", "fake"]
 
@@ -39,7 +40,7 @@ def table(n: int = 600, labels: tuple[str, ...] = ("fake", "real"), seed: int = 
         "source": [f"s{i % 3}" for i in range(n)],
         "split": "test",
     } | columns
-    return metrics.predictions_frame(scores, truth, labels=list(labels), real_label="real", **columns)  # type: ignore[arg-type]
+    return predictions_frame(scores, truth, labels=list(labels), real_label="real", **columns)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("labels", [("fake", "real"), ("real", "fake"), ("edited", "real", "fake")])
@@ -184,11 +185,11 @@ def test_figures_stay_in_range_on_ties_constants_and_certainties(rows: list[tupl
 def test_scores_that_are_no_probabilities_are_refused() -> None:
     for bad in ([[2.0, -1.0]], [[0.5, 0.6]], [[np.nan, 0.5]], [0.5, 0.5], [[1.0]]):
         with pytest.raises(ValueError, match="scores"):
-            metrics.fake_probability(bad, 0)
+            fake_probability(bad, 0)
     single = np.float32([[0.1, 0.7, 0.2]])  # rounding of half and single precision is fine
-    assert metrics.fake_probability(single, 1)[0] == pytest.approx(0.3, abs=1e-7)
+    assert fake_probability(single, 1)[0] == pytest.approx(0.3, abs=1e-7)
     with pytest.raises(ValueError, match="no class 5"):
-        metrics.fake_probability([[0.5, 0.5]], 5)
+        fake_probability([[0.5, 0.5]], 5)
 
 
 def test_the_predictions_table_has_its_columns_and_survives_parquet(tmp_path: Path) -> None:
@@ -198,23 +199,21 @@ def test_the_predictions_table_has_its_columns_and_survives_parquet(tmp_path: Pa
     assert metrics.table_metrics(
         pd.read_parquet(tmp_path / "p.parquet"), ["fake", "real"], "real"
     ) == metrics.table_metrics(frame, ["fake", "real"], "real")
-    names = metrics.predictions_frame([[0.4, 0.6]], ["fake"], labels=["fake", "real"], real_label="real", path=["a"])
+    names = predictions_frame([[0.4, 0.6]], ["fake"], labels=["fake", "real"], real_label="real", path=["a"])
     assert names.loc[0, ["label", "prediction", "p_fake"]].tolist() == ["fake", "real", 0.4]
     with pytest.raises(ValueError, match="cat"):
-        metrics.predictions_frame([[0.4, 0.6]], ["cat"], labels=["fake", "real"], real_label="real", path=["a"])
+        predictions_frame([[0.4, 0.6]], ["cat"], labels=["fake", "real"], real_label="real", path=["a"])
 
 
 def test_a_class_named_fake_among_three_does_not_hide_p_fake() -> None:
     truth, scores = softmax_scores(40, 3)
-    frame = metrics.predictions_frame(scores, truth, labels=THREE, real_label="real", path=[str(i) for i in range(40)])
+    frame = predictions_frame(scores, truth, labels=THREE, real_label="real", path=[str(i) for i in range(40)])
     assert frame["p_fake"].to_numpy() == pytest.approx(scores[:, 0] + scores[:, 2])
-    assert metrics.score_matrix(frame, THREE) == pytest.approx(scores)
+    assert score_matrix(frame, THREE) == pytest.approx(scores)
 
 
 def test_paths_that_are_not_utf8_do_not_break_the_table(tmp_path: Path) -> None:
-    frame = metrics.predictions_frame(
-        [[0.4, 0.6]], [0], labels=["fake", "real"], real_label="real", path=["a\udcff.jpg"]
-    )
+    frame = predictions_frame([[0.4, 0.6]], [0], labels=["fake", "real"], real_label="real", path=["a\udcff.jpg"])
     frame.to_parquet(tmp_path / "p.parquet")
     assert pd.read_parquet(tmp_path / "p.parquet").loc[0, "path"] == "a\\udcff.jpg"
 
@@ -287,7 +286,7 @@ def test_bootstrap_intervals_cover_the_truth_and_repeat_with_the_seed() -> None:
 
 def test_perfect_scores_do_not_get_an_interval_of_no_width() -> None:
     scores = np.repeat([[1.0, 0.0], [0.0, 1.0]], [10, 30], axis=0)
-    frame = metrics.predictions_frame(
+    frame = predictions_frame(
         scores, [0] * 10 + [1] * 30, labels=["fake", "real"], real_label="real", path=[str(i) for i in range(40)]
     )
     intervals = metrics.bootstrap(frame, real_label="real", n_resamples=50)

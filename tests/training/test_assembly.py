@@ -14,7 +14,7 @@ from PIL import Image
 
 from bonaface.cli import train
 from bonaface.data import alignment, duplicates, listing
-from bonaface.data.prepare import FINISHED
+from bonaface.data.prepared import FINISHED
 from bonaface.errors import UsageError
 from bonaface.imaging import images
 from bonaface.training.assembly import assemble, choose_sets, split_assembly
