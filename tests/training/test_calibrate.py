@@ -21,6 +21,7 @@ from bonaface.inference.unfamiliar import FILE, Unfamiliar
 from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.models.load import load_model
 from bonaface.report.findings import worth_in_words
+from bonaface.stats.figures import percent
 from bonaface.stats.metrics import all_figures
 from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate
 
@@ -103,8 +104,8 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     assert 0 < worth.wrong < 0.15
     assert "4 folds" in facts.judged_on
     words = worth_in_words(facts.unseen)
-    assert f"{100 * worth.coverage:.1f} % of the images" in words
-    assert f"{100 * worth.wrong:.1f} % of those were wrong" in words
+    assert f"{percent(worth.coverage)} of the images" in words
+    assert f"{percent(worth.wrong)} of those were wrong" in words
     assert "no verdict at all" in worth_in_words(replace(worth, wrong=None))
     assert worth_in_words(None) == ""
 
@@ -132,7 +133,7 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     hardest = worth.hardest
     assert hardest.source in {"camera0", "generator0"}
     assert hardest.n == (unseen["source"] == hardest.source).sum()
-    assert f"about {hardest.source} ({hardest.label}): {100 * hardest.wrong:.1f} %" in worth_in_words(worth)
+    assert f"about {hardest.source} ({hardest.label}): {percent(hardest.wrong)}" in worth_in_words(worth)
 
 
 def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
