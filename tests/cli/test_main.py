@@ -48,6 +48,7 @@ def test_every_command_explains_itself_and_its_options(command: str) -> None:
     assert all(hint.__metadata__[0].help for name, hint in hints.items() if name not in ("context", "return"))
 
 
+@pytest.mark.slow
 def test_audit_of_a_leaky_set_exits_3_when_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_faces(tmp_path / "data", {"real/cam": 40}, size=(80, 80))
     make_faces(tmp_path / "data", {"fake/gan": 40}, size=(40, 40))

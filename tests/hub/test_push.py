@@ -402,6 +402,7 @@ def test_a_commit_of_somebody_else_in_between_is_built_upon(
     assert b"vit" in files["recipe.yaml"]
 
 
+@pytest.mark.slow
 def test_the_command_line(hub: HubServer, run: Path, tmp_path: Path) -> None:
     """As a user gives it, in a process of its own."""
     command = [sys.executable, "-m", "hub", "push", str(run), "user/faces", "--private", "--license", "mit"]

@@ -368,6 +368,7 @@ def test_a_folder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
         Detector.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_it_can_be_had_from_the_package_itself_and_only_then_brings_torch() -> None:
     code = (
         "import sys, bonaface; assert 'torch' not in sys.modules; from bonaface import Detector; "

@@ -59,6 +59,7 @@ print(len(cores), len(set(map(id, cores))))
 """
 
 
+@pytest.mark.slow
 def test_threads_that_come_at_once_share_one_openvino_core() -> None:
     """In a process that has not imported OpenVINO yet, which takes long enough for all of them to come."""
     done = subprocess.run([sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -85,6 +86,7 @@ def test_an_engine_keeps_nothing_of_a_call_that_failed(tmp_path: Path) -> None:
     assert engine(torch.zeros(1, 3, 32, 32))[1] is not None
 
 
+@pytest.mark.slow
 def test_a_signal_is_handled_after_another_thread_dropped_an_openvino_engine(tmp_path: Path) -> None:
     model, _ = load_model("cnn", ["fake", "real"], image_size=32)
     model.config.bonaface = {"real_label": "real"}

@@ -166,6 +166,7 @@ def test_an_exported_network_names_no_file_of_this_machine(model: Path, tmp_path
             assert place.encode() not in data, (format, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_int8_is_judged_by_auc_and_verdicts(learned: tuple[Path, Path], format: str, tmp_path: Path) -> None:
     folder, data = learned

@@ -24,7 +24,7 @@ from conftest import make_image
 from bonaface.errors import UsageError
 from bonaface.imaging.images import Reason
 from bonaface.inference.detector import Detector
-from bonaface.inference.reader import PictureReader
+from bonaface.inference.reader import ImageReader
 from bonaface.inference.scoring import find_inputs, run_predict_command, score_files
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
@@ -167,6 +167,7 @@ score_files(find_inputs([sys.argv[2]]), detector, sys.argv[3], batch_size=4, mod
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_undisturbed_table(
     detector: Detector, model: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -270,7 +271,7 @@ def test_hostile_files_have_a_row_each(detector: Detector, tmp_path: Path) -> No
 def test_faces_are_in_the_table(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_image(tmp_path / "x.png", size=(400, 400))
     monkeypatch.setattr(
-        PictureReader, "find_faces", lambda *_: ([(10.0, 10.0, 60.0, 60.0), (90.0, 90.0, 150.0, 150.0)], [])
+        ImageReader, "find_faces", lambda *_: ([(10.0, 10.0, 60.0, 60.0), (90.0, 90.0, 150.0, 150.0)], [])
     )
     score_files([str(path)], detector, tmp_path / "s.csv")
     row = pd.read_csv(tmp_path / "s.csv").iloc[0]

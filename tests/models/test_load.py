@@ -52,6 +52,7 @@ def test_presets_are_as_small_as_promised() -> None:
         assert 1e6 < sum(p.numel() for p in model.parameters()) < 4e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["import bonaface, transformers", "import transformers, bonaface"])
 def test_the_plain_cnn_needs_only_the_import(tmp_path: Path, first: str) -> None:
     """In a fresh process, whichever is imported first."""
@@ -62,6 +63,7 @@ def test_the_plain_cnn_needs_only_the_import(tmp_path: Path, first: str) -> None
     assert "{0: 'fake', 1: 'real'}" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_stock_architectures_need_no_code_of_ours(tmp_path: Path) -> None:
     save(tmp_path, "resnet", ["fake", "real"], image_size=32)
     code = (

@@ -79,6 +79,7 @@ def test_its_card_says_what_it_must_not_be_used_for() -> None:
     assert "research only" in card.text
 
 
+@pytest.mark.slow
 def test_predict_uses_it_where_no_model_is_named(tmp_path: Path) -> None:
     files = portraits(tmp_path)
     command = [sys.executable, "-m", "bonaface", "predict", *map(str, files), "--out", str(tmp_path / "scores.jsonl")]

@@ -48,6 +48,7 @@ state.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_the_others_wait_longer_than_a_trainings_group_does(tmp_path: Path) -> None:
     """Aligning a million images takes hours, and a process group gives up after half of one."""
     script = tmp_path / "script.py"
@@ -58,6 +59,7 @@ def test_the_others_wait_longer_than_a_trainings_group_does(tmp_path: Path) -> N
     assert done.stdout.count("got 42") == 2
 
 
+@pytest.mark.slow
 def test_the_main_process_waits_for_all_and_its_failure_is_everybodys(tmp_path: Path) -> None:
     """What it does is often to remove: checkpoints that a slower process still loads the best weights from."""
     script, file = tmp_path / "script.py", tmp_path / "weights"

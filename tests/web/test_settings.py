@@ -91,6 +91,7 @@ def test_a_port_in_use_is_named_and_another_offered(host: str) -> None:
     assert bindable(host, 0) > 0
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_two_lines_and_2() -> None:
     done = subprocess.run(
         [sys.executable, str(Path(ROOT) / "app.py"), "--port", "abc"], capture_output=True, text=True, timeout=60
