@@ -119,14 +119,15 @@ class FaceData:
         digest = hashlib.sha256()
         for split, dataset in sorted(self.splits.items()):
             with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
-                contents = list(pool.map(_content_digest, dataset["image"]))
+                contents = list(pool.map(content_digest, dataset["image"]))
             columns = (dataset["path"], dataset["label"], dataset["source"], contents)
             for path, label, source, content in sorted(zip(*columns, strict=True)):
                 digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\0{content}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def _content_digest(image: Mapping[str, Any]) -> str:
+def content_digest(image: Mapping[str, Any]) -> str:
+    """16 hex digits of a file's bytes, of an undecoded value of the column ``image``."""
     try:
         return hashlib.blake2b(image_bytes(image), digest_size=8).hexdigest()
     except ImageError:

@@ -36,10 +36,14 @@ class ImageRows(torch.utils.data.Dataset):
         item = self.rows[row]
         image = decode_image(image_bytes(item["image"]), name=item["image"].get("path") or "")
         if isinstance(self.transform, TrainTransform):
-            pixels = self.transform(image, sample_seed(self.seed, epoch, row + copy * len(self)))
+            pixels = self.transform(image, self.seed_of(epoch, row, copy))
         else:
             pixels = self.transform(image)
         return {"pixel_values": pixels, "labels": item["label"]}
+
+    def seed_of(self, epoch: int, row: int, copy: int) -> int:
+        """What a drawn sample is a function of, besides the image."""
+        return sample_seed(self.seed, epoch, row + copy * len(self))
 
 
 class EpochSampler(Sampler[Key]):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bonaface.data.alignment import SIZE_RANGE
 from bonaface.data.listing import Listing
+from bonaface.imaging import FACE_MARGIN
 
 FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
 WORK = ".prepare"  # journal and unfinished files; gone in the end
@@ -43,10 +44,11 @@ def listing_fingerprint(listing: Listing) -> str:
     return digest.hexdigest()[:16]
 
 
-def prepared_folder(listing: Listing, size_range: tuple[int, int] = SIZE_RANGE) -> Path:
-    """Where the aligned copy of a data set is kept: named after it, its fingerprint and an unusual size."""
+def prepared_folder(listing: Listing, size_range: tuple[int, int] = SIZE_RANGE, margin: float = FACE_MARGIN) -> Path:
+    """Where the aligned copy of a data set is kept: named after it, its fingerprint, and an unusual size or margin."""
     size = "" if size_range == SIZE_RANGE else f"-{size_range[0]}-{size_range[1]}"
-    return Path("prepared") / f"{Path(listing.origin).name}-{listing_fingerprint(listing)}{size}"
+    border = "" if margin == FACE_MARGIN else f"-margin{margin:g}"
+    return Path("prepared") / f"{Path(listing.origin).name}-{listing_fingerprint(listing)}{size}{border}"
 
 
 def face_margin(folder: str | os.PathLike[str]) -> float | None:

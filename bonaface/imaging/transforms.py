@@ -29,6 +29,9 @@ from bonaface.imaging.degradations import (
     random_kernel,
     resize_short_side,
 )
+from bonaface.imaging.edits import random_edit
+from bonaface.imaging.faces import FaceDetector
+from bonaface.imaging.framing import random_framing
 from bonaface.imaging.resampling import CAN_RESIZE, resize_batch
 
 
@@ -124,7 +127,9 @@ class EvalTransform:
 class TrainPreset:
     """How a training sample is drawn from a picture. Everything is drawn alike for every class."""
 
-    region: str = "eval"  # "eval": as the processor does; "resized": random area and aspect; "crop": aspect kept
+    # "eval": as the processor does; "resized": random area and aspect; "crop": aspect kept; "face": a square around the
+    # middle, turned, and aligned by landmarks now and then
+    region: str = "eval"
     area: tuple[float, float] = (1.0, 1.0)  # share of the largest fitting region's area
     native: float = 0.0  # "crop": chance that the region is cut at the output's own size, so not resized at all
     random_kernels: bool = False  # resize with any kernel, not only the processor's
@@ -133,6 +138,11 @@ class TrainPreset:
     history: bool = False  # first bring the region to the common JPEG history
     degrade: float = 0.0  # strength of the random chain, 0 to 1
     erase: float = 0.0  # chance that a rectangle is greyed out
+    plain: float = 0.0  # chance that a sample is what evaluation sees, mirrored half of the time
+    shift: float = 0.0  # "face": off the middle by this share of the side at most
+    turn: float = 0.0  # "face": degrees, standard deviation
+    align: float = 0.0  # "face": chance of FFHQ's alignment, where YuNet finds the face
+    edit: float = 0.0  # chance of the edits that people make
 
 
 TRAIN_PRESETS: dict[str, TrainPreset] = {
@@ -145,6 +155,9 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
     "robust": TrainPreset("crop", area=(0.35, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.4),
     "strong": TrainPreset(
         "crop", area=(0.25, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.8, erase=0.25
+    ),
+    "faces": TrainPreset(
+        "face", area=(0.25, 1.0), random_kernels=True, degrade=0.3, plain=0.4, shift=0.07, turn=5, align=0.5, edit=0.35
     ),
 }
 
@@ -161,7 +174,8 @@ class TrainTransform:
     aspect ratio is kept, and half of the samples are cut at native resolution, since resizing wipes out the finest
     traces. ``robust``: a random region at a random scale and kernel, flip, the common JPEG history, and a random chain
     of resampling, blur, noise, colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as
-    high, and erasing.
+    high, and erasing. ``faces``, for face crops with a border: evaluation's own view four times of ten, else a random
+    framing (around the face, or aligned by landmarks), an edit as people make them, and a milder chain than ``robust``.
 
     The chain comes before the resize to the model's size (the file was bad) or after it (the picture was
     made small, then saved), each half of the time.
@@ -183,6 +197,7 @@ class TrainTransform:
         self.output = Preprocessing.of(processor)
         plain = not (self.preset.history or self.preset.degrade or self.preset.erase or self.preset.random_kernels)
         self.gives_regions = regions and plain and self.preset.region != "eval" and self.output.kernel in CAN_RESIZE
+        self.faces = FaceDetector() if self.preset.align else None
 
     def __call__(self, image: Image.Image, seed: int) -> torch.Tensor:
         preset, rng = self.preset, np.random.default_rng(seed)
@@ -190,9 +205,22 @@ class TrainTransform:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if preset.colour:
             image = colour_jitter(image, preset.colour, rng)
-        if preset.region == "eval":
+        if preset.region == "eval" or (preset.plain and rng.random() < preset.plain):
             return self.evaluate(image)
-        image = random_crop(image, *self._region_size(image.width, image.height, rng), rng)
+        levels = self._drawn(image, rng)
+        return self.output.normalize(levels) if preset.plain else levels  # one unit for all samples of a batch
+
+    def _drawn(self, image: Image.Image, rng: Generator) -> torch.Tensor:
+        """Levels, uint8 (3, h, w), of what the preset makes of the image."""
+        preset = self.preset
+        if preset.region == "face":
+            image = random_framing(
+                image, self._landmarks(image, rng), rng, area=preset.area, shift=preset.shift, turn=preset.turn
+            )
+        else:
+            image = random_crop(image, *self._region_size(image.width, image.height, rng), rng)
+        if preset.edit and rng.random() < preset.edit:
+            image = random_edit(image, rng)
         image = self._at_most_twice_the_output(image)
         if self.gives_regions and max(image.width / self.output.width, image.height / self.output.height) <= 2:
             return _levels(image)
@@ -209,6 +237,12 @@ class TrainTransform:
         if rng.random() < preset.erase:
             image = erase(image, rng.uniform(0.02, 0.2), rng)
         return _levels(image)
+
+    def _landmarks(self, image: Image.Image, rng: Generator) -> np.ndarray | None:
+        """The main face's, as often as the preset aligns; None where the detector has none."""
+        if rng.random() >= self.preset.align or self.faces is None:
+            return None
+        return next((face.landmarks for face in self.faces.detect(image)), None)
 
     def _at_most_twice_the_output(self, image: Image.Image) -> Image.Image:
         """The chain on a 12-megapixel region would cost a hundred times the model's step and leave the same traces."""

@@ -26,6 +26,7 @@ from bonaface.data.prepared import face_margin, is_prepared, prepared_folder
 from bonaface.data.rows import BrokenFile
 from bonaface.data.sample import write_sample
 from bonaface.errors import UsageError
+from bonaface.imaging import FACE_MARGIN
 from bonaface.models.load import checkpoint_labels
 from bonaface.training.options import Recipe, named_data
 
@@ -90,7 +91,8 @@ def assemble(recipe: Recipe) -> Assembly:
         kept = [file for file in broken if len(raw) < len(folders) and not file.path.startswith(prefixes)]
         listing = without_broken(listing, kept)
         groups = None  # the copies that prepare found share a group in its metadata
-    return Assembly(listing, audit, groups, face_margin(next(iter(folders.values()))))
+    margin = face_margin(next(iter(folders.values())))
+    return Assembly(listing, audit, groups, recipe.face_margin if margin is None else margin)
 
 
 def _look(listing: Listing, recipe: Recipe, *, all_raw: bool) -> tuple[Audit | None, list[BrokenFile]]:
@@ -200,8 +202,16 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
 def _aligned(listing: Listing, recipe: Recipe) -> tuple[Path, bool]:
     """The folder of a set's aligned copies, and whether they were made just now."""
     low, high = recipe.prepare_size or SIZE_RANGE
-    folder = prepared_folder(listing, (low, high))
+    margin = FACE_MARGIN if recipe.face_margin is None else recipe.face_margin
+    folder = prepared_folder(listing, (low, high), margin)
     is_new = not is_prepared(folder)
-    made = prepare(listing.origin, folder, size_range=(low, high), real_label=listing.real_label, groups=recipe.groups)
+    made = prepare(
+        listing.origin,
+        folder,
+        size_range=(low, high),
+        margin=margin,
+        real_label=listing.real_label,
+        groups=recipe.groups,
+    )
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
     return folder, is_new

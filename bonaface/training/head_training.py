@@ -17,11 +17,13 @@ from torch import nn
 from transformers import BaseImageProcessor, EvalPrediction, PreTrainedModel
 
 from bonaface.data.dataset import FaceData, balanced_subset, class_weights
-from bonaface.imaging.transforms import EvalTransform
-from bonaface.models.load import last_linear
-from bonaface.training.frozen_features import FOLDER, batches, frozen_features, plain_features
+from bonaface.data.loading import ImageRows
+from bonaface.errors import UsageError
+from bonaface.inference.forward import run_rows
+from bonaface.models.load import head_of, last_linear
 from bonaface.training.options import Stage, weights_of
 from bonaface.training.trainer import drawing_weights, metrics_function
+from bonaface.training.view_cache import FOLDER, ViewCache
 
 History = list[dict[str, Any]]
 
@@ -47,12 +49,9 @@ def train_head(
     rows, validation = data.splits["train"], data.splits["validation"]
     if recipe.max_train_samples:
         rows = balanced_subset(rows, recipe.max_train_samples, args.seed)
-    workers = args.dataloader_num_workers
-    views = frozen_features(
-        model, processor, rows, data.fingerprint, augmentation=recipe.augmentation, views=recipe.head_only,
-        seed=args.seed, workers=workers, folder=folder,
-    )  # fmt: skip
-    held_out = plain_features(model, validation, EvalTransform(processor), workers)
+    cache = feature_cache(model, processor, stage, folder)
+    views = np.stack([view.whole() for view in cache.drawn(rows, recipe.head_only)])
+    held_out = cache.plain(validation).whole()
     say(f"head: {len(rows):,} images, {recipe.head_only} views of each, {views.shape[2]} features in {folder}")
     mean, std = views.mean((0, 1)), views.std((0, 1)) + 1e-6
     views = (views - mean) / std
@@ -75,6 +74,22 @@ def train_head(
     return history
 
 
+def feature_cache(
+    model: PreTrainedModel, processor: BaseImageProcessor, stage: Stage, folder: Path = FOLDER
+) -> ViewCache:
+    """The input of the last layer, float32 (n, width), for views of images."""
+    head = {id(parameter) for parameter in head_of(model).parameters()}
+    body = [(name, value) for name, value in model.state_dict(keep_vars=True).items() if id(value) not in head]
+
+    def run(rows: ImageRows) -> NDArray[np.float32]:
+        features = run_rows(model, rows, workers=stage.args.dataloader_num_workers, title="features").features
+        if features is None:
+            raise UsageError(f"{type(model).__name__} has no linear classifier", "leave head_only out")
+        return features
+
+    return ViewCache(body, processor, stage.recipe.augmentation, stage.args.seed, run, folder)
+
+
 class _Head:
     """A linear layer on standardised features and what trains it."""
 
@@ -92,7 +107,8 @@ class _Head:
         """One pass, a view drawn for each image; mean loss and number of steps."""
         drawn = self.rng.integers(len(views), size=len(labels))
         total, steps = 0.0, 0
-        for picked in batches(len(labels), self.batch, self.rng):
+        order = self.rng.permutation(len(labels))
+        for picked in (order[start : start + self.batch] for start in range(0, len(labels), self.batch)):
             x = torch.from_numpy(views[drawn[picked], picked])
             y = nn.functional.one_hot(labels[picked], self.layer.out_features).float()
             w = weights[picked]

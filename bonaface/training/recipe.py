@@ -231,6 +231,16 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
         "leave them out, or give head_only to a first stage alone",
     )
     yield (
+        recipe.cached_views and (recipe.freeze == "none" or recipe.head_only or recipe.lora_rank),
+        "cached_views keeps what frozen blocks give: it needs freeze, and neither head_only nor lora_rank",
+        "add `freeze: all_but_last_N`, or leave cached_views out",
+    )
+    yield (
+        recipe.cached_views and (recipe.cutmix or recipe.high_pass_stem or recipe.compile),
+        "cached_views trains no pixels: no cutmix, high_pass_stem or compile",
+        "leave them out",
+    )
+    yield (
         recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
         "class_weights does not go together with mixup or cutmix",
         "use `balance: label`",

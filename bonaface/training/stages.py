@@ -31,6 +31,7 @@ from bonaface.training.checkpoints import (
     last_complete_checkpoint,
     stage_folder,
 )
+from bonaface.training.frozen_blocks import FrozenBlocks
 from bonaface.training.head_training import train_head
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import Recipe, Stage, weights_of
@@ -102,9 +103,29 @@ def _train(
     if stage.recipe.head_only:
         return model, train_head(model, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, say)
     set_seed(stage.args.seed)  # a stage is the same whether the one before it ran in this process or an earlier one
+    if stage.recipe.cached_views:
+        frozen = FrozenBlocks(model, processor, stage)
+        in_memory = replace(stage.args, dataloader_num_workers=0, dataloader_persistent_workers=False)
+        with frozen.bypassed():
+            return model, _fit(model, processor, data, replace(stage, args=in_memory), number, folder, say, frozen)
     learner = add_lora(model, stage.recipe.lora_rank) if stage.recipe.lora_rank else model
+    history = _fit(learner, processor, data, stage, number, folder, say)
+    return merge_lora(learner) if stage.recipe.lora_rank else model, history
+
+
+def _fit(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    stage: Stage,
+    number: int,
+    folder: Path,
+    say: Callable[[str], Any],
+    frozen: FrozenBlocks | None = None,
+) -> History:
+    """Train in place, from the last complete checkpoint where there is one; the log."""
     trainer = build_trainer(
-        learner, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number, say=say
+        model, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number, frozen=frozen, say=say
     )
     on_main_process(lambda: drop_partial_checkpoints(folder))
     resume = last_complete_checkpoint(folder)
@@ -117,10 +138,10 @@ def _train(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DIVERGED).touch()
         raise
-    learner._compiled_call_impl = None  # what comes after the training runs once
+    model._compiled_call_impl = None  # what comes after the training runs once
     if trainer.average and not stage.args.load_best_model_at_end:
         trainer.average.keep()
-    return merge_lora(learner) if stage.recipe.lora_rank else model, trainer.state.log_history
+    return trainer.state.log_history
 
 
 def _leave(model: nn.Module, folder: Path, log: History, keep_checkpoints: bool) -> None:

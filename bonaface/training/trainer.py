@@ -43,6 +43,7 @@ from bonaface.training.callbacks import (
     QuietEpochLines,
 )
 from bonaface.training.checkpoints import COMPLETE
+from bonaface.training.frozen_blocks import FrozenBlocks
 from bonaface.training.machine import be_polite, compile_pays, speed_line
 from bonaface.training.optimization import (
     PlateauWarmup,
@@ -268,12 +269,16 @@ def build_trainer(
     *,
     number: int = 0,
     kind: type[FaceTrainer] = FaceTrainer,
+    frozen: FrozenBlocks | None = None,
     say: Callable[[str], Any] = lambda _: None,
 ) -> FaceTrainer:
-    """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for."""
+    """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for.
+
+    With ``frozen`` the model is what is left without these blocks, and trains on their maps.
+    """
     recipe, args = stage.recipe, stage.args
     torch.backends.cudnn.benchmark = True  # all batches but the last have one shape
-    train = data.splits["train"]
+    train, validation = data.splits["train"], data.splits["validation"]
     if recipe.max_train_samples:
         train = balanced_subset(train, recipe.max_train_samples, args.seed)
     rows_of_a_step = args.train_batch_size * args.world_size
@@ -289,7 +294,9 @@ def build_trainer(
     images = len(train) * args.num_train_epochs if args.max_steps < 0 else args.max_steps * step
     transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")
     shape = (transform.output.height, transform.output.width)
-    compiled = compile_pays(model, args, int(images), shape) if recipe.compile is None else recipe.compile
+    compiled = recipe.compile
+    if compiled is None:
+        compiled = frozen is None and compile_pays(model, args, int(images), shape)
     if compiled:  # a speed-up that nobody asked for must not end the run
         torch._dynamo.config.suppress_errors = recipe.compile is None
     say(speed_line(args, channels_last=channels_last, compiled=compiled))
@@ -302,8 +309,8 @@ def build_trainer(
     trainer = kind(
         model=model,
         args=args,
-        train_dataset=ImageRows(train, transform, seed),
-        eval_dataset=ImageRows(data.splits["validation"], EvalTransform(processor)),
+        train_dataset=frozen.drawn(train, seed) if frozen else ImageRows(train, transform, seed),
+        eval_dataset=frozen.plain(validation) if frozen else ImageRows(validation, EvalTransform(processor)),
         data_collator=Collator(channels_last, regions=transform.gives_regions),
         compute_metrics=metrics_function(data.labels, data.real_label),
         callbacks=callbacks,
