@@ -14,8 +14,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-# The subject's right eye, left eye, nose tip, right and left mouth corner in FFHQ's crops (Karras et al. 2019), as shares
-# of the side; measured as the mean of what YuNet finds there.
+# The subject's right eye, left eye, nose tip, right and left mouth corner in FFHQ's crops (Karras et al. 2019), as
+# shares of the side: the mean of what YuNet finds there.
 FFHQ = np.array([[0.377, 0.470], [0.623, 0.470], [0.500, 0.605], [0.405, 0.708], [0.595, 0.708]], np.float32)
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
@@ -49,9 +49,9 @@ def cut(
     turn: float = 0.0,
     interpolation: int = cv2.INTER_CUBIC,
 ) -> Image.Image:
-    """A square of ``share`` of the unit square's side, its middle ``shift`` away (in units), turned by ``turn`` degrees.
+    """A square of ``share`` of the unit square's side, ``shift`` (in units) off its middle, turned by ``turn`` degrees.
 
-    It has about as many pixels as the image has there; what lies outside of the image is filled by reflection.
+    It has about as many pixels as the image has there; what lies outside the image is filled by reflection.
     """
     scale = 1 / math.sqrt(abs(float(np.linalg.det(to_unit[:, :2]))))  # pixels a unit
     side = max(16, min(round(scale * share), 2 * max(image.size)))

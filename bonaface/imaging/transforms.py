@@ -157,7 +157,7 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
         "crop", area=(0.25, 1.0), native=0.25, random_kernels=True, history=True, degrade=0.8, erase=0.25
     ),
     "faces": TrainPreset(
-        "face", area=(0.25, 1.0), random_kernels=True, degrade=0.3, plain=0.4, shift=0.07, turn=5, align=0.5, edit=0.35
+        "face", area=(0.25, 1.0), random_kernels=True, degrade=0.3, plain=0.5, shift=0.07, turn=5, align=0.5, edit=0.35
     ),
 }
 
@@ -174,7 +174,7 @@ class TrainTransform:
     aspect ratio is kept, and half of the samples are cut at native resolution, since resizing wipes out the finest
     traces. ``robust``: a random region at a random scale and kernel, flip, the common JPEG history, and a random chain
     of resampling, blur, noise, colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as
-    high, and erasing. ``faces``, for face crops with a border: evaluation's own view four times of ten, else a random
+    high, and erasing. ``faces``, for face crops with a border: evaluation's own view half of the time, else a random
     framing (around the face, or aligned by landmarks), an edit as people make them, and a milder chain than ``robust``.
 
     The chain comes before the resize to the model's size (the file was bad) or after it (the picture was

@@ -19,32 +19,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from bonaface.data.loading import Collator, ImageRows, Key
+from bonaface.data.loading import Collator, ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import Preprocessing
 from bonaface.models.load import is_convolutional
+from bonaface.training.cached_rows import MapRows
 from bonaface.training.options import Stage
-from bonaface.training.view_cache import FOLDER, CachedView, ViewCache
+from bonaface.training.view_cache import FOLDER, ViewCache
 
 TOLERANCE = 1e-3  # of logits, between the whole network and its learnable blocks on kept maps
-
-
-class MapRows(torch.utils.data.Dataset):
-    """Kept maps of rows in place of their pixels: ``{"pixel_values": float32 (C, H, W), "labels": int}``.
-
-    A sample's view is drawn from its seed, as :class:`ImageRows` draws the view itself.
-    """
-
-    def __init__(self, rows: Dataset, views: list[CachedView], seed: int) -> None:
-        self.origin, self.labels, self.views, self.seed = rows, list(rows["label"]), views, seed
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        epoch, row, copy = key if isinstance(key, tuple) else (0, key, 0)
-        view = np.random.default_rng((self.seed, epoch, row, copy)).integers(len(self.views))
-        return {"pixel_values": torch.from_numpy(self.views[view][row].astype(np.float32)), "labels": self.labels[row]}
 
 
 class FrozenBlocks:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import BaseImageProcessor, EvalPrediction, PreTrainedModel
 
-from bonaface.data.dataset import FaceData, balanced_subset, class_weights
+from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.inference.forward import run_rows
 from bonaface.models.load import head_of, last_linear
-from bonaface.training.options import Stage, weights_of
-from bonaface.training.trainer import drawing_weights, metrics_function
+from bonaface.training.head_fit import HeadFit
+from bonaface.training.options import Stage
+from bonaface.training.trainer import loss_weights, metrics_function
 from bonaface.training.view_cache import FOLDER, ViewCache
 
 History = list[dict[str, Any]]
@@ -56,19 +57,26 @@ def train_head(
     mean, std = views.mean((0, 1)), views.std((0, 1)) + 1e-6
     views = (views - mean) / std
     labels = torch.tensor(rows["label"])
-    weights = _weights(rows, stage, len(data.labels))
+    weights = loss_weights(rows, stage.recipe, len(data.labels))
     figures = metrics_function(data.labels, data.real_label)
-    head, history = _Head(views.shape[2], len(data.labels), stage), History()
+    layer, history = nn.Linear(views.shape[2], len(data.labels)), History()
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    head = HeadFit(
+        nn.Sequential(nn.Dropout(recipe.head_dropout), layer), len(data.labels), rate=args.learning_rate,
+        decay=args.weight_decay, epochs=int(args.num_train_epochs), mixup=recipe.mixup,
+        smoothing=args.label_smoothing_factor, seed=args.seed,
+    )  # fmt: skip
     best: tuple[float, dict[str, torch.Tensor]] = (-np.inf, {})
     for epoch in range(1, int(args.num_train_epochs) + 1):
         loss, steps = head.epoch(views, labels, weights)
         with torch.inference_mode():
-            logits = head.layer(torch.from_numpy((held_out - mean) / std)).numpy()
+            logits = layer(torch.from_numpy((held_out - mean) / std)).numpy()
         evaluated = figures(EvalPrediction(predictions=logits, label_ids=np.array(validation["label"])))
         place = {"epoch": float(epoch), "step": steps * epoch}
         history += [{"loss": loss, **place}, {f"eval_{name}": value for name, value in evaluated.items()} | place]
         if evaluated["auc"] > best[0]:
-            best = evaluated["auc"], {name: value.clone() for name, value in head.layer.state_dict().items()}
+            best = evaluated["auc"], {name: value.clone() for name, value in layer.state_dict().items()}
     _take_over(model, len(data.labels), best[1], mean, std)
     say(f"head: best validation AUC {best[0]:.4f}")
     return history
@@ -88,53 +96,6 @@ def feature_cache(
         return features
 
     return ViewCache(body, processor, stage.recipe.augmentation, stage.args.seed, run, folder)
-
-
-class _Head:
-    """A linear layer on standardised features and what trains it."""
-
-    def __init__(self, width: int, n_labels: int, stage: Stage) -> None:
-        recipe, args = stage.recipe, stage.args
-        self.rng, self.mixup, self.batch = np.random.default_rng(args.seed), recipe.mixup, 128
-        self.layer, self.dropout = nn.Linear(width, n_labels), nn.Dropout(recipe.head_dropout)
-        nn.init.zeros_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
-        self.smoothing = args.label_smoothing_factor
-        self.optimiser = torch.optim.AdamW(self.layer.parameters(), args.learning_rate, weight_decay=args.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, max(int(args.num_train_epochs), 1))
-
-    def epoch(self, views: NDArray[np.float32], labels: torch.Tensor, weights: torch.Tensor) -> tuple[float, int]:
-        """One pass, a view drawn for each image; mean loss and number of steps."""
-        drawn = self.rng.integers(len(views), size=len(labels))
-        total, steps = 0.0, 0
-        order = self.rng.permutation(len(labels))
-        for picked in (order[start : start + self.batch] for start in range(0, len(labels), self.batch)):
-            x = torch.from_numpy(views[drawn[picked], picked])
-            y = nn.functional.one_hot(labels[picked], self.layer.out_features).float()
-            w = weights[picked]
-            if self.mixup:
-                share = float(self.rng.beta(self.mixup, self.mixup))
-                other = torch.from_numpy(self.rng.permutation(len(picked)))
-                x, y, w = (share * part + (1 - share) * part[other] for part in (x, y, w))
-            losses = nn.functional.cross_entropy(
-                self.layer(self.dropout(x)), y, reduction="none", label_smoothing=self.smoothing
-            )
-            self.optimiser.zero_grad()
-            loss = (losses * w).mean()
-            loss.backward()
-            self.optimiser.step()
-            total, steps = total + loss.item(), steps + 1
-        self.schedule.step()
-        return total / steps, steps
-
-
-def _weights(rows: Any, stage: Stage, n_labels: int) -> torch.Tensor:
-    """Loss weights (n,) of mean 1: what drawing rows more or less often does in a fine-tune."""
-    recipe = stage.recipe
-    if recipe.balance == "class_weights":
-        return torch.from_numpy(class_weights(rows, n_labels))[torch.tensor(rows["label"])].float()
-    weights = drawing_weights(rows, recipe.balance, weights_of(recipe.mix))
-    return torch.ones(len(rows)) if weights is None else torch.from_numpy(weights).float()
 
 
 @torch.no_grad()

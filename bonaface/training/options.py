@@ -96,6 +96,9 @@ class Recipe:
     cached_views: Annotated[int | None, Bounds(1)] = _option(
         None, "with freeze: keep what the frozen blocks make of so many drawn views of each image, and train on that"
     )
+    teachers: Annotated[int | None, Bounds(1)] = _option(
+        None, "with cached_views: learn what so many perceptrons, which read all stages of the network, say of the maps"
+    )
     lora_rank: Annotated[int | None, Bounds(1)] = _option(
         None, "train low-rank updates (LoRA) instead of all weights; merged before saving"
     )
@@ -143,8 +146,8 @@ class Recipe:
     compile: bool | None = _option(None, "torch.compile; by default where the run is long enough to gain by it")
     face_margin: Annotated[float | None, Bounds(0, 2)] = _option(
         None,
-        "border around the faces, as a share of the face box on each side: of the aligned copies (0.15 when not given), "
-        "or of the crops that the data holds with `prepare: false`",
+        "border around faces, as a share of the face box on each side: of the aligned copies (0.15 when not given), or "
+        "of the crops that the data holds with `prepare: false`",
     )
     prepare_size: Annotated[list[int] | None, Passes(_check_prepare_size)] = field(
         default=None, metadata={"help": "range of the aligned crops' sides, pixels; 128 160 when not given"}
@@ -175,11 +178,11 @@ class Stage:
 
 # What a stage may say of its own; everything else is the whole run's.
 STAGE_KEYS = {
-    "name", "freeze", "head_only", "cached_views", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay",
-    "ema_decay", "mixup", "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type",
-    "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "num_train_epochs", "max_steps", "optim", "optim_args",
-    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    "name", "freeze", "head_only", "cached_views", "teachers", "mix", "augmentation", "balance",
+    "early_stopping_patience", "layer_decay", "ema_decay", "mixup", "cutmix", "lora_rank", "max_train_samples",
+    "schedule", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "num_train_epochs",
+    "max_steps", "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "label_smoothing_factor", "per_device_train_batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
 YAML_ONLY = ("stages", "families", "search_space")
 

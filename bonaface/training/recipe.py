@@ -241,6 +241,11 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
         "leave them out",
     )
     yield (
+        recipe.teachers and not recipe.cached_views,
+        "teachers read the maps that cached_views keeps",
+        "add `cached_views: 5`, or leave teachers out",
+    )
+    yield (
         recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
         "class_weights does not go together with mixup or cutmix",
         "use `balance: label`",

@@ -34,6 +34,7 @@ from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
 from bonaface.models.load import is_convolutional
 from bonaface.stats.metrics import FaceMetrics, scalars
+from bonaface.training.cached_rows import MapRows
 from bonaface.training.callbacks import (
     Divergence,
     EpochCallback,
@@ -54,6 +55,7 @@ from bonaface.training.optimization import (
     rest,
 )
 from bonaface.training.options import Recipe, Stage, weights_of
+from bonaface.training.teacher import train_teacher
 
 
 class NotFiniteError(ValueError):
@@ -76,12 +78,13 @@ class FaceTrainer(Trainer):
         channels_last: bool = False,
         loss_weights: torch.Tensor | None = None,
         compiled: bool = False,
+        teacher: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.sampler, self.recipe, self.n_labels = sampler, recipe, n_labels
         self.loss_weights = None if loss_weights is None else loss_weights.to(self.args.device)
-        self.preprocessing, self.compiled = preprocessing, compiled
+        self.preprocessing, self.compiled, self.teacher = preprocessing, compiled, teacher
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if compiled:
             self.model.compile(dynamic=False)
@@ -127,6 +130,8 @@ class FaceTrainer(Trainer):
             rest(model)
             if self.mix is not None:
                 pixels, labels = self.mix(pixels, labels)
+            if self.teacher is not None:
+                labels = self.teacher(pixels)
         with self._as_compiled(model, len(pixels)):
             outputs = model(pixel_values=pixels)
         logits = outputs.logits.float()
@@ -261,6 +266,14 @@ def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.nd
     return weights * len(rows) / weights.sum()
 
 
+def loss_weights(rows: Any, recipe: Recipe, n_labels: int) -> torch.Tensor:
+    """Loss weights (n,) of mean 1: what drawing rows more or less often does in a fine-tune."""
+    if recipe.balance == "class_weights":
+        return torch.from_numpy(class_weights(rows, n_labels))[torch.tensor(rows["label"])].float()
+    weights = drawing_weights(rows, recipe.balance, weights_of(recipe.mix))
+    return torch.ones(len(rows)) if weights is None else torch.from_numpy(weights).float()
+
+
 def build_trainer(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
@@ -306,10 +319,18 @@ def build_trainer(
         callbacks.append(Patience(recipe.early_stopping_patience))
     if recipe.high_pass_stem:
         callbacks.append(HighPassCallback())
+    learned: ImageRows | MapRows = ImageRows(train, transform, seed)
+    teacher = None
+    if frozen:
+        learned = frozen.drawn(train, seed)
+        if recipe.teachers:
+            weights = loss_weights(train, recipe, len(data.labels))
+            teacher = train_teacher(model, learned, weights, len(data.labels), stage)
+            say(f"teacher: {recipe.teachers} perceptrons on the maps of all stages")
     trainer = kind(
         model=model,
         args=args,
-        train_dataset=frozen.drawn(train, seed) if frozen else ImageRows(train, transform, seed),
+        train_dataset=learned,
         eval_dataset=frozen.plain(validation) if frozen else ImageRows(validation, EvalTransform(processor)),
         data_collator=Collator(channels_last, regions=transform.gives_regions),
         compute_metrics=metrics_function(data.labels, data.real_label),
@@ -325,6 +346,7 @@ def build_trainer(
         preprocessing=transform.output,
         channels_last=channels_last,
         compiled=compiled,
+        teacher=teacher,
         loss_weights=torch.from_numpy(class_weights(train, len(data.labels)))
         if recipe.balance == "class_weights"
         else None,

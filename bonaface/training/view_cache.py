@@ -1,7 +1,7 @@
 """What the frozen part of a network makes of views of each image, kept on disk: the rest then trains in minutes.
 
 Views are drawn as training draws them. What is kept is a function of the image file, the frozen weights, the image
-processor, the augmentation and the seed alone: it lies in a folder named after all but the first, image by image, so that
+processor, the augmentation and the seed alone. It lies in a folder named after all but the first, image by image, so
 folds of a cross-validation, later runs, and a run that was killed compute only what is missing.
 """
 
@@ -24,7 +24,7 @@ from transformers import BaseImageProcessor
 from bonaface.data.dataset import content_digest
 from bonaface.data.loading import ImageRows
 from bonaface.files import atomic_path, write_json
-from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
+from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
 from bonaface.training.run import on_main_process
 
 FOLDER = Path("features")  # beside `prepared`, in the working directory
@@ -37,9 +37,11 @@ Run = Callable[[ImageRows], NDArray[Any]]  # n rows -> an array whose first axis
 class _SeededRows(ImageRows):
     """Rows drawn with a seed of their own each, in the model's units."""
 
-    def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seeds: list[int]) -> None:
+    def __init__(
+        self, rows: Dataset, transform: EvalTransform | TrainTransform, seeds: list[int], output: Preprocessing
+    ) -> None:
         super().__init__(rows, transform)
-        self.seeds = seeds
+        self.seeds, self.output = seeds, output
 
     def seed_of(self, epoch: int, row: int, copy: int) -> int:
         return self.seeds[row]
@@ -47,7 +49,7 @@ class _SeededRows(ImageRows):
     def __getitem__(self, key: Any) -> dict[str, Any]:
         item = super().__getitem__(key)
         if item["pixel_values"].dtype == torch.uint8:
-            item["pixel_values"] = self.transform.output.normalize(item["pixel_values"])
+            item["pixel_values"] = self.output.normalize(item["pixel_values"])
         return item
 
 
@@ -123,7 +125,9 @@ class ViewCache:
                 block = missing[start : start + BLOCK]
                 names = [digests[i] for i in block]
                 seeds = [sample_seed(self.seed, view, int(digest, 16)) for digest in names]
-                self._write(name, names, self.run(_SeededRows(rows.select(block), transform, seeds)))
+                self._write(
+                    name, names, self.run(_SeededRows(rows.select(block), transform, seeds, self.drawing.output))
+                )
                 bar.update(len(block))
 
     def _blocks(self, name: str) -> Iterator[tuple[Path, list[str]]]:
