@@ -110,7 +110,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (np.zeros(5), "unsupported", r"\(height, width\)"),
     (np.float32(3) * PIXELS, "unsupported", "values from 0 to 765.*floats must be in"),
     (np.full((4, 4), -2.0), "unsupported", "values from -2 to -2"),
-    (np.full((4, 4), np.nan), "unsupported", "no numbers"),
+    (np.full((4, 4), np.nan), "unsupported", "not numbers"),
     (np.full((4, 4), np.inf), "unsupported", "inf"),
     (PIXELS.astype(np.int64), "unsupported", "of int64.*give uint8"),
     (PIXELS > 9, "unsupported", "of bool"),
