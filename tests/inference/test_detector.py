@@ -345,7 +345,7 @@ def test_bf16_is_close_to_float32(folder: Path, detector: Detector) -> None:
 def test_mistakes_have_hints(folder: Path, tmp_path: Path) -> None:
     for kwargs, message in (
         ({"engine": "tensorrt"}, "unknown engine"),
-        ({"engine": "onnx"}, "holds no model.onnx"),
+        ({"engine": "onnx"}, "contains no model.onnx"),
         ({"dtype": "int4"}, "unknown dtype"),
         ({"real_label": "genuine"}, "no label"),
     ):
