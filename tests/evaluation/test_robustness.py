@@ -69,7 +69,7 @@ def test_the_words_name_the_worst() -> None:
     calm = robustness_table(
         *scores(harm=0.0)[:1], np.repeat(probabilities[:, :1], len(VARIANTS), 1), VARIANTS, real_index=1, facts=FACTS
     )
-    assert "Nothing" in robustness_remark(calm)
+    assert "No degradation" in robustness_remark(calm)
 
 
 def test_one_class_gives_a_section_without_auc() -> None:

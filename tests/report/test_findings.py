@@ -191,4 +191,4 @@ def test_one_source_and_several_are_counted_and_only_one_of_several_is_the_harde
 def test_a_source_that_is_large_enough_to_be_the_worst_is_not_called_small(n: int, small: bool) -> None:
     figures = metrics.table_metrics(predictions(), LABELS, "real")
     sources = metrics.per_source(predictions(), real_label="real").assign(n=n)
-    assert any("mostly chance" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small
+    assert any("mostly noise" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small
