@@ -195,9 +195,7 @@ def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_pa
     model = tmp_path / "without-weights"
     ResNetConfig(id2label={0: "fake", 1: "real"}).save_pretrained(model)
     flags = ["--dataloader_num_workers", "0", "--model", str(model)]
-    with pytest.raises(
-        UsageError, match=r"(?s)fold fold1 failed \(exit code 2\); its log.*without-weights"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"(?s)fold fold1 failed \(exit code 2\); its log.*without-weights") as caught:
         run_crossval_command([str(recipe), *flags], folds=2, out=tmp_path / "cv", jobs=1)
     assert caught.value.exit_code == 2
     assert "log.txt" in caught.value.hint
