@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
@@ -75,7 +75,7 @@ class SearchTrainer(FaceTrainer):
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A fresh model for a trial, as a stage would train it."""
-        model = super().call_model_init(trial).to(self.args.device)
+        model = cast(PreTrainedModel, super().call_model_init(trial).to(self.args.device))
         freeze(model, self.recipe.freeze, learnable(model))
         if self.recipe.head_dropout and not self.recipe.head_hidden_size:
             add_dropout(model, self.recipe.head_dropout)
@@ -97,7 +97,8 @@ class SearchTrainer(FaceTrainer):
             return
         ours = {key: value for key, value in self.suggest(trial).items() if hasattr(self.recipe, key)}
         self.recipe = replace(self.recipe, **ours)
-        rows: ImageRows = self.train_dataset
+        rows = self.train_dataset
+        assert isinstance(rows, ImageRows)
         rows.transform = TrainTransform(self.processing, self.recipe.augmentation)
         weights = drawing_weights(rows.origin, self.recipe.balance, weights_of(self.recipe.mix))
         self.sampler.weights = EpochSampler(len(rows), 0, weights).weights
@@ -185,7 +186,7 @@ def _trainer(
     space: dict[str, Any],
 ) -> SearchTrainer:
     """Trials keep no checkpoints: a trial that is killed is begun anew."""
-    short = {"save_strategy": "no", "load_best_model_at_end": False, "output_dir": str(folder)}
+    short: dict[str, Any] = {"save_strategy": "no", "load_best_model_at_end": False, "output_dir": str(folder)}
     (stage,) = stages_of(recipe, replace(args, **short))
     model, processor = build()
     trainer = build_trainer(model, processor, data, stage, kind=SearchTrainer)
