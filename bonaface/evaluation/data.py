@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from bonaface.data.dataset import SPLITS, FaceData, Listing, hold_out_calibration, list_data, split_listing
+from bonaface.data.dataset import (
+    SPLITS,
+    FaceData,
+    Listing,
+    dataset_dict,
+    hold_out_calibration,
+    list_data,
+    split_listing,
+)
 from bonaface.errors import RealLabelError, UsageError
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
@@ -76,7 +84,7 @@ def with_labels(data: FaceData, labels: list[str]) -> FaceData:
             rows = rows.remove_columns(column).add_column(column, values)
             rows = rows.cast_column(column, feature) if feature is not None else rows
         splits[name] = rows
-    return replace(data, splits=DatasetDict(splits), labels=labels)
+    return replace(data.with_splits(splits), labels=labels)
 
 
 def align(scores: FloatArray, detector: Detector, fakes: Sequence[str], labels: list[str], real: str) -> FloatArray:
@@ -144,7 +152,7 @@ def evaluation_data(
     if split != "all":
         rows = rows.select([i for i, name in enumerate(rows["split"]) if name == split])
     name = "" if split == "all" else split
-    splits = DatasetDict({name: rows.remove_columns("split")})
+    splits = dataset_dict({name: rows.remove_columns("split")})
     listed = (listing.labels, listing.real_label, listing.broken, listing.origin)
     return FaceData(splits, *listed, units=listing.units), caveats
 

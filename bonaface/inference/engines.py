@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from bonaface.errors import UsageError
 from bonaface.inference.forward import Outputs, with_fast_products
 from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional
+from bonaface.models.load import is_convolutional, move
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")
@@ -62,7 +62,7 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         self.format = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-        self.model = with_fast_products(model.to(device=device, dtype=dtype, memory_format=self.format).eval())
+        self.model = with_fast_products(move(model, device=device, dtype=dtype, memory_format=self.format).eval())
         on_cpu = device.type == "cpu"
         self.batch_size, self.workers = (CPU_BATCH, torch.get_num_threads()) if on_cpu else (GPU_BATCH, 0)
         self._last = LastLayer(self.model)

@@ -127,14 +127,11 @@ class FaceMetrics(evaluate.Metric):
             citation="",
             inputs_description="references: class numbers; predictions: the probabilities of all classes.",
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Value("int64"),
-                }
+                predictions=datasets.Sequence(datasets.Value("float64")), references=datasets.Value("int64")
             ),
         )
 
-    def _compute(self, predictions: ArrayLike, references: ArrayLike) -> Figures:
+    def _compute(self, *, predictions: ArrayLike = (), references: ArrayLike = (), **_: Any) -> Figures:
         return all_figures(references, predictions, labels=self.labels, real_index=self.real_index)
 
 

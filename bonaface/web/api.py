@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from bonaface import __version__
 from bonaface.imaging.images import ImageError
@@ -76,14 +78,13 @@ def build_api(service: Service) -> None:
         predictions = Answer(Prediction, many=True, label="predictions")
         heat, overlay = Answer(HeatMapAnswer, label="explanation"), gr.Image(label="overlay", type="pil", format="png")
         info = Answer(ModelAnswer, label="model")
-        for number, (function, inputs, outputs) in enumerate(
-            (
-                (predict, [image], [prediction]),
-                (predict_batch, [images], [predictions]),
-                (explain, [image], [heat, overlay]),
-                (model_info, [], [info]),
-            )
-        ):
+        endpoints: list[tuple[Callable[..., Any], list[Component], list[Component]]] = [
+            (predict, [image], [prediction]),
+            (predict_batch, [images], [predictions]),
+            (explain, [image], [heat, overlay]),
+            (model_info, [], [info]),
+        ]
+        for number, (function, inputs, outputs) in enumerate(endpoints):
             # Without Gradio's queue one request is enough for an answer (`/gradio_api/run/predict`), at half the cost;
             # the batcher and the guard bound what waits. Clients that queue may do so all the same.
             gr.Button(f"api {number}").click(
