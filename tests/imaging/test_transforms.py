@@ -108,7 +108,8 @@ def test_presets_give_the_processors_size_and_range(name: str, preset: str) -> N
     lowest, highest = (EvalTransform(PROCESSORS[name])(Image.new("RGB", (64, 64), c)) for c in ("black", "white"))
     for seed in range(8):
         tensor = transform(picture(seed=seed), seed)
-        assert tensor.dtype == (torch.float32 if TRAIN_PRESETS[preset].region == "eval" else torch.uint8)
+        preset_gives_units = TRAIN_PRESETS[preset].region == "eval" or TRAIN_PRESETS[preset].plain
+        assert tensor.dtype == (torch.float32 if preset_gives_units else torch.uint8)
         if tensor.dtype == torch.uint8:
             tensor = transform.output.normalize(tensor)
         assert tensor.dtype == torch.float32
