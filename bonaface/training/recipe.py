@@ -237,9 +237,9 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
         "leave them out, or give head_only to a first stage alone",
     )
     yield (
-        recipe.cached_views and (recipe.freeze == "none" or recipe.head_only or recipe.lora_rank),
-        "cached_views keeps what frozen blocks give: it needs freeze, and neither head_only nor lora_rank",
-        "add `freeze: all_but_last_N`, or leave cached_views out",
+        recipe.cached_views and (recipe.freeze in ("none", "backbone") or recipe.head_only or recipe.lora_rank),
+        "cached_views trains the blocks behind the frozen ones: it needs freeze, and neither head_only nor lora_rank",
+        "add `freeze: all_but_last_N`; for the last layer alone, use head_only in its place",
     )
     yield (
         recipe.cached_views and (recipe.cutmix or recipe.high_pass_stem or recipe.compile),

@@ -64,10 +64,10 @@ def test_band_and_thresholds_come_from_sources_that_it_was_not_trained_on() -> N
     assert facts.band.low < facts.band.high
     assert facts.unseen.n == facts.calibration.n > 3000
     assert [row.fpr for row in facts.thresholds] == [0.005, 0.01, 0.05]
-    recipe = yaml.safe_load((ROOT / "recipes" / "faces.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((ROOT / "recipes" / "detector.yaml").read_text(encoding="utf-8"))
     said = yaml.safe_load((MODEL / "recipe.yaml").read_text(encoding="utf-8"))
-    assert {key: said[key] for key in ("model", "image_size", "augmentation", "num_train_epochs")} == {
-        key: recipe[key] for key in ("model", "image_size", "augmentation", "num_train_epochs")
+    assert {key: said[key] for key in ("model", "image_size", "augmentation", "teachers", "num_train_epochs")} == {
+        key: recipe[key] for key in ("model", "image_size", "augmentation", "teachers", "num_train_epochs")
     }
 
 

@@ -53,7 +53,6 @@ def frozen_network(name: str = "resnet", what: str = "all_but_last_3", side: int
     ("name", "what"),
     [
         ("resnet", "all_but_last_3"),
-        ("resnet", "backbone"),
         ("convnext", "all_but_last_4"),
         ("lite0", "all_but_last_9"),
         ("timm/resnet18", "all_but_last_3"),
@@ -150,6 +149,7 @@ def test_the_main_job_trains_blocks_on_kept_maps_and_a_kill_changes_nothing(
     ("flags", "what"),
     [
         (["--freeze", "none"], "cached_views"),
+        (["--freeze", "backbone"], "cached_views"),
         (["--cutmix", "0.5"], "cached_views"),
         (["--head_only", "2"], "cached_views"),
     ],
