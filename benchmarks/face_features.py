@@ -3,8 +3,6 @@ on.
 
     python benchmarks/face_features.py DATA CACHE --network lite0 --weights W.pth --points points.npz --views 8
 
-`--maps 4` also keeps the maps before block 4, `VIEW.map4.npy`, which `tail_folds.py` trains the rest of the network on.
-
 `DATA` holds `metadata.csv` and its crops. One file a view, `CACHE/NETWORK-SIZE-KIND/VIEW.npy`, float16 (images,
 features): mean and standard deviation of each stage's maps. A view that is there is not made again, so a killed run
 goes on.
@@ -36,22 +34,20 @@ BATCH = 32
 class Stages(nn.Module):
     """A timm EfficientNet that gives mean and standard deviation of each stage's maps, then the pooled last layer."""
 
-    def __init__(self, net: nn.Module, first: int = 1, maps: int | None = None) -> None:
+    def __init__(self, net: nn.Module, first: int = 1) -> None:
         super().__init__()
-        self.net, self.first, self.maps = net, first, maps
+        self.net, self.first = net, first
 
-    def forward(self, rgb: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """float RGB 0..255 (n, 3, h, w) -> float (n, features), and the maps (n, c, h, w) before block `maps`."""
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        """float RGB 0..255 (n, 3, h, w) -> float (n, features)."""
         x = self.net.bn1(self.net.conv_stem((rgb - 127) / 128))
-        found, kept = [], ()
+        found = []
         for number, block in enumerate(self.net.blocks):
-            if number == self.maps:
-                kept = (x,)
             x = block(x)
             if number >= self.first:
                 found += [x.mean((2, 3)), (x.var((2, 3), correction=0) + 1e-6).sqrt()]
         found.append(self.net.bn2(self.net.conv_head(x)).mean((2, 3)))
-        return (torch.cat(found, 1), *kept)
+        return torch.cat(found, 1)
 
 
 def load_lite(number: int, file: str) -> nn.Module:
@@ -87,7 +83,7 @@ class Layers(nn.Module):
         super().__init__()
         self.net, self.first = net, first
 
-    def forward(self, rgb: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
         """float RGB 0..255 (n, 3, h, w) -> float (n, features)."""
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         states = self.net((rgb - mean) / std, output_hidden_states=True).hidden_states
@@ -95,7 +91,7 @@ class Layers(nn.Module):
         for state in states[self.first :]:
             patches = state[:, 1:]
             found += [state[:, 0], patches.mean(1), (patches.var(1, correction=0) + 1e-6).sqrt()]
-        return (torch.cat(found, 1),)
+        return torch.cat(found, 1)
 
 
 def load_dinov2(file: str) -> nn.Module:
@@ -126,7 +122,7 @@ def layer_slices(layers: int = 12, width: int = 384, first: int = 2) -> dict[str
     return {f"l{n}": slice((n - first) * 3 * width, (n - first + 1) * 3 * width) for n in range(first, layers + 1)}
 
 
-def compiled(module: nn.Module, size: int, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+def compiled(module: nn.Module, size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """OpenVINO's own bf16 on one stream: uint8 RGB (n, h, w, 3) -> what the module gives, float32."""
     model = openvino.convert_model(module.eval(), example_input=torch.zeros(2, 3, size, size))
     model.reshape([-1, 3, size, size])
@@ -134,7 +130,7 @@ def compiled(module: nn.Module, size: int, threads: int) -> Callable[[np.ndarray
     plan = core.compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     )
-    return lambda rgb: list(plan(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), np.float32)).values())
+    return lambda rgb: plan(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), np.float32))[0]
 
 
 def read(data: Path, points: Path) -> tuple[list[dict[str, str]], list[np.ndarray], np.ndarray]:
@@ -213,7 +209,6 @@ def main() -> None:
     parser.add_argument("--align", type=float, default=0.5)
     parser.add_argument("--low_pixels", type=int, default=56)
     parser.add_argument("--kind", default="s10", help="name of the settings of the drawn views")
-    parser.add_argument("--maps", type=int, help="also keep the maps before this block of the network")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -228,7 +223,7 @@ def main() -> None:
         module, slices = Layers(load_dinov2(args.weights)), layer_slices()
     else:
         net = load_lite(int(args.network[-1]), args.weights)
-        module, slices = Stages(net, maps=args.maps), stage_slices(net)
+        module, slices = Stages(net), stage_slices(net)
     apply = compiled(module, args.size, args.threads)
     np.savez(folder / "slices.npz", **{key: [s.start, s.stop] for key, s in slices.items()})
     for name in args.views.split(","):
@@ -237,19 +232,7 @@ def main() -> None:
             continue
         started = time.monotonic()
         make = maker(name, crops, points, settings)
-        features, maps, start = [], None, 0
-        for batch in batches(make, len(crops)):
-            numbers, *kept = apply(batch)
-            features.append(numbers.astype(np.float16))
-            if kept:
-                place = folder / f"{name}.map{args.maps}.part"
-                shape = (len(crops), *kept[0].shape[1:])
-                maps = np.lib.format.open_memmap(place, "w+", np.float16, shape) if maps is None else maps
-                maps[start : start + len(numbers)] = kept[0]
-            start += len(numbers)
-        if maps is not None:
-            maps.flush()
-            place.rename(place.with_suffix(".npy"))
+        features = [apply(batch).astype(np.float16) for batch in batches(make, len(crops))]
         part = file.with_suffix(".part")
         with part.open("wb") as stream:
             np.save(stream, np.concatenate(features))

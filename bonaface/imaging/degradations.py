@@ -24,6 +24,8 @@ from PIL import Image
 from PIL.Image import Resampling
 from torchvision.transforms.v2 import functional as F
 
+from bonaface.imaging import edits
+
 # The kernels that programs scale pictures with. Nearest is left out: no program uses it for photographs.
 KERNELS = (Resampling.BOX, Resampling.BILINEAR, Resampling.HAMMING, Resampling.BICUBIC, Resampling.LANCZOS)
 
@@ -234,6 +236,12 @@ DEGRADATIONS: dict[str, Degradation] = {
         Degradation("erase", "share of the area", (0.05, 0.15, 0.3), erase),
         Degradation("screenshot", "zoom", (0.9, 1.3, 0.6), screenshot),
         Degradation("social", "times posted", (1, 2, 3), social_media),
+        Degradation("denoise", "strength of the edit", (0.5, 1), edits.denoise),
+        Degradation("sharpen", "strength of the edit", (0.5, 1), edits.sharpen),
+        Degradation("grade", "strength of the edit", (0.5, 1), edits.grade),
+        Degradation("portrait_blur", "strength of the edit", (0.5, 1), edits.portrait_blur),
+        Degradation("enlarge", "strength of the edit", (0.5, 1), edits.enlarge),
+        Degradation("clarity", "strength of the edit", (0.5, 1), edits.clarity),
     )
 }
 
