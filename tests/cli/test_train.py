@@ -272,7 +272,7 @@ def test_a_training_that_diverged_and_one_without_room_resume_in_their_folder(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(FaceTrainer, "_save_checkpoint", without_room)
-    with pytest.raises(UsageError, match="no space left on the disk"):
+    with pytest.raises(UsageError, match="no space left on disk"):
         train.main(flags)
     monkeypatch.setattr(FaceTrainer, "_save_checkpoint", write)
     train.main([*flags, "--resume-from-checkpoint", "True"])
