@@ -80,7 +80,7 @@ class EpochSampler(Sampler[Key]):
 class Collator:
     """Items -> a batch, in the memory format that the model runs in.
 
-    With ``regions`` levels may differ in size: each picture lies in the corner of a canvas that holds the largest, and
+    With ``regions`` levels may differ in size: each image lies in the corner of a canvas that fits the largest, and
     ``sizes``, int64 (n, 2), has their heights and widths.
     """
 
@@ -96,7 +96,7 @@ class Collator:
             for i, each in enumerate(pixels):
                 canvas[i, :, : each.shape[1], : each.shape[2]] = each
             batch["pixel_values"] = canvas
-        elif self.channels_last:  # stacked as the pictures lie in memory, so that nothing is moved twice
+        elif self.channels_last:  # stacked as the images lie in memory, so that nothing is moved twice
             batch["pixel_values"] = torch.stack([each.permute(1, 2, 0) for each in pixels]).permute(0, 3, 1, 2)
         else:
             batch["pixel_values"] = torch.stack(pixels)

@@ -225,7 +225,7 @@ def test_framing_is_part_of_the_look(clean: Path) -> None:
 def test_an_unknown_difference_is_described_by_its_quartiles() -> None:
     values = pd.Series(np.concatenate([np.linspace(0, 1, 101), np.linspace(2, 3, 101)]))
     words = describe(values, np.arange(202) >= 101, "weight, kg")
-    assert words == "weight: fake images 2.5 kg (middle half 2.25 to 2.75), real ones 0.5 kg (0.25 to 0.75)"
+    assert words == "weight: fake images 2.5 kg (quartiles 2.25 to 2.75), real ones 0.5 kg (0.25 to 0.75)"
 
 
 def test_chance_facts_do_not_separate() -> None:
@@ -335,7 +335,7 @@ def test_imbalance_and_thin_sources_are_named(tmp_path: Path) -> None:
         write(tmp_path / f"fake/{'gan' if i < 15 else 'rare'}/{i:03}.jpg", picture(rng, 160))
     audit = audited(tmp_path, fast=True)
     assert "uneven classes: 80 real against 20 fake" in texts(audit, "balance")
-    assert "uneven sizes: real images are about 64 px a side, fake ones 160" in texts(audit, "balance")
+    assert "uneven sizes: real images are about 64 px per side, fake ones 160" in texts(audit, "balance")
     assert "all real images come from one source, only_camera" in texts(audit, "sources")
     assert "gan (15), rare (5)" in texts(audit, "sources")
 
@@ -427,7 +427,7 @@ def test_nothing_readable_is_a_usage_error(tmp_path: Path) -> None:
     for label in ("real", "fake"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "x.jpg").write_bytes(b"")
-    with pytest.raises(UsageError, match="no file of the data set can be read"):
+    with pytest.raises(UsageError, match="none of the files can be read"):
         audited(tmp_path, fast=True)
 
 

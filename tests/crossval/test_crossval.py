@@ -215,7 +215,7 @@ def test_a_model_that_is_not_there_is_named_before_any_fold(recipe: Path, tmp_pa
 @pytest.mark.parametrize(
     ("flags", "options", "message", "hint"),
     [
-        ([], {"folds": 1}, "--folds 1 leaves nothing", "2 folds or more"),
+        ([], {"folds": 1}, "--folds 1 is too few", "2 folds or more"),
         ([], {"folds": 60}, "--folds 60 is more than the source", "give at most --folds"),
         ([], {"folds": 2, "by_source": True}, "--folds and --leave-one-source-out are different", "one of them"),
         (["--learning_rat", "1"], {}, "unknown flag `--learning_rat`", "learning_rate"),

@@ -356,8 +356,8 @@ def test_folders_that_cannot_be_used_are_refused(raw: Path, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     for out, message in (
         (raw, "is the raw folder itself"),
-        (raw / "out", "lie in one another"),
-        (raw.parent, "lie in one another"),
+        (raw / "out", "overlap"),
+        (raw.parent, "overlap"),
         (tmp_path / "full", "not an empty folder"),
         (tmp_path / "file", "not an empty folder"),
         (tmp_path / "file" / "out", "cannot write"),
@@ -494,7 +494,7 @@ def test_a_finished_folder_that_lost_files_is_not_trusted(tmp_path: Path) -> Non
     raw, out = make_faces(tmp_path / "raw", {"real": 3, "fake": 3}), tmp_path / "out"
     prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
     next(out.glob("fake/*/*.jpg")).unlink()
-    with pytest.raises(UsageError, match="1 files of the finished folder"):
+    with pytest.raises(UsageError, match="the finished folder .* lacks 1 of its files"):
         prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
 
 

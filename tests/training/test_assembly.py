@@ -193,7 +193,7 @@ def test_sets_need_names_and_the_same_labels(old: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"but .* has"):
         data_of("--data", f"a={old}", f"b={tmp_path / 'other'}")
     make_image(tmp_path / "half" / "real" / "1.png")
-    with pytest.raises(UsageError, match="half holds one class only"):
+    with pytest.raises(UsageError, match="half contains only one class"):
         data_of("--data", f"a={old}", f"b={tmp_path / 'half'}")
     with pytest.raises(UsageError, match="unknown data set `c`") as caught:
         read_recipe(["--data", "old=x", "new=y", "--mix", "c=1"])
