@@ -35,7 +35,7 @@ class Assembly:
     """What a recipe's data is before it is split.
 
     ``listing`` is what will be trained on (aligned copies where the recipe asks for them), ``audit`` speaks of the raw
-    files (None where it was switched off), ``groups`` names copies of one picture: path -> group.
+    files (None where it was switched off), ``groups`` names copies of one image: path -> group.
     """
 
     listing: Listing
@@ -108,7 +108,7 @@ def _look(listing: Listing, recipe: Recipe, *, all_raw: bool) -> tuple[Audit | N
 def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
     """Train, validation, calibration and test: the recipe's own table of splits, the data's, or made here.
 
-    Copies of one picture, which the audit finds, stay together in one split.
+    Copies of one image, which the audit finds, stay together in one split.
     """
     listing, groups = assembly.listing, assembly.groups
     if recipe.splits:

@@ -38,7 +38,7 @@ class DrawnViews(TrainTransform):
     """As training draws views, in the model's units."""
 
     def __call__(self, image: Image.Image, seed: int) -> torch.Tensor:
-        """RGB picture and seed -> float32 (3, H, W)."""
+        """RGB image and seed -> float32 (3, H, W)."""
         drawn = super().__call__(image, seed)
         return self.output.normalize(drawn) if drawn.dtype == torch.uint8 else drawn
 

@@ -238,7 +238,7 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
     yield (
         recipe.resize and recipe.image_size and recipe.resize < recipe.image_size,
         f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
-        "the crop must fit into the picture",
+        "the crop must fit into the image",
     )
 
 

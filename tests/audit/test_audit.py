@@ -308,7 +308,7 @@ def test_fast_looks_at_a_part_of_a_large_set(clean: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit_module, "FAST_FILES", 60)
     audit = audited(clean, fast=True)
     assert len(audit.files) == 60
-    assert any("among 60 of" in finding.text for finding in audit.findings)
+    assert any("only 60 of" in finding.text for finding in audit.findings)
     assert audit.files["source"].value_counts().tolist() == [15] * 4
 
 

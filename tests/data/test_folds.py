@@ -202,7 +202,7 @@ def test_more_folds_than_groups_are_refused() -> None:
         k_folds(many, 1, 0.2, 0)
     two = images_of({("real", "cam"): 30, ("fake", "gan"): 2})
     why = r"1 fake image cannot fill 2 splits: train, validation"
-    with pytest.raises(UsageError, match=rf"its (train|validation) would have no image labelled fake \({why}\)"):
+    with pytest.raises(UsageError, match=rf"its (train|validation) split would have no image labelled fake \({why}\)"):
         k_folds(two, 2, 0.2, 0)
 
 

@@ -381,8 +381,8 @@ def test_linked_folders_and_files_are_read_under_their_names_in_the_data(tmp_pat
         ("real/001.png", "real", "real", ""),
     ]
     assert {file.path: file.reason.split(":")[0] for file in listing.broken} == {
-        "fake/loop": "link to a folder that it lies in",
-        "fake/near/gone.png": "link that leads nowhere",
+        "fake/loop": "link to a folder that contains it",
+        "fake/near/gone.png": "broken link",
     }
     assert all(image_bytes(row["image"]) for row in listing.rows)
 

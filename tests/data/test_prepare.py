@@ -446,7 +446,7 @@ def test_the_command_prints_a_summary(raw: Path, tmp_path: Path, capsys: pytest.
     (data / "real/a/empty.jpg").touch()
     run_prepare_command(str(data), str(tmp_path / "out"), **SMALL)
     text = capsys.readouterr().out
-    assert "24 of 25 files are in" in text
+    assert "24 of 25 files written to" in text
     assert "the middle" in text
     assert "1 empty" in text
     assert "dropped.csv" in text

@@ -435,7 +435,7 @@ def test_a_large_picture_is_there_a_few_times_at_most(tmp_path: Path, format: st
 def test_the_error_survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(error_of(b"%PDF-1.4", name="x.jpg")))
     assert error.reason == "wrong extension"
-    assert str(error) == "x.jpg: named .jpg, but holds a PDF document"
+    assert str(error) == "x.jpg: named .jpg, but contains a PDF document"
 
 
 def test_suffixes_cover_the_formats() -> None:

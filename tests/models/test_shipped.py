@@ -96,5 +96,5 @@ def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.
     assert named_or_shipped(None) == str(MODEL)
     monkeypatch.setattr("bonaface.resources.INSTALLED", tmp_path)
     assert shipped_model() is None
-    with pytest.raises(UsageError, match="no model was named"):
+    with pytest.raises(UsageError, match="no model was given"):
         named_or_shipped(None)

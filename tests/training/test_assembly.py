@@ -95,7 +95,7 @@ def test_each_raw_file_is_read_for_pixels_in_full_once_and_broken_ones_are_left_
     if assembly.audit:
         reasons = {file.path: file.reason for file in assembly.audit.broken}
         assert sorted(reasons) == ["fake/gan/empty.png", "real/cam/cut.jpg"]
-        assert "the JPEG ends before it should" in reasons["real/cam/cut.jpg"]
+        assert "the JPEG is truncated" in reasons["real/cam/cut.jpg"]
         assert len(assembly.audit.files) == 16
     if prepare == "False":
         assert {file.path for file in assembly.listing.broken} == {"fake/gan/empty.png", "real/cam/cut.jpg"}
