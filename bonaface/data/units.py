@@ -29,8 +29,8 @@ from bonaface.errors import UsageError
 
 GROUPS = ("auto", "folder", "none")
 GROUPS_HELP = (
-    "what stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
-    "(every folder of images), none (each image on its own), or patterns of folders, such as real/*,fake/*/*"
+    "What stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
+    "(every folder of images), none (each image on its own), or patterns of folders, such as real/*,fake/*/*."
 )
 
 MOST_SOURCES = 40  # more folders than that are not the sources of one label

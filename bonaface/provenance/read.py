@@ -100,8 +100,8 @@ def _trailing(container: Container) -> str:
 
 def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
     """``python -m bonaface provenance``: one panel per file, or one JSON object per line with ``path``, ``status``,
-    ``error``, ``evidence``, ``note`` and ``trailing``. 0, or 1 where not one file could be read. Raises UsageError where
-    nothing is named."""
+    ``error``, ``evidence``, ``note`` and ``trailing``. 0, or 1 if no file could be read. Raises UsageError if there is
+    none."""
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):

@@ -49,7 +49,7 @@ def test_the_metrics_are_those_that_an_evaluation_gives() -> None:
 
 
 def test_an_unknown_metric_is_refused_and_the_known_ones_are_listed() -> None:
-    with pytest.raises(UsageError, match="there is no `f1`; there are auc, accuracy"):
+    with pytest.raises(UsageError, match="`f1` is not one of auc, accuracy"):
         read_recipe(["--metric_for_best_model", "f1"])
     with pytest.raises(UsageError) as caught:
         read_recipe(["--metric_for_best_model", "acuracy"])

@@ -59,7 +59,7 @@ def test_a_size_for_what_is_aligned_already_is_refused(tmp_path: Path) -> None:
     folder = make_faces(tmp_path / "aligned", {"real/cam": 4, "fake/gan": 4})
     (folder / FINISHED).touch()
     recipe, _, _ = read_recipe(["--data", str(folder), "--prepare_size", "224", "288"])
-    with pytest.raises(UsageError, match="prepare_size does nothing"):
+    with pytest.raises(UsageError, match="prepare_size has no effect"):
         assemble(recipe)
 
 
@@ -168,7 +168,7 @@ def test_splits_can_be_given_as_a_table(old: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,split\nreal/cam/000.png,train\nreal/cam/000.png,test\n", "is named twice"),
+        ("path,split\nreal/cam/000.png,train\nreal/cam/000.png,test\n", "is listed twice"),
         ("path,split\nreal/cam/nobody.png,train\n", "is not in the data"),
         ("path,split\nreal/cam/000.png,learn\n", "has a split that is not one of"),
         ("path,where\nreal/cam/000.png,train\n", "no columns path and split"),
@@ -184,9 +184,9 @@ def test_slips_in_a_table_of_splits(old: Path, tmp_path: Path, text: str, messag
 def test_sets_need_names_and_the_same_labels(old: Path, tmp_path: Path) -> None:
     assert named_data(["DATA"]) == {"": "DATA"}
     assert named_data(["a=x", "b=y"]) == {"a": "x", "b": "y"}
-    with pytest.raises(UsageError, match="names of their own"):
+    with pytest.raises(UsageError, match="need a name each"):
         named_data(["a=x", "y"])
-    with pytest.raises(UsageError, match="names of their own"):
+    with pytest.raises(UsageError, match="need a name each"):
         named_data(["a=x", "a=y"])
     make_image(tmp_path / "other" / "real" / "1.png")
     make_image(tmp_path / "other" / "synthetic" / "1.png")

@@ -164,7 +164,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image labelled fake"):
         read_unseen(tmp_path / "reals.parquet", LABELS)
     (tmp_path / "crossval.json").write_text(json.dumps({"kind": "folds"}))
-    with pytest.raises(UsageError, match="know every source"):
+    with pytest.raises(UsageError, match="trained on every source"):
         read_unseen(file, LABELS)
     (tmp_path / "crossval.json").write_text("[]")
     with pytest.raises(UsageError, match="damaged"):
@@ -172,7 +172,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "crossval.json").unlink()
     for nonsense in (np.nan, 3.0, -1.0):
         unseen.assign(p_fake=[nonsense, *unseen["p_fake"][1:]]).to_parquet(file)
-        with pytest.raises(UsageError, match="no probabilities"):
+        with pytest.raises(UsageError, match="not probabilities"):
             read_unseen(file, LABELS)
     unseen.assign(fold="one").to_parquet(file)
     with pytest.raises(UsageError, match="one fold"):

@@ -67,7 +67,7 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
         ("num_train_epochs: lots\n", "invalid float value: 'lots'", "--help"),
         ("augmentation: robst\n", "`robst` is not one of", "did you mean robust?"),
         ("balance: sauce\n", "`sauce` is not one of", "did you mean source?"),
-        ("- a\n- b\n", "holds no keys", "key: value"),
+        ("- a\n- b\n", "contains no keys", "key: value"),
         ("a: [b\n", "is not YAML", "key: value"),
         ("validation_size: 0.6\ntest_size: 0.4\n", "leave nothing", "below 1"),
         (
@@ -76,9 +76,9 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
             "epoch",
         ),
         ("image_size: [1, 2]\n", "image_size takes one value", "image_size: 1"),
-        ("max_train_samples: -3\n", "max_train_samples is -3", "at least 2"),
-        ("image_size: 0\n", "image_size is 0", "at least 8"),
-        ("seed: -1\n", "seed is -1", "at least 0"),
+        ("max_train_samples: -3\n", "max_train_samples is out of range: -3", "at least 2"),
+        ("image_size: 0\n", "image_size is out of range: 0", "at least 8"),
+        ("seed: -1\n", "seed is out of range: -1", "at least 0"),
         ("image_size: 64\nresize: 32\n", "smaller than image_size", "fit"),
     ],
 )
