@@ -210,7 +210,7 @@ def test_more_folds_than_groups_are_refused() -> None:
 def test_one_source_on_a_side_cannot_be_left_out(kind: str) -> None:
     counts = {("real", "a"): 9, ("fake", "x"): 9, ("fake" if kind == "real" else "real", "z"): 9}
     images = images_of(counts)
-    with pytest.raises(UsageError, match=f"needs two {kind} sources, the data has 1"):
+    with pytest.raises(UsageError, match=f"needs two {kind} sources, but the data has 1"):
         leave_one_out(images, source_units(images), 0.3, 0)
 
 

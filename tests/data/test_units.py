@@ -219,7 +219,7 @@ def test_folds_keep_units_whole(mixed: Path) -> None:
     for fold in make_folds(listing, None, kind=FOLDS, k=4, **options):
         found = homes({split: part["path"] for split, part in fold.table.groupby("split")})
         assert all(len(parts) == 1 for parts in found.values())
-    with pytest.raises(UsageError, match="needs two real sources, the data has 1"):
+    with pytest.raises(UsageError, match="needs two real sources, but the data has 1"):
         make_folds(listing, None, kind=BY_SOURCE, k=4, **options)
 
 
