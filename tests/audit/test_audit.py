@@ -30,7 +30,7 @@ SIDE = 96
 
 
 class Middle:
-    """Stands in for a face detector: a face in the middle of every picture."""
+    """Stands in for a face detector: a face in the middle of every image."""
 
     name = "the middle"
 
@@ -40,7 +40,7 @@ class Middle:
 
 
 def picture(rng: np.random.Generator, side: int = SIDE) -> Image.Image:
-    """A random picture whose spectrum falls like that of photographs, with noise."""
+    """A random image whose spectrum falls like that of photographs, with noise."""
     v, u = np.mgrid[:side, :side]
     waves = rng.standard_normal((side, side, 3)) / (1 + np.hypot(u, v))[:, :, None] ** 1.5
     waves[0, 0] = 0
@@ -351,7 +351,7 @@ def test_a_handful_of_files_is_judged_without_figures(tmp_path: Path) -> None:
     assert json.loads(json.dumps(audit.to_dict()["level"])) == "warning"
 
 
-def test_pictures_without_faces_are_told(clean: Path) -> None:
+def test_images_without_faces_are_told(clean: Path) -> None:
     class Blind(Middle):
         def detect(self, image: Image.Image) -> list[Face]:
             return []

@@ -86,7 +86,7 @@ def test_the_report_knows_what_was_left_out_and_how_it_was_made(run: Path) -> No
 
 
 def test_a_model_learns(run: Path) -> None:
-    """Fake pictures are three times darker here: anything but a high AUC means a broken pipeline."""
+    """Fake images are three times darker here: anything but a high AUC means a broken pipeline."""
     assert metrics_of(run)["figures"]["auc"]["value"] > 0.95
 
 
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
 
 @pytest.mark.parametrize("flags", [["--strict_audit"], ["--strict_audit", "--prepare", "True"]])
 def test_a_leak_is_named_and_can_be_refused(tmp_path: Path, quick: list[str], flags: list[str]) -> None:
-    """Real pictures twice the size of fake ones: the audit says so before any training."""
+    """Real images twice the size of fake ones: the audit says so before any training."""
     make_faces(tmp_path / "data", {"real/cam": 60}, size=(80, 80))
     make_faces(tmp_path / "data", {"fake/gan": 60}, size=(40, 40))
     with pytest.raises(UsageError, match=r"the audit of .* says leak") as caught:
@@ -217,8 +217,8 @@ def test_training_on_prepared_copies(tmp_path: Path, quick: list[str], monkeypat
     assert len(list((tmp_path / "prepared").glob("*/metadata.csv"))) == 1
 
 
-def test_copies_of_one_picture_share_a_split(tmp_path: Path) -> None:
-    """Each picture twice, at two JPEG qualities: near duplicates, found before the splits are made."""
+def test_copies_of_one_image_share_a_split(tmp_path: Path) -> None:
+    """Each image twice, at two JPEG qualities: near duplicates, found before the splits are made."""
     for label in ("real", "fake"):
         for i in range(20):
             smooth = np.random.default_rng([i, len(label), label == "real"]).integers(0, 256, (6, 6, 3), dtype=np.uint8)

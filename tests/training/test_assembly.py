@@ -141,7 +141,7 @@ def test_a_run_on_several_sets_reports_each(old: Path, new: Path, tmp_path: Path
 
 
 def test_copies_across_sets_stay_together(tmp_path: Path) -> None:
-    """The same picture in two sets, neither split: the audit finds it, and one split gets both."""
+    """The same image in two sets, neither split: the audit finds it, and one split gets both."""
     for name in ("a", "b"):
         make_faces(tmp_path / name, {"real/cam": 20, "fake/gan": 20}, size=(64, 64))
     recipe, args, _ = read_recipe(["--data", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--prepare", "False"])

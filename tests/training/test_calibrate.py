@@ -111,7 +111,7 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
 
 
 def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
-    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's picture."""
+    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's image."""
     unseen, logits = overconfident(n=2000), np.linspace(-8, 8, 9)[:, None] * np.array([0.5, -0.5])
     kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
     scores = []
