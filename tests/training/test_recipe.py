@@ -69,7 +69,7 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
         ("balance: sauce\n", "`sauce` is not one of", "did you mean source?"),
         ("- a\n- b\n", "contains no keys", "key: value"),
         ("a: [b\n", "is not YAML", "key: value"),
-        ("validation_size: 0.6\ntest_size: 0.4\n", "leave nothing", "below 1"),
+        ("validation_size: 0.6\ntest_size: 0.4\n", "leave nothing", "less than 1"),
         (
             "early_stopping_patience: 3\neval_strategy: 'no'\nload_best_model_at_end: false\n",
             "needs evaluations",
@@ -79,7 +79,7 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
         ("max_train_samples: -3\n", "max_train_samples is out of range: -3", "at least 2"),
         ("image_size: 0\n", "image_size is out of range: 0", "at least 8"),
         ("seed: -1\n", "seed is out of range: -1", "at least 0"),
-        ("image_size: 64\nresize: 32\n", "smaller than image_size", "fit"),
+        ("image_size: 64\nresize: 32\n", "smaller than image_size", "at least as large"),
     ],
 )
 def test_slips_in_a_recipe(tmp_path: Path, text: str, message: str, hint: str) -> None:
