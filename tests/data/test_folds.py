@@ -192,7 +192,7 @@ def test_a_source_of_two_families_in_the_data_is_refused() -> None:
 def test_more_folds_than_groups_are_refused() -> None:
     copies = images_of({("real", "cam"): 60, ("fake", "gan"): 60})
     copies.loc[copies["source"] == "gan", "group"] = [f"g{i % 3}" for i in range(60)]
-    with pytest.raises(UsageError, match=r"--folds 4 is more than the number of groups .* the label fake has: 3") as caught:
+    with pytest.raises(UsageError, match=r"--folds 4 is more than .* the label fake has: 3") as caught:
         k_folds(copies, 4, 0.2, 0)
     assert caught.value.hint == "use at most --folds 3"
     many = pd.concat([copies, images_of({("fake", "sd"): 30})], ignore_index=True)

@@ -494,7 +494,7 @@ def test_a_finished_folder_that_lost_files_is_not_trusted(tmp_path: Path) -> Non
     raw, out = make_faces(tmp_path / "raw", {"real": 3, "fake": 3}), tmp_path / "out"
     prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
     next(out.glob("fake/*/*.jpg")).unlink()
-    with pytest.raises(UsageError, match="the finished folder .* lacks 1 of its files"):
+    with pytest.raises(UsageError, match=r"the finished folder .* lacks 1 of its files"):
         prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
 
 
