@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
-# Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
+# Where the environment forbids cached bytecode, every start of Python would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo app detector test test-fast test-lowest lint format clean

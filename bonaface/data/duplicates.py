@@ -250,7 +250,7 @@ def _partners(
     keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], delta: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """All pairs of places in the sorted ``keys`` whose keys differ by ``delta``, each pair once, in blocks."""
-    if delta:  # of two such keys, one lacks the highest bit of delta: that one asks
+    if delta:  # of two such keys, one lacks the highest bit of delta: only that one is looked up
         asking = np.flatnonzero(keys & (1 << (delta.bit_length() - 1)) == 0)
         first, last = starts[keys[asking] ^ delta], ends[keys[asking] ^ delta]
     else:

@@ -186,7 +186,7 @@ def _sides(images: pd.DataFrame, units: Mapping[str, Sequence[str]]) -> dict[boo
 
 
 def source_units(images: pd.DataFrame) -> dict[str, list[str]]:
-    """Every source by itself."""
+    """Every source on its own."""
     return {source: [source] for source in sorted(images["source"].unique())}
 
 

@@ -57,7 +57,7 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
 
 
 def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dict[Folder, int]:
-    """Which of its names is a folder's label, for every folder that holds files."""
+    """Which of its names is a folder's label, for every folder that contains files."""
     folders = list(examples)
     pairs = _pairs(folders, said)
     level = _common_level(folders, pairs, said)

@@ -65,7 +65,7 @@ def list_data(
     Args:
         data: what the user named; see DATA in the README for the forms. A Hub id may end in ``@revision``.
         real_label: the label that means "a photograph"; found by its name when not given.
-        label_order: class order to keep (a checkpoint's own) when it holds the same names; else alphabetical.
+        label_order: class order to keep (a checkpoint's own) if it has the same names; else alphabetical.
         check: ``"full"`` decodes every file once and leaves out the broken ones, ``"none"`` trusts them.
         groups: which folders are kept whole, see :data:`units.GROUPS_HELP`; a metadata file's column ``group``
             overrides it.
@@ -98,7 +98,7 @@ def _looks_like_hub_id(data: str) -> bool:
 
 
 def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[str, Any], list[BrokenFile], str]:
-    """Columns of a folder of image files or, where it holds none, of its Parquet files; what is left out; the units."""
+    """Columns of a folder of image files or, if it has none, of its Parquet files; what is left out; the units."""
     images, tables, parquet, broken = [], [], [], []
     for found in walk_files(root, _refuse_unreadable):
         if found.problem:

@@ -47,7 +47,7 @@ class EpochSampler(Sampler[Key]):
 
     Workers that live on from epoch to epoch never see a ``set_epoch`` on their copy of the dataset; a key reaches them.
     With weights, rows are drawn by systematic resampling: each as often as its weight says, give or take one.
-    An image that would be the last batch by itself waits for another epoch: batch norms cannot learn from one.
+    A last batch of a single image is left for another epoch: batch norms cannot learn from one image.
     """
 
     def __init__(self, n: int, seed: int, weights: np.ndarray | None = None, batch_size: int = 0) -> None:

@@ -25,7 +25,7 @@ COLUMNS = {
 def metadata_files(root: Path, files: Sequence[str]) -> list[tuple[str, str]]:
     """Metadata files of a folder with the split that each speaks for: at the top, or one in each split folder.
 
-    The top is that of ``root``, or of the folder that holds all ``files`` (paths relative to ``root``, with ``/``).
+    The top is that of ``root``, or of the folder that contains all ``files`` (paths relative to ``root``, with ``/``).
 
     Raises:
         UsageError: some split folders have one, others none.
@@ -143,7 +143,7 @@ class _NamedFiles:
         self._by_target: dict[str, str] | None = None
 
     def inside(self, folder: str, name: str) -> str | None:
-        """The path below the data folder of a file that a row in ``folder`` names; None where it lies outside.
+        """The path below the data folder of a file that a row in ``folder`` names; None if it is outside.
 
         A file that is not there has a path all the same, unless its name leads out.
         """
@@ -165,7 +165,7 @@ class _NamedFiles:
         return path.removeprefix(top) if path.startswith(top) else None
 
     def _targets(self) -> Mapping[str, str]:
-        """Where the files really lie -> their paths below the data folder."""
+        """The files' real paths -> their paths below the data folder."""
         if self._by_target is None:
             self._by_target = {os.path.realpath(f"{self.root}/{file}"): file for file in self.files}
         return self._by_target

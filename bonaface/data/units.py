@@ -125,7 +125,7 @@ def check_groups(how: str) -> None:
 
 
 def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, result: Units) -> None:
-    """Units are the folders that hold images, or those that a pattern names."""
+    """Units are the folders that contain images, or those that a pattern names."""
     patterns = [pattern.strip("/ ").split("/") for pattern in how.split(",")]
     used: set[int] = set()
     groups = set()
@@ -214,7 +214,7 @@ def _keep_whole(rows: Iterable[_Row], group: str, result: Units) -> None:
 @dataclass(frozen=True)
 class _Content:
     n: int
-    stems: list[str]  # of the files that lie in the folder itself
+    stems: list[str]  # of the files in the folder itself
 
 
 def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, _Content]:

@@ -26,7 +26,7 @@ from bonaface.imaging.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
-# The decoders of WebP and of progressive JPEG hold an image three times; all others' limit is the caller's alone.
+# Decoding WebP and progressive JPEG takes three times the memory; for others, only the caller's limit counts.
 MAX_COSTLY_PIXELS = 40_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
 
@@ -167,7 +167,7 @@ def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) ->
             jpeg_quality=quality,
             chroma_subsampling=subsampling,
             progressive=bool(info.get("progressive")),
-            # A PNG may hold its EXIF behind the pixels, where Pillow's header pass has not come.
+            # A PNG may have its EXIF after the pixels, which Pillow's header pass does not reach.
             has_exif=bool(info.get("exif")) or 34665 in tags or any(part.name == "eXIf" for part in container.parts),
             has_icc=bool(info.get("icc_profile")),
             has_c2pa=container.has_c2pa,
@@ -210,7 +210,7 @@ def _load_first_frame(image: Image.Image) -> None:
         prepare = image.load_prepare
 
         def without_decoder() -> None:
-            """WebP's animation decoder holds two canvases, which only later frames would need."""
+            """WebP's animation decoder allocates two canvases, which only later frames would need."""
             image._decoder = None
             prepare()
 

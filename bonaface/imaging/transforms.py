@@ -80,7 +80,7 @@ class Preprocessing:
 
 @cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Kept on the device: to send them anew with each batch, a GPU would have to finish its step first."""
+    """Kept on the device: sending them with each batch would make a GPU finish its step first."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 

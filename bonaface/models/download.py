@@ -100,7 +100,7 @@ def damaged_files(folder: Path) -> list[Path]:
         for path in files:
             expected = path.resolve().name
             if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected):
-                continue  # a file system without links: the cache holds copies, under their own names
+                continue  # a file system without links: the cache contains copies, under their own names
             if len(expected) == 64:
                 digest = hashlib.sha256()
             else:
@@ -124,7 +124,12 @@ def _fetch(name: str, repo_id: str, revision: str | None, patterns: list[str], o
     check_proxies()
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, httpx.TransportError, RuntimeError) as error:  # Xet knows RuntimeError alone
+    except (
+        OSError,
+        HfHubHTTPError,
+        httpx.TransportError,
+        RuntimeError,
+    ) as error:  # Xet raises nothing but RuntimeError
         _explain(error, name, repo_id, revision, otherwise)
 
 

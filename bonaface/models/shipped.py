@@ -1,4 +1,4 @@
-"""The detector that comes with the project, for whoever names no other."""
+"""The detector that comes with the project, the default where no model is given."""
 
 from __future__ import annotations
 

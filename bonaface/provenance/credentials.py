@@ -1,4 +1,4 @@
-"""Content credentials (C2PA): what a signed manifest says, and whether its signature holds."""
+"""Content credentials (C2PA): what a signed manifest says, and whether its signature is valid."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ _XMP_FIELDS = ("CreatorTool", "Credit", "Software", "description", "UserComment"
 
 def _xmp(packet: Any) -> Iterator[Evidence]:
     packet = packet.encode() if isinstance(packet, str) else packet
-    if not isinstance(packet, bytes):  # a TIFF's tag may hold anything
+    if not isinstance(packet, bytes):  # a TIFF's tag may contain anything
         return
     for field, value in xmp_fields(packet[:MAX_PARSED]):
         if field.lower() == "digitalsourcetype":

@@ -64,7 +64,7 @@ def _cores() -> int:
 
 
 def be_polite(worker: int) -> None:
-    """Run in a loading worker on a CPU: the step goes first where both want a core."""
+    """Run in a loading worker on a CPU: the training step takes precedence over it."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(10)
 

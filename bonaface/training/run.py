@@ -137,7 +137,7 @@ class Run:
             processor.save_pretrained(partial)
 
     def drop_checkpoints(self) -> None:
-        """Remove the optimiser's checkpoints, which hold pickles."""
+        """Remove the optimiser's checkpoints, which contain pickles."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def summary(self, metrics: dict[str, Any]) -> str:

@@ -298,7 +298,7 @@ def build_trainer(
     if compiled:  # an optional speed-up must not end the run
         torch._dynamo.config.suppress_errors = recipe.compile is None
     say(speed_line(args, channels_last=channels_last, compiled=compiled))
-    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws anew
+    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws its own
     callbacks: list[TrainerCallback] = []
     if recipe.early_stopping_patience:
         callbacks.append(Patience(recipe.early_stopping_patience))
