@@ -58,9 +58,9 @@ def portrait_blur(image: Image.Image, strength: float, rng: Generator) -> Image.
     mask = np.zeros((height, width), np.float32)
     axes = (int(side * rng.uniform(0.3, 0.42)), int(side * rng.uniform(0.38, 0.5)))
     cv2.ellipse(mask, (width // 2, height // 2), axes, 0, 0, 360, 1, -1)
-    mask = cv2.GaussianBlur(mask, (0, 0), side * 0.03)[..., None]
+    weight = cv2.GaussianBlur(mask, (0, 0), side * 0.03)[..., None]
     soft = cv2.GaussianBlur(pixels, (0, 0), side * (0.01 + 0.03 * strength))
-    return Image.fromarray((pixels * mask + soft * (1 - mask)).astype(np.uint8))
+    return Image.fromarray((pixels * weight + soft * (1 - weight)).astype(np.uint8))
 
 
 def enlarge(image: Image.Image, strength: float, rng: Generator) -> Image.Image:

@@ -22,7 +22,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import Preprocessing
-from bonaface.models.load import is_convolutional
+from bonaface.models.load import is_convolutional, move
 from bonaface.training.cached_rows import MapRows
 from bonaface.training.options import Stage
 from bonaface.training.view_cache import FOLDER, ViewCache
@@ -43,7 +43,7 @@ class FrozenBlocks:
     def __init__(
         self, model: PreTrainedModel, processor: BaseImageProcessor, stage: Stage, folder: Path = FOLDER
     ) -> None:
-        self.model, self.stage = model.to(stage.args.device), stage
+        self.model, self.stage = move(model, device=stage.args.device), stage
         output = Preprocessing.of(processor)
         probe = torch.rand(2, 3, output.height, output.width, generator=torch.Generator().manual_seed(0)) * 2 - 1
         probe = probe.to(model.device)

@@ -107,8 +107,8 @@ def train_teacher(body: PreTrainedModel, rows: MapRows, weights: torch.Tensor, n
                 nn.Dropout(DROPOUT[0]), nn.Linear(views.shape[2], HIDDEN), nn.GELU(), nn.Dropout(DROPOUT[1]),
                 nn.Linear(HIDDEN, n_labels),
             )  # fmt: skip
-            told = {"rate": RATE, "decay": DECAY, "epochs": EPOCHS, "mixup": MIXUP, "seed": stage.args.seed + number}
-            fit = HeadFit(head, n_labels, **told)
+            own = stage.args.seed + number
+            fit = HeadFit(head, n_labels, rate=RATE, decay=DECAY, epochs=EPOCHS, mixup=MIXUP, seed=own)
             for _ in tqdm(range(EPOCHS), desc="teacher", unit="epoch", leave=False, disable=None if show else True):
                 fit.epoch(views, labels, weights)
             heads.append(nn.Sequential(standard, head))
