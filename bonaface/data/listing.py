@@ -120,13 +120,14 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
         named = {row.path for row in rows}  # a link that leads nowhere is found out as the file of its row
-        columns, broken = _columns(root, rows), [file for file in broken if file.path not in named] + unused
-        return columns, broken, _keep_units(columns, groups, sources_given=True)
+        broken = [file for file in broken if file.path not in named] + unused
+        columns = _columns(root, rows)
+        return columns, broken, _keep_units(columns, rows, groups, sources_given=True)
     readable = [path for path in images if path == _shown(path)]
     broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
     rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
     columns = _columns(root, rows)
-    return columns, broken, _keep_units(columns, groups, sources_given=False)
+    return columns, broken, _keep_units(columns, rows, groups, sources_given=False)
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -136,11 +137,14 @@ def _refuse_unreadable(error: OSError) -> None:
     ) from error
 
 
-def _keep_units(columns: dict[str, list[Any]], groups: str, *, sources_given: bool) -> str:
+def _keep_units(columns: dict[str, list[Any]], rows: Sequence[FileRow], groups: str, *, sources_given: bool) -> str:
     """Write sources and groups as the folders say, unless a metadata file names groups; what was decided, in words."""
     if columns["group"] != columns["path"]:
         return ""
-    found = find_units(columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given)
+    inside = [row.inside for row in rows]
+    found = find_units(
+        columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given, inside=inside
+    )
     columns["source"], columns["group"] = found.sources, found.groups
     return found.note
 

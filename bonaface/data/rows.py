@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 
 class FileRow(NamedTuple):
-    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" is what nothing is known of."""
+    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" is what nothing is known of.
+
+    ``inside`` are the folders below the label, without a split's, where folders name the label.
+    """
 
     path: str
     label: str
@@ -16,6 +19,7 @@ class FileRow(NamedTuple):
     split: str
     group: str = ""
     family: str = ""
+    inside: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
