@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             data, _ = read_data(recipe, args.seed)
             search(partial(build_model, recipe, data.labels), data, recipe, args, said)
         return
+    assert args.output_dir is not None  # `read_recipe` gives every run a folder
     run = Run(args.output_dir)
     with writing(run.folder):
         train(run, recipe, args, said, push)

@@ -27,7 +27,7 @@ def load_columns(data: str, files: Sequence[str] | None = None) -> dict[str, Any
     columns: dict[str, Any] = {name: [] for name in ("label", "source", "family", "group", "path", "split")}
     images = []
     for name, loaded in _load(data, files).items():
-        split, rows = split_named(name), _undecoded(data, loaded)
+        split, rows = split_named(str(name)), _undecoded(data, loaded)
         images.append(rows.select_columns(["image"]))
         for column, values in _values(data, split, rows).items():
             columns[column] += values
@@ -89,9 +89,9 @@ def _values(data: str, split: str, rows: datasets.Dataset) -> dict[str, list[str
     kind, n = rows.features["label"], len(rows)
     if any(value is None for value in rows["label"]):
         raise UsageError(f"{data}: a row of the split {split or 'all'} has no label", "every row needs one")
-    labels = [kind.int2str(v) if isinstance(kind, datasets.ClassLabel) else str(v) for v in rows["label"]]
+    labels = [str(kind.int2str(v) if isinstance(kind, datasets.ClassLabel) else v) for v in rows["label"]]
     numbers = [f"{split or 'all'}/{i:07d}" for i in range(n)]
-    missing = {"source": labels, "family": [""] * n, "group": numbers, "path": numbers}
+    missing: dict[str, list[str]] = {"source": labels, "family": [""] * n, "group": numbers, "path": numbers}
     given = {
         name: ["" if value is None else str(value) for value in rows[name]] if name in rows.features else default
         for name, default in missing.items()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -52,7 +52,7 @@ class FaceData:
     Nothing in it is changed in place: :meth:`with_splits` gives the same data with other rows.
     """
 
-    splits: datasets.DatasetDict
+    splits: dict[str, datasets.Dataset]  # a DatasetDict
     labels: list[str]
     real_label: str
     broken: list[BrokenFile]
@@ -67,7 +67,7 @@ class FaceData:
 
     def with_splits(self, splits: Mapping[str, datasets.Dataset]) -> FaceData:
         """The same data, split otherwise or with fewer rows."""
-        return replace(self, splits=datasets.DatasetDict(splits))
+        return replace(self, splits=dataset_dict(splits))
 
     def limited(self, n: int | None, seed: int = 42) -> FaceData:
         """At most ``n`` images of each split (see :func:`balanced_subset`); all of them when None."""
@@ -124,6 +124,11 @@ class FaceData:
             for path, label, source, content in sorted(zip(*columns, strict=True)):
                 digest.update(f"{split}\0{path}\0{self.labels[label]}\0{source}\0{content}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def dataset_dict(splits: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    """A DatasetDict whose keys are text, never a `NamedSplit`."""
+    return cast("dict[str, datasets.Dataset]", datasets.DatasetDict(splits))
 
 
 def _content_digest(image: Mapping[str, Any]) -> str:
@@ -200,7 +205,7 @@ def split_listing(
         _cut(rows, split, np.flatnonzero(free), sizes, seed)
         made |= set(SPLITS)
     rows = rows.remove_columns("split")
-    splits = datasets.DatasetDict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
+    splits = dataset_dict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
     for name, dataset in splits.items():
         missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
         if missing:

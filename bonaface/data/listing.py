@@ -244,7 +244,7 @@ def _to_dataset(columns: dict[str, Any], labels: list[str]) -> datasets.Dataset:
 
 def _arrow_dataset(values: dict[str, list[Any]], features: dict[str, Any]) -> datasets.Dataset:
     """A Dataset straight from Arrow: `Dataset.from_dict` would encode every row in Python."""
-    kinds = datasets.Features(features)
+    kinds = datasets.Features(**features)
     table = pa.table({name: pa.array(values[name], type=kind.pa_type) for name, kind in kinds.items()})
     return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=kinds))
 

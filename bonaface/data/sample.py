@@ -23,6 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from PIL import Image
 from tqdm import tqdm
 
@@ -113,10 +114,9 @@ def generate(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floa
 def _upsample(image: Floats, how: str) -> Floats:
     """Twice the size, by the last layer of a generator."""
     height, width = image.shape[:2]
-    if how == "gen_nearest":
-        return cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
-    if how == "gen_bilinear":
-        return cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    if how in ("gen_nearest", "gen_bilinear"):
+        rule = cv2.INTER_NEAREST if how == "gen_nearest" else cv2.INTER_LINEAR
+        return _floats(cv2.resize(image, (2 * width, 2 * height), interpolation=rule))
     spread = np.zeros((2 * height, 2 * width, 3), np.float32)
     spread[::2, ::2] = image
     return _filter(spread, _TRANSPOSED)
@@ -141,7 +141,7 @@ def finish(clean: Floats, noise: Floats, twin: Floats, quality: int) -> Floats:
     The twin is the same portrait with no trace of either formation. Meeting its sharpness (the Laplacian's variance)
     and its size in bytes by two knobs, the amount of sharpening and of noise, leaves neither to tell classes apart.
     """
-    sharpness, size = _laplacian(cv2.cvtColor(twin, cv2.COLOR_RGB2GRAY)).var(), len(encode(twin, quality))
+    sharpness, size = _laplacian(_floats(cv2.cvtColor(twin, cv2.COLOR_RGB2GRAY))).var(), len(encode(twin, quality))
     low, high = 0.2, 5.0
     image = clean
     for _ in range(8):
@@ -160,7 +160,7 @@ def make_twin(reference: Floats, rng: np.random.Generator) -> Floats:
 
 def _sharpen_to(image: Floats, target: float) -> Floats:
     """Unsharp masking of the luma by the amount that makes the Laplacian's variance ``target``."""
-    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    luma = _floats(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     detail = luma - _blur(luma, 1.0)
     have, more = _laplacian(luma), _laplacian(detail)
     a, b, c = more.var(), 2 * np.mean(have * more), have.var() - target
@@ -174,7 +174,7 @@ def _unit(noise: Floats) -> Floats:
     coarse = _blur(luma_chroma, 1.0)
     fine = luma_chroma - coarse
     shaped = fine * (_FINE / fine.std(axis=(0, 1))) + coarse * (_COARSE / coarse.std(axis=(0, 1)))
-    return cv2.cvtColor(shaped + _GREY, cv2.COLOR_YCrCb2RGB)
+    return _floats(cv2.cvtColor(shaped + _GREY, cv2.COLOR_YCrCb2RGB))
 
 
 def encode(image: Floats, quality: int) -> bytes:
@@ -185,21 +185,26 @@ def encode(image: Floats, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def _floats(pixels: MatLike) -> Floats:
+    """What OpenCV made of float32: float32, which its types do not say."""
+    return np.asarray(pixels, np.float32)
+
+
 def _laplacian(luma: Floats) -> Floats:
-    return cv2.Laplacian(luma, cv2.CV_32F, borderType=cv2.BORDER_REFLECT_101)
+    return _floats(cv2.Laplacian(luma, cv2.CV_32F, borderType=cv2.BORDER_REFLECT_101))
 
 
 def _blur(image: Floats, sigma: float) -> Floats:
-    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return _floats(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101))
 
 
 def _filter(image: Floats, kernel: Floats) -> Floats:
-    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return _floats(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
 def _half(image: Floats) -> Floats:
     height, width = image.shape[:2]
-    return cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return _floats(cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
 
 
 def _to_linear(image: Floats) -> Floats:

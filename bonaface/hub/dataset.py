@@ -86,7 +86,7 @@ def write_shards(listing: Listing, folder: Path, shard_bytes: int = SHARD_BYTES)
     """Parquet files ``SPLIT-00000-of-00003.parquet``, as ``datasets`` names and types them."""
     rows = listing.rows
     columns = ["label", "source", "group", "path", *(["family"] if "family" in rows.column_names else [])]
-    features = datasets.Features({"image": datasets.Image(), **{name: rows.features[name] for name in columns}})
+    features = datasets.Features(image=datasets.Image(), **{name: rows.features[name] for name in columns})
     written = []
     with tqdm(total=len(rows), desc="writing Parquet", unit="image", leave=False, disable=None) as bar:
         for split, chosen in splits_of(listing).items():

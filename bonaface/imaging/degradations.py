@@ -15,6 +15,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,14 +145,19 @@ def erase(image: Image.Image, share: float, rng: Generator) -> Image.Image:
     return erased
 
 
+def _adjust(how: Callable[..., Any], image: Image.Image, amount: float) -> Image.Image:
+    """One of torchvision's adjustments: all of them take images, but are annotated for tensors."""
+    return how(image, amount)
+
+
 def colour_jitter(image: Image.Image, amount: float, rng: Generator) -> Image.Image:
     """Brightness, contrast and saturation times 1 ± ``amount`` each, and a hue turn of up to ``amount`` /
     10 turns."""
     brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, size=3).clip(min=0)
-    image = F.adjust_brightness(image, brightness)
-    image = F.adjust_contrast(image, contrast)
-    image = F.adjust_saturation(image, saturation)
-    return F.adjust_hue(image, rng.uniform(-amount, amount) / 10)
+    image = _adjust(F.adjust_brightness, image, brightness)
+    image = _adjust(F.adjust_contrast, image, contrast)
+    image = _adjust(F.adjust_saturation, image, saturation)
+    return _adjust(F.adjust_hue, image, rng.uniform(-amount, amount) / 10)
 
 
 def screenshot(image: Image.Image, zoom: float, rng: Generator) -> Image.Image:
@@ -159,7 +165,7 @@ def screenshot(image: Image.Image, zoom: float, rng: Generator) -> Image.Image:
     a hand."""
     kernel = (Resampling.BILINEAR, Resampling.BICUBIC)[rng.integers(2)]
     image = resize_short_side(image, zoom * min(image.size), kernel)
-    image = F.adjust_gamma(image, rng.uniform(0.9, 1.1))
+    image = _adjust(F.adjust_gamma, image, rng.uniform(0.9, 1.1))
     cut = rng.uniform(0.96, 1.0, size=2)
     return random_crop(image, max(1, round(image.width * cut[0])), max(1, round(image.height * cut[1])), rng)
 
@@ -176,7 +182,7 @@ def social_media(image: Image.Image, hops: float, rng: Generator) -> Image.Image
         if max(image.size) > limit:
             short = limit * min(image.size) / max(image.size)
             image = resize_short_side(image, max(1, short), random_kernel(rng))
-        image = F.adjust_sharpness(image, rng.uniform(1.0, 1.5)) if min(image.size) > 2 else image
+        image = _adjust(F.adjust_sharpness, image, rng.uniform(1.0, 1.5)) if min(image.size) > 2 else image
         codec = webp if rng.random() < 0.25 else jpeg
         image = codec(image, rng.uniform(65, 85))
     return image
@@ -223,8 +229,8 @@ DEGRADATIONS: dict[str, Degradation] = {
         Degradation("motion", "length, px", (3, 7, 15), lambda i, s, r: motion_blur(i, s, r.uniform(0, 180))),
         Degradation("noise", "sigma, 8-bit levels", (2, 5, 10, 20), gaussian_noise),
         Degradation("crop", "share of each side kept", (0.9, 0.75, 0.5), _crop),
-        Degradation("brightness", "factor", (0.8, 1.25, 0.6, 1.6), lambda i, s, r: F.adjust_brightness(i, s)),
-        Degradation("colour", "saturation factor", (0.7, 1.4, 0), lambda i, s, r: F.adjust_saturation(i, s)),
+        Degradation("brightness", "factor", (0.8, 1.25, 0.6, 1.6), lambda i, s, r: _adjust(F.adjust_brightness, i, s)),
+        Degradation("colour", "saturation factor", (0.7, 1.4, 0), lambda i, s, r: _adjust(F.adjust_saturation, i, s)),
         Degradation("erase", "share of the area", (0.05, 0.15, 0.3), erase),
         Degradation("screenshot", "zoom", (0.9, 1.3, 0.6), screenshot),
         Degradation("social", "times posted", (1, 2, 3), social_media),

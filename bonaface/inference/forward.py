@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from transformers import PreTrainedModel
 
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional
-
-Model = TypeVar("Model", bound=nn.Module)
+from bonaface.models.load import Model, is_convolutional, move
 
 
 class Outputs(NamedTuple):
@@ -71,7 +69,7 @@ def run_rows(
     """
     state = PartialState()
     mine = range(state.process_index, len(rows), state.num_processes)
-    model = with_fast_products(model.to(state.device).eval())
+    model = with_fast_products(move(model, device=state.device).eval())
     loader: DataLoader[Any] = DataLoader(
         Subset(rows, mine),
         batch_size,
@@ -80,7 +78,8 @@ def run_rows(
     )
     progress = tqdm(loader, desc=title, unit="batch", leave=False, disable=None if state.is_main_process else True)
     parts = [forward(model, batch["pixel_values"].to(state.device)) for batch in progress]
-    logits = np.concatenate([part.double().cpu().numpy() for part, _ in parts] or [np.empty((0, _classes(model)))])
+    nothing = np.empty((0, model.config.num_labels or 0))
+    logits = np.concatenate([part.double().cpu().numpy() for part, _ in parts] or [nothing])
     features = [part.float().cpu().numpy() for _, part in parts if part is not None]
     whole = len(features) == len(parts) and bool(parts)
     pieces = gather_object([(state.process_index, logits, np.concatenate(features) if whole else None)])
@@ -100,7 +99,3 @@ def _interleave(pieces: list[Any], n: int, processes: int) -> Outputs:
     for process, part in found if features is not None else []:
         features[process::processes] = part  # type: ignore[index]
     return Outputs(logits, features)
-
-
-def _classes(model: PreTrainedModel) -> int:
-    return int(model.config.num_labels)

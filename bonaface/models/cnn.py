@@ -50,6 +50,7 @@ class PlainCNNForImageClassification(PreTrainedModel):
         side = config.image_size // 2 ** len(config.channels)
         self.dense = nn.Sequential(nn.Flatten(), nn.Linear(side * side * widths[-1], config.hidden_size), nn.ReLU())
         self.dropout = nn.Dropout(config.dropout)
+        assert config.num_labels is not None
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 

@@ -44,6 +44,7 @@ class HiddenHeadForImageClassification(PreTrainedModel):
         name, layer = [(n, m) for n, m in self.body.named_modules() if isinstance(m, nn.Linear)][-1]
         parent, _, attribute = name.rpartition(".")
         setattr(self.body.get_submodule(parent), attribute, nn.Identity())
+        assert config.num_labels is not None
         layers = {
             "dense": nn.Linear(layer.in_features, config.hidden_size, bias=False),
             "norm": nn.BatchNorm1d(config.hidden_size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import timm
 import torch
@@ -30,6 +30,8 @@ from bonaface.models.cnn import PlainCNNConfig
 from bonaface.models.download import model_folder
 from bonaface.models.head import HiddenHeadForImageClassification
 from bonaface.models.pretrained import PACKAGED, pretrained_state
+
+Model = TypeVar("Model", bound=nn.Module)
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -133,7 +135,8 @@ def load_model(
 
 def class_names(config: PreTrainedConfig) -> list[str] | None:
     """The labels of a configuration in class order, or None where it has only ``LABEL_0, LABEL_1, …``."""
-    names = [config.id2label[i] for i in sorted(config.id2label)]
+    id2label = cast("dict[int, str]", config.id2label)
+    names = [id2label[i] for i in sorted(id2label)]
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
@@ -161,10 +164,11 @@ def model_class(name: str, trust_remote_code: bool = False) -> type[PreTrainedMo
     else:
         folder = model_folder(name, weights=False, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
         kind = type(_load(AutoConfig, name, folder, trust_remote_code))
-    return MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.get(kind, None)
+    found = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.get(kind, None)
+    return found[0] if isinstance(found, tuple) else found  # some, as DeiT, have a second one with another head
 
 
-def last_linear(model: nn.Module, num_labels: int) -> nn.Linear | None:
+def last_linear(model: nn.Module, num_labels: int | None) -> nn.Linear | None:
     """The linear layer that gives the logits, or None where the last module that maps to them is not one."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return layers[-1] if layers and layers[-1].out_features == num_labels else None
@@ -182,6 +186,11 @@ def head_of(model: PreTrainedModel) -> nn.Module:
     if found is None:
         raise UsageError(f"{type(model).__name__} has no linear classifier", "choose another model")
     return found
+
+
+def move(model: Model, **to: Any) -> Model:
+    """``model.to(**to)``, whose signature transformers hides from type checkers."""
+    return model.to(**to)
 
 
 def is_convolutional(model: nn.Module) -> bool:
@@ -271,8 +280,8 @@ def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig
         raise UsageError(
             f"timm has no architecture `{architecture}`", f"close names: {', '.join(close) or 'see timm.list_models()'}"
         )
-    pretrained_cfg = {key: value for key, value in facts.to_dict().items() if key != "num_classes"}
-    config = TimmWrapperConfig(architecture=architecture.split(".")[0], pretrained_cfg=pretrained_cfg)
+    own: dict[str, Any] = {"pretrained_cfg": {k: v for k, v in facts.to_dict().items() if k != "num_classes"}}
+    config = TimmWrapperConfig(architecture=architecture.split(".")[0], **own)
     if image_size is not None:
         _resize_config(config, image_size)
     return config
@@ -296,7 +305,7 @@ def _resize_config(config: PreTrainedConfig, side: int) -> None:
         config.image_size = side
 
 
-def _processor(side: int, resize: int, like: BaseImageProcessor | None = None, std: float = 0.25) -> ViTImageProcessor:
+def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> ViTImageProcessor:
     """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
     return ViTImageProcessor(
         size={"shortest_edge": resize},

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bonaface.data.loading import EpochSampler
 from bonaface.errors import DivergedError
@@ -22,7 +22,7 @@ class EpochCallback(TrainerCallback):
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Pass the epoch on."""
         self.sampler.set_epoch(int(state.epoch or 0))
 
@@ -30,14 +30,14 @@ class EpochCallback(TrainerCallback):
 class HighPassCallback(TrainerCallback):
     """Keeps the stem blind to the mean of 2x2 blocks by projecting its kernel after every optimiser step."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Project the fresh kernel; a resumed one is projected already, and rounding must not move it."""
         if state.global_step == 0:
-            project_high_pass(stem(model))
+            project_high_pass(stem(kwargs["model"]))
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Project the kernel that the step has moved."""
-        project_high_pass(stem(model))
+        project_high_pass(stem(kwargs["model"]))
 
 
 class Patience(TrainerCallback):
@@ -50,8 +50,9 @@ class Patience(TrainerCallback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look back at all evaluations so far."""
+        assert args.metric_for_best_model is not None
         name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
         values = [row[name] for row in state.log_history if name in row]
         best = (max if args.greater_is_better else min)(values)
@@ -108,7 +109,9 @@ class Divergence(TrainerCallback):
 class EpochLines(ProgressCallback):
     """The progress bar on a terminal, and one readable line an evaluation in place of a dictionary."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
         """Write the line of an evaluation."""
         logs = logs or {}
         if state.is_world_process_zero and "eval_loss" in logs:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import DataClassType
 
 from bonaface.errors import UsageError
 from bonaface.training.options import Recipe
@@ -24,7 +25,7 @@ class FlagParser(HfArgumentParser):
 
     def __init__(self) -> None:
         super().__init__(
-            (Recipe, TrainingArguments),
+            (DataClassType(Recipe), DataClassType(TrainingArguments)),
             allow_abbrev=False,
             prog="bonaface train",
             usage="%(prog)s [RECIPE.yaml] [--flag value …]",

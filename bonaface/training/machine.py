@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from bonaface.models.load import is_convolutional
 
@@ -121,5 +122,5 @@ def speed_line(args: TrainingArguments, *, channels_last: bool, compiled: bool) 
         f"speed: {precision} on {args.device}{threads}, {processes}, "
         f"{'channels_last' if channels_last else 'channels_first'}, {'compiled' if compiled else 'not compiled'}, "
         f"{workers} loading worker{'s' * (workers != 1)} each, batch {batch}, "
-        f"{args.optim.value}"
+        f"{OptimizerNames(args.optim).value}"
     )

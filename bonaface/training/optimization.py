@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from bonaface.errors import UsageError
 from bonaface.models.load import head_of
@@ -140,7 +140,7 @@ class PlateauWarmup(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Set the learning rate of each group while warm-up lasts."""
         if state.global_step < self.steps:
             for group in optimizer.param_groups:
@@ -157,7 +157,7 @@ class WeightAverage(TrainerCallback):
         self.model = model
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Take the step's weights in."""
         self.average.update(self.model, step=state.global_step)
 

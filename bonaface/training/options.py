@@ -46,6 +46,12 @@ def _check_prepare_size(value: list[int]) -> None:
     Alignment(size_range=(value[0], value[1]))
 
 
+def library_options(given: dict[str, Any] | str | None) -> dict[str, Any]:
+    """A field of `TrainingArguments` such as ``lr_scheduler_kwargs``, which parses a text when it is made."""
+    assert not isinstance(given, str)
+    return given or {}
+
+
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 

@@ -101,7 +101,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     check_recipe(recipe, args)
     for number, stage in enumerate(stages_of(recipe, args), start=1):
         if recipe.stages:
-            _blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
+            blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
     said = ({*defaults, *flags} & FIELDS) - HARMLESS
     if "use_cpu" not in given:
         said -= {"use_cpu"}  # this machine has no GPU; the next one, which is given this recipe, may have one
@@ -111,22 +111,28 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
 
 def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
     """The stages of a run in their order; a recipe without any is one stage."""
-    parser = flag_parser()
-    stages = []
-    for number, given in enumerate(recipe.stages or [{}], start=1):
-        own = {key: value for key, value in given.items() if key != "name"}
-        parsed = parser.parse_known_args(_as_flags(own))[0]
-        typed = {key: getattr(parsed, key) for key in own}
-        ours = {key: value for key, value in typed.items() if hasattr(recipe, key)}
-        theirs = {key: value for key, value in typed.items() if key not in ours}
-        stage_recipe = replace(recipe, **ours)
-        if stage_recipe.schedule in SCHEDULES and "lr_scheduler_type" not in own:
-            theirs["lr_scheduler_type"] = SCHEDULES[stage_recipe.schedule]
-        elif "lr_scheduler_type" in own:
-            stage_recipe.schedule = None
-        name = str(given.get("name", f"stage{number}" if recipe.stages else "train"))
-        stages.append(Stage(name, stage_recipe, replace(args, **theirs) if theirs else args))
-    return stages
+    if not recipe.stages:
+        return [with_keys(recipe, args, {"name": "train"})]
+    return [with_keys(recipe, args, {"name": f"stage{i}", **given}) for i, given in enumerate(recipe.stages, start=1)]
+
+
+def with_keys(recipe: Recipe, args: TrainingArguments, given: dict[str, Any]) -> Stage:
+    """A stage from its name and the keys of the recipe and the arguments that it changes.
+
+    Raises:
+        UsageError: a value of the wrong type.
+    """
+    own = {key: value for key, value in given.items() if key != "name"}
+    parsed = flag_parser().parse_known_args(_as_flags(own))[0]
+    typed = {key: getattr(parsed, key) for key in own}
+    ours = {key: value for key, value in typed.items() if hasattr(recipe, key)}
+    theirs = {key: value for key, value in typed.items() if key not in ours}
+    changed = replace(recipe, **ours)
+    if changed.schedule in SCHEDULES and "lr_scheduler_type" not in own:
+        theirs["lr_scheduler_type"] = SCHEDULES[changed.schedule]
+    elif "lr_scheduler_type" in own:
+        changed.schedule = None
+    return Stage(str(given["name"]), changed, replace(args, **theirs) if theirs else args)
 
 
 def _read_stages(stages: Any, beaten: set[str], parser: FlagParser, source: str) -> list[dict[str, Any]] | None:
@@ -162,10 +168,10 @@ def _check_types(parser: FlagParser, values: dict[str, Any], source: str) -> Non
     for key, value in values.items():
         if isinstance(value, list) and not parser.takes_list(key):
             raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
-    _blame(source, lambda: parser.parse_known_args(_as_flags(values)))
+    blame(source, lambda: parser.parse_known_args(_as_flags(values)))
 
 
-def _blame(where: str, check: Callable[[], Any]) -> None:
+def blame(where: str, check: Callable[[], Any]) -> None:
     """Run a check whose errors name the place at which to mend them."""
     try:
         check()

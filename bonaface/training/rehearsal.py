@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForImageClassification, ResNetConfig, Trainer, TrainingArguments
+from transformers import AutoModelForImageClassification, ResNetConfig, SchedulerType, Trainer, TrainingArguments
 
 from bonaface.errors import UsageError
 from bonaface.models.head import HiddenHeadForImageClassification
 from bonaface.models.load import model_class
 from bonaface.training.optimization import one_cycle
-from bonaface.training.options import Recipe
+from bonaface.training.options import Recipe, library_options
 from bonaface.training.recipe import stages_of
 
 STEPS = 100
@@ -51,22 +51,21 @@ def _has_checkpointing(recipe: Recipe) -> bool:
 
 def _rehearse_stage(args: TrainingArguments, folder: str, *, plain: bool) -> None:
     toy = AutoModelForImageClassification.from_config(
-        ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1], layer_type="basic", num_labels=2)
+        ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1], layer_type="basic")
     )
     quiet: dict[str, Any] = {"output_dir": folder, "enable_jit_checkpoint": False}  # that sets signal handlers
-    evaluated: Any = None if args.eval_strategy == "no" else [{}]
-    trainer = _try("", lambda: Trainer(toy, replace(args, **quiet), train_dataset=[{}], eval_dataset=evaluated))
+    rows: Any = [{}]
+    evaluated = None if args.eval_strategy == "no" else rows
+    trainer = _try("", lambda: Trainer(toy, replace(args, **quiet), train_dataset=rows, eval_dataset=evaluated))
     optimizer = _try("optim, optim_args: ", trainer.create_optimizer)
-    where = (
-        f"lr_scheduler_type {args.lr_scheduler_type.value}, lr_scheduler_kwargs {args.lr_scheduler_kwargs or '{}'}: "
-    )
+    kind, options = SchedulerType(args.lr_scheduler_type).value, library_options(args.lr_scheduler_kwargs)
+    where = f"lr_scheduler_type {kind}, lr_scheduler_kwargs {options}: "
     if plain:
         _try(where, lambda: trainer.create_scheduler(STEPS, optimizer))
     else:
-        options, warmup = args.lr_scheduler_kwargs or {}, args.get_warmup_steps(STEPS)
-        _try(where, lambda: one_cycle(optimizer, STEPS, warmup, **options))
+        _try(where, lambda: one_cycle(optimizer, STEPS, args.get_warmup_steps(STEPS), **options))
     if args.gradient_checkpointing:
-        how = {"use_reentrant": False, **(args.gradient_checkpointing_kwargs or {})}
+        how = {"use_reentrant": False, **library_options(args.gradient_checkpointing_kwargs)}
         _try("gradient_checkpointing_kwargs: ", lambda: checkpoint(torch.square, torch.ones(1), **how))
 
 

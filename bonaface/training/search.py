@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
@@ -23,7 +24,7 @@ from bonaface.files import atomic_path, write_text
 from bonaface.imaging.transforms import TrainTransform
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import STAGE_KEYS, Recipe, weights_of
-from bonaface.training.recipe import nearest, stages_of
+from bonaface.training.recipe import blame, check_recipe, nearest, stages_of, with_keys
 from bonaface.training.trainer import FaceTrainer, build_trainer, drawing_weights, mixing
 
 DEFAULT_SPACE: dict[str, Any] = {
@@ -34,33 +35,44 @@ DEFAULT_SPACE: dict[str, Any] = {
 }
 # What changes the model itself or the stage's data, and so cannot change from trial to trial.
 NOT_SEARCHED = {
-    "name", "freeze", "mix", "lora_rank", "ema_decay", "layer_decay", "schedule", "lr_scheduler_type",
+    "name", "freeze", "head_only", "mix", "lora_rank", "ema_decay", "layer_decay", "schedule", "lr_scheduler_type",
     "lr_scheduler_kwargs", "early_stopping_patience", "max_train_samples", "optim", "optim_args",
 }  # fmt: skip
 HINT = "as in `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, augmentation: [light, robust]}`"
 
 
-def check_space(space: Any) -> dict[str, Any]:
+def check_space(space: Any, recipe: Recipe, args: TrainingArguments) -> dict[str, Any]:
     """The search space of a recipe: for each key a list of choices, or a range ``{low, high, log}``.
 
     Raises:
-        UsageError: an unknown key, with the nearest valid name; neither a list nor a range.
+        UsageError: an unknown key, with the nearest valid name; neither a list nor a range; a choice, or an end of a
+            range, that the recipe may not have.
     """
+
+    def check_value(key: str, value: Any) -> None:
+        stage = with_keys(recipe, args, {"name": "trial", key: value})
+        check_recipe(stage.recipe, stage.args)
+
     if not isinstance(space, dict) or not space:
         raise UsageError("search_space is not a mapping", HINT)
     known = STAGE_KEYS - NOT_SEARCHED
     for key, choice in space.items():
         if key not in known:
             raise UsageError(f"search_space: unknown key `{key}`", nearest(str(key), known))
-        if isinstance(choice, list) and choice:
-            continue
-        if not isinstance(choice, dict) or not {"low", "high"} <= set(choice) <= {"low", "high", "log"}:
-            raise UsageError(f"search_space: `{key}` is neither a list of choices nor a range", HINT)
-        low, high = choice["low"], choice["high"]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high))
-        if not numbers or not low < high or (choice.get("log") and low <= 0):
-            raise UsageError(f"search_space: `{key}` needs numbers low < high, above 0 for log", HINT)
+        for value in choice if isinstance(choice, list) and choice else _ends(key, choice):
+            blame("search_space: ", partial(check_value, key, value))
     return space
+
+
+def _ends(key: str, choice: Any) -> tuple[float, float]:
+    """Both ends of a range."""
+    if not isinstance(choice, dict) or not {"low", "high"} <= set(choice) <= {"low", "high", "log"}:
+        raise UsageError(f"search_space: `{key}` is neither a list of choices nor a range", HINT)
+    low, high = choice["low"], choice["high"]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high))
+    if not numbers or not low < high or (choice.get("log") and low <= 0):
+        raise UsageError(f"search_space: `{key}` needs numbers low < high, above 0 for log", HINT)
+    return low, high
 
 
 class SearchTrainer(FaceTrainer):
@@ -75,7 +87,7 @@ class SearchTrainer(FaceTrainer):
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A fresh model for a trial, as a stage would train it."""
-        model = super().call_model_init(trial).to(self.args.device)
+        model = cast(PreTrainedModel, super().call_model_init(trial).to(self.args.device))
         freeze(model, self.recipe.freeze, learnable(model))
         if self.recipe.head_dropout and not self.recipe.head_hidden_size:
             add_dropout(model, self.recipe.head_dropout)
@@ -97,7 +109,8 @@ class SearchTrainer(FaceTrainer):
             return
         ours = {key: value for key, value in self.suggest(trial).items() if hasattr(self.recipe, key)}
         self.recipe = replace(self.recipe, **ours)
-        rows: ImageRows = self.train_dataset
+        rows = self.train_dataset
+        assert isinstance(rows, ImageRows)
         rows.transform = TrainTransform(self.processing, self.recipe.augmentation)
         weights = drawing_weights(rows.origin, self.recipe.balance, weights_of(self.recipe.mix))
         self.sampler.weights = EpochSampler(len(rows), 0, weights).weights
@@ -129,7 +142,7 @@ def search(
         raise UsageError("--search does not go together with lora_rank", "search without it, then add it")
     if args.world_size > 1:
         raise UsageError("--search runs in one process", "start it without torchrun")
-    space = check_space(recipe.search_space or DEFAULT_SPACE)
+    space = check_space(recipe.search_space or DEFAULT_SPACE, recipe, args)
     folder = Path(f"{args.output_dir}-search")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -185,7 +198,7 @@ def _trainer(
     space: dict[str, Any],
 ) -> SearchTrainer:
     """Trials keep no checkpoints: a trial that is killed is begun anew."""
-    short = {"save_strategy": "no", "load_best_model_at_end": False, "output_dir": str(folder)}
+    short: dict[str, Any] = {"save_strategy": "no", "load_best_model_at_end": False, "output_dir": str(folder)}
     (stage,) = stages_of(recipe, replace(args, **short))
     model, processor = build()
     trainer = build_trainer(model, processor, data, stage, kind=SearchTrainer)

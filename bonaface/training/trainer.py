@@ -32,7 +32,7 @@ from bonaface.data.dataset import FaceData, balanced_subset, class_weights, samp
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
-from bonaface.models.load import is_convolutional
+from bonaface.models.load import is_convolutional, move
 from bonaface.stats.metrics import FaceMetrics, scalars
 from bonaface.training.callbacks import (
     Divergence,
@@ -52,7 +52,7 @@ from bonaface.training.optimization import (
     one_cycle,
     rest,
 )
-from bonaface.training.options import Recipe, Stage, weights_of
+from bonaface.training.options import Recipe, Stage, library_options, weights_of
 
 
 class NotFiniteError(ValueError):
@@ -62,6 +62,7 @@ class NotFiniteError(ValueError):
 class FaceTrainer(Trainer):
     """`Trainer` for one stage of a recipe."""
 
+    model: PreTrainedModel
     optimizer: Any
     lr_scheduler: Any
 
@@ -114,7 +115,9 @@ class FaceTrainer(Trainer):
         self.divergence.watch(loss, self.state.global_step + 1, self._get_learning_rate())
         return loss
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Cross-entropy in float32; class weights, smoothing and mixing count in training only."""
         pixels, labels = inputs["pixel_values"], inputs["labels"]
         if "sizes" in inputs:
@@ -160,12 +163,12 @@ class FaceTrainer(Trainer):
         warmup = self.args.get_warmup_steps(num_training_steps)
         if self.lr_scheduler is None and self.recipe.schedule == "one_cycle":
             self.lr_scheduler = one_cycle(
-                optimizer, num_training_steps, warmup, **(self.args.lr_scheduler_kwargs or {})
+                optimizer, num_training_steps, warmup, **library_options(self.args.lr_scheduler_kwargs)
             )
             self._created_lr_scheduler = True
         elif self.lr_scheduler is None and self.args.lr_scheduler_type == "reduce_lr_on_plateau":
             better = "max" if self.args.greater_is_better else "min"
-            self.args.lr_scheduler_kwargs = {"mode": better, **(self.args.lr_scheduler_kwargs or {})}
+            self.args.lr_scheduler_kwargs = {"mode": better, **library_options(self.args.lr_scheduler_kwargs)}
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
             self.remove_callback(PlateauWarmup)
@@ -241,7 +244,9 @@ def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPr
         if not np.isfinite(prediction.predictions).all():
             raise NotFiniteError("the scores of the validation images are not finite (NaN or infinite)")
         probabilities = torch.softmax(torch.from_numpy(prediction.predictions).double(), dim=1).numpy()
-        return scalars(metric.compute(predictions=probabilities, references=prediction.label_ids))
+        figures = metric.compute(predictions=probabilities, references=prediction.label_ids)
+        assert figures is not None  # a process gets nothing where another one gathers its rows
+        return scalars(figures)
 
     return compute
 
@@ -284,7 +289,7 @@ def build_trainer(
         )
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if channels_last:
-        model.to(memory_format=torch.channels_last)
+        move(model, memory_format=torch.channels_last)
     step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     images = len(train) * args.num_train_epochs if args.max_steps < 0 else args.max_steps * step
     transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")

@@ -11,10 +11,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import pipeline
+from transformers import DeiTConfig, DeiTForImageClassification, pipeline
 
 from bonaface.errors import UsageError
-from bonaface.models.load import PRESETS, checkpoint_labels, last_linear, load_model, project_high_pass, stem
+from bonaface.models.load import (
+    PRESETS,
+    checkpoint_labels,
+    last_linear,
+    load_model,
+    model_class,
+    project_high_pass,
+    stem,
+)
 
 SIZES = {"lite0": 32, "convnext": 64, "vit": 32, "resnet": 32, "resnet18": 32, "cnn": 32}
 TIMM = "timm/resnet18.a1_in1k"
@@ -179,3 +187,8 @@ def test_a_projected_stem_sees_only_the_residual(kernel: tuple[int, int, int]) -
 def test_an_odd_stride_cannot_be_high_pass() -> None:
     with pytest.raises(UsageError, match="even stride"):
         project_high_pass(nn.Conv2d(3, 4, 3, stride=1))
+
+
+def test_of_two_classes_for_a_configuration_the_plain_one_counts(tmp_path: Path) -> None:
+    DeiTConfig().save_pretrained(tmp_path)
+    assert model_class(str(tmp_path)) is DeiTForImageClassification

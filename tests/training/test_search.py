@@ -96,7 +96,8 @@ def test_a_trial_trains_as_a_stage_would(recipe: str, tmp_path: Path, monkeypatc
 
 
 def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:
-    assert check_space(DEFAULT_SPACE) == DEFAULT_SPACE
+    told, args, _ = read_recipe([recipe, *QUICK])
+    assert check_space(DEFAULT_SPACE, told, args) == DEFAULT_SPACE
     wrong: list[tuple[Any, str]] = [
         ({"learning_rat": [1]}, "unknown key `learning_rat`"),
         ({"freeze": ["backbone"]}, "unknown key `freeze`"),
@@ -105,10 +106,14 @@ def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:
         ({"learning_rate": {"low": 2, "high": 1}}, "needs numbers low < high"),
         ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "above 0 for log"),
         ([], "not a mapping"),
+        ({"mixup": {"low": -1, "high": 1}}, "search_space: mixup is -1.0"),
+        ({"augmentation": ["light", "lihgt"]}, "search_space: augmentation: `lihgt` is not one of"),
+        ({"max_grad_norm": ["much"]}, "search_space: .*max_grad_norm"),
+        ({"weight_decay": {"low": -0.1, "high": 0.1}}, "search_space: weight_decay is -0.1"),
     ]
     for space, message in wrong:
         with pytest.raises(UsageError, match=message):
-            check_space(space)
+            check_space(space, told, args)
     staged = tmp_path / "staged.yaml"
     staged.write_text(yaml.safe_dump({**yaml.safe_load(Path(recipe).read_text()), "stages": [{"name": "a"}]}))
     with pytest.raises(UsageError, match="one stage"):
