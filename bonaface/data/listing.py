@@ -21,7 +21,7 @@ from bonaface.data.columnar import load_columns
 from bonaface.data.labels import find_real_label
 from bonaface.data.layout import read_layout
 from bonaface.data.metadata import METADATA_NAMES, metadata_files, read_metadata
-from bonaface.data.rows import BrokenFile, FileRow, left_out
+from bonaface.data.rows import CONTROL, BrokenFile, FileRow, left_out
 from bonaface.data.units import check_groups, find_units
 from bonaface.errors import UsageError
 from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes
@@ -115,7 +115,7 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
             return load_columns(str(root), parquet), broken, ""
         raise UsageError(
             f"no image file in {root}" + (f"; {left_out(broken)}" if broken else ""),
-            f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}",
+            f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}; hidden folders, caches and thumbnails are passed over",
         )
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
@@ -183,6 +183,9 @@ def _finish(
             "give a folder that holds the files themselves, or links to them, beside any metadata file",
         )
     columns["label"] = [label.strip() for label in columns["label"]]
+    for name in ("label", "source"):
+        if wrong := next((value for value in sorted(set(columns[name])) if CONTROL.search(value)), None):
+            raise UsageError(f"{origin} has a {name} with a control character: {wrong[:80]!r}", "rename it")
     labels = sorted((set(columns["label"]) | {file.label.strip() for file in broken}) - {""})
     alike = [names for names in _spelt_alike(labels) if len(names) > 1]
     if alike:
