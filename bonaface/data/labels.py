@@ -33,7 +33,7 @@ FILLERS = frozenset({
 
 
 def said_by(name: str) -> Literal["real", "fake", ""]:
-    """What a name says of the pictures under it: case, digits and words such as ``images`` are passed over."""
+    """What a name says about the images under it: case, digits and words such as ``images`` are passed over."""
     plain = _plain(name)
     return "real" if plain in REAL_NAMES else "fake" if plain in FAKE_NAMES else ""
 
@@ -72,8 +72,8 @@ def find_real_label(labels: Sequence[str], real_label: str | None = None, *, ori
         return found[0]
     several = found or [label for label in labels if leaning(label) == "real"]
     raise RealLabelError(
-        f"cannot tell which label of {origin} is the real one: {', '.join(labels)}",
-        f"give {' and '.join(several)} one label, such as real: every label but one means fake"
+        f"cannot tell which label of {origin} is that of real images: {', '.join(labels)}",
+        f"merge {' and '.join(several)} under one name, such as real; every other label means fake"
         if len(several) > 1
         else "name it with --real-label",
     )

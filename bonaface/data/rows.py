@@ -1,4 +1,4 @@
-"""One image of a data set before anything is read of it, and one that is left out."""
+"""One image of a data set before it is read, and one that is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028\u2029\ufeff]"
 
 
 class FileRow(NamedTuple):
-    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" is what nothing is known of.
+    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" stands for what is not known.
 
     ``inside`` are the folders below the label, without a split's, where folders name the label.
     """

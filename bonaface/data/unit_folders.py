@@ -18,7 +18,7 @@ from bonaface.data.unit_names import (
 )
 
 MOST_SOURCES = 40  # more folders than that are not the sources of one label
-# So many folders of unknown names are units where they are small, or their files are numbered anew in each.
+# So many folders of unknown names are units where they are small, or file numbers restart in each.
 SEVERAL, SEVERAL_BELOW = 8, 5  # on the first level, where sources are expected, and below a source
 SMALL = 50  # images; fewer are too few to judge a source by
 LARGE = 200  # images; more are seldom of one person
@@ -26,7 +26,7 @@ LARGE = 200  # images; more are seldom of one person
 
 @dataclass(frozen=True)
 class Content:
-    """A folder: how many images lie in it and below, and the names of those that lie in the folder itself."""
+    """A folder: how many images lie in it and below, and the names of those in the folder itself."""
 
     n: int
     stems: list[str]
@@ -35,7 +35,7 @@ class Content:
 def which_are_units(folders: Mapping[str, Content], several: int) -> tuple[set[str], str]:
     """The names among folders of one level that are units, and why; none, and "", where they are sources or subsets."""
     known = {name for name in folders if is_source_name(name) and not is_unit_name(name)}
-    if 2 * len(known) < len(folders):  # a few persons may be called as a camera is
+    if 2 * len(known) < len(folders):  # a few persons may have the name of a camera
         known = {name for name in known if folders[name].n >= SMALL}
     elif len(known) > MOST_SOURCES and are_serial(known):
         known = set()
@@ -54,7 +54,7 @@ def most(values: Iterable[bool], share: float = 0.8) -> bool:
 
 
 def are_ranges(folders: Mapping[str, Content]) -> bool:
-    """Each is called by the first number that it may hold, as FFHQ's 00000, 01000, …: neither sources nor units."""
+    """Each is named after the first number in its range, as FFHQ's 00000, 01000, …: neither sources nor units."""
     names = sorted(folders, key=lambda name: (len(name), name))
     if len(names) < 2 or not all(name.isdecimal() and folders[name].stems for name in names):
         return False
@@ -94,21 +94,21 @@ def _may_be_people(folders: Mapping[str, Content]) -> bool:
 
 _Reason = Callable[[Mapping[str, Content], int], bool]
 _REASONS: tuple[tuple[str, _Reason], ...] = (
-    ("named as persons, videos or sessions are", lambda folders, several: most(map(is_unit_name, folders), 0.5)),
+    ("named like persons, videos or sessions", lambda folders, several: most(map(is_unit_name, folders), 0.5)),
     (
-        "they hold frames",
+        "they contain frames",
         lambda folders, several: (
             len(folders) > 1 and most(most((is_frame(stem) for stem in c.stems), 0.5) for c in folders.values())
         ),
     ),
-    ("numbers for names", lambda folders, several: len(folders) > 1 and most(map(is_number, folders))),
-    ("ids for names", lambda folders, several: len(folders) > 1 and most(map(is_opaque, folders))),
+    ("numbers as names", lambda folders, several: len(folders) > 1 and most(map(is_number, folders))),
+    ("ids as names", lambda folders, several: len(folders) > 1 and most(map(is_opaque, folders))),
     ("numbered names", lambda folders, several: len(folders) > several / 2 and are_serial(folders)),
     (
         "names of people",
         lambda folders, several: len(folders) > 2 and most(is_person_name(name) for name in folders),
     ),
-    ("more than a data set has sources", lambda folders, several: len(folders) > MOST_SOURCES),
+    ("too many to be sources", lambda folders, several: len(folders) > MOST_SOURCES),
     ("many and small", _are_small),
-    ("their files are numbered anew in each", _are_numbered_anew),
+    ("file numbers restart in each", _are_numbered_anew),
 )

@@ -68,7 +68,7 @@ def without_video_suffix(name: str) -> str:
 
 
 def words_of(name: str) -> set[str]:
-    """Its words in small letters, both of StyleGAN and of style_gan."""
+    """Its words in lower case, of StyleGAN as of style_gan."""
     runs = re.findall(r"[^\W\d_]+", name)
     return {word.lower() for run in runs for word in [run, *re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", run)]}
 

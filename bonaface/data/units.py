@@ -2,8 +2,8 @@
 
 ``fake/sdxl/x.png`` and ``real/Ada_Lovelace/x.jpg`` look alike, but `sdxl` is a *source* (a generator, a camera, a
 collection), which every split should have its share of, and `Ada_Lovelace` a *unit*, whose images are so much alike
-that a detector which saw one of them in training is not tested by another. What a level of folders holds is told by
-its names, its number and its files; units may also lie below a source (``fake/sdxl/video_3/frame_0001.png``), or flat
+that they must not be in training and test at once. What a level of folders contains is recognised by its names, their
+number and their files; units may also lie below a source (``fake/sdxl/video_3/frame_0001.png``), or flat
 in one folder (``video3_0001.png``).
 """
 
@@ -20,14 +20,14 @@ from bonaface.errors import UsageError
 
 GROUPS = ("auto", "folder", "none")
 GROUPS_HELP = (
-    "what stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
-    "(every folder of images), none (each image by itself), or patterns of such folders, as real/*,fake/*/*"
+    "What stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
+    "(every folder of images), none (each image on its own), or patterns of folders, such as real/*,fake/*/*."
 )
 
 
 @dataclass
 class Units:
-    """For each row its source and its group, and in a line for a person what was taken for what ("": no folders)."""
+    """For each row its source and its group, and one line that says what was taken for what ("": no folders)."""
 
     sources: list[str]
     groups: list[str]
@@ -73,7 +73,7 @@ def find_units(
         sources: as the folders name them: the first folder below the label, or the label itself where there is none.
         paths: of each row, unique, with ``/`` between folders.
         how: see ``GROUPS_HELP``.
-        sources_given: the sources are the data set's own word, and are kept.
+        sources_given: the data set itself names its sources, and they are kept.
         inside: of each row, the folders below the label; without them, those below the first folder of its name.
 
     Raises:
@@ -138,7 +138,7 @@ def check_groups(how: str) -> None:
     """Refuse what is neither a name in ``GROUPS`` nor a pattern of folders. Raises :class:`UsageError`."""
     if how not in GROUPS and "/" not in how:
         raise UsageError(
-            f"groups: `{how}` is not one of {', '.join(GROUPS)}", "or give patterns of folders, as in real/*,fake/*/*"
+            f"groups: `{how}` is not one of {', '.join(GROUPS)}", "choose one, or give patterns such as real/*,fake/*/*"
         )
 
 
@@ -148,7 +148,7 @@ def check_groups(how: str) -> None:
 def _as_told(
     by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, result: Units, found: Mapping[str, _Found]
 ) -> None:
-    """Units are the folders that hold images, or those that a pattern names."""
+    """Units are the folders that contain images, or those that a pattern names."""
     patterns = [pattern.strip("/ ").split("/") for pattern in how.split(",")]
     used: set[int] = set()
     for label, rows in by_label.items():
@@ -166,7 +166,7 @@ def _as_told(
                 result.sources[row.number] = label
     if how != "folder" and len(used) < len(patterns):
         unused = next("/".join(pattern) for i, pattern in enumerate(patterns) if i not in used)
-        raise UsageError(f"groups: no folder of images is called {unused}", "patterns begin with the label, as real/*")
+        raise UsageError(f"groups: no folder of images matches {unused}", "begin patterns with the label, as in real/*")
 
 
 def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -177,7 +177,7 @@ def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _judge_label(label: str, rows: list[_Row], sources_given: bool, result: Units, found: _Found) -> None:
-    """Judge the first level of folders, and what lies below those that are sources."""
+    """Judge the first level of folders, and what is below those that are sources."""
     by_source: dict[str, list[_Row]] = {}
     first: dict[str, list[_Row]] = {}
     for row in rows:
