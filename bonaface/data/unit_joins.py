@@ -47,7 +47,11 @@ def join_units(units: Sequence[Unit]) -> dict[str, str]:
     alike = [(members[0].group, unit.group) for members in by_key.values() for unit in members[1:]]
     made = [(unit.group, other.group, part) for unit, other, part in _made_of_others(by_key)]
     most = sum(unit.n for unit in units) / 2
-    plans = ([pair[:2] for pair in made], [pair[:2] for pair in made if pair[2] == "target"], [])
+    plans: tuple[list[tuple[str, str]], ...] = (
+        [pair[:2] for pair in made],
+        [pair[:2] for pair in made if pair[2] == "target"],
+        [],
+    )
     for plan in plans:
         joined = _joined([unit.group for unit in units], [*alike, *plan])
         size = Counter[str]()
