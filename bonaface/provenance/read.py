@@ -99,9 +99,11 @@ def _trailing(container: Container) -> str:
 
 
 def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
-    """``python -m bonaface provenance``: a panel a file, or a JSON object a line with ``path``, ``status``, ``error``,
-    ``evidence``, ``note`` and ``trailing``. 0, or 1 where not one file could be read. Raises UsageError where nothing
-    is named."""
+    """``python -m bonaface provenance``: 0, or 1 where not one file could be read.
+
+    A panel a file, or a JSON object a line with ``path``, ``status``, ``error``, ``evidence``, ``note`` and
+    ``trailing``. Raises UsageError where nothing is named.
+    """
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):
