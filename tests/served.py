@@ -157,7 +157,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def noise(seed: int, *, dark: bool, size: tuple[int, int] = (36, 36)) -> np.ndarray:
-    """A picture like those that the tiny model knows: uint8 (h, w, 3)."""
+    """An image like those that the tiny model knows: uint8 (h, w, 3)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return pixels // 3 if dark else pixels
 

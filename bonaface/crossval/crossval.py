@@ -1,19 +1,19 @@
-"""``python -m bonaface crossval``: one recipe trained and tested several times, each time on other images.
+"""``bonaface crossval``: one recipe trained and tested several times, each time on different images.
 
-``--folds K`` deals the images to K folds, stratified by label and source, copies of one picture together: every image
-is tested once. ``--leave-one-source-out`` makes a fold for each generator, and each fold also holds out one real source
-in turn, so that both sides of its test are unseen. ``--leave-one-family-out`` does so with families, generators of one
-making: as the recipe's ``families: {family: [source or pattern, …]}`` says, else the data's column ``family``; a source
-that neither names is a family of its own. ``--leave-families-out K`` deals whole families to K folds: the measure to
-choose by where sources are many and small.
+``--folds K`` divides the images into K folds, stratified by label and source, with copies of an image in the same
+fold: every image is tested once. ``--leave-one-source-out`` makes a fold for each generator, and each fold also holds
+out one real source in turn, so that both classes of its test are unseen. ``--leave-one-family-out`` does so with
+families, generators from the same maker: as the recipe's ``families: {family: [source or pattern, …]}`` says, else the
+data's column ``family``; a source that neither names is a family of its own. ``--leave-families-out K`` divides whole
+families into K folds: the measure to choose by if there are many small sources.
 
-A fold is nothing but ``python -m bonaface train`` with a table of splits, so each can be repeated by hand::
+A fold is just ``bonaface train`` with a table of splits, so each can be repeated by hand::
 
-    OUT/crossval.yaml                 what was asked for; the same command goes on where it stopped
+    OUT/crossval.yaml                 the options; the same command resumes where it stopped
     OUT/folds/NAME/splits.csv         path, split (train, validation or test; calibration is cut from validation)
     OUT/folds/NAME/log.txt            the command and its output
     OUT/folds/NAME/run/               the fold's model and report
-    OUT/report/                       all folds together: see :mod:`bonaface.crossval.report`
+    OUT/report/                       the report of all folds: see :mod:`bonaface.crossval.report`
 """
 
 from __future__ import annotations
@@ -72,27 +72,27 @@ def run_crossval_command(
 
     Args:
         argv: what ``train_hf.py`` takes: ``[RECIPE.yaml] [--flag value …]``.
-        folds: how many to deal the images to; 5 where nothing else is asked for.
-        by_source, by_family: leave whole sources or families out instead, a fold each.
-        family_folds: leave families out, dealt to so many folds.
+        folds: number of folds to divide the images into; 5 if nothing else is given.
+        by_source, by_family: leave out whole sources or families instead, one per fold.
+        family_folds: leave families out, divided into this many folds.
         out: the folder; ``runs/RECIPE-crossval`` when not given.
         jobs: folds at a time; by default one a core on a CPU, else 1.
         keep_folds: keep the folds' models and reports.
 
     Raises:
-        UsageError: a mistake in the recipe or the flags, folds that the data does not allow, a folder that holds
+        UsageError: a mistake in the recipe or the flags, folds that the data does not allow, a folder that contains
             another cross-validation, or a fold that failed.
     """
     kind = _kind(folds, by_source, by_family, family_folds)
     _refuse_own_flags(argv)
     recipe, args, said = _read(argv)
     if recipe.splits:
-        raise UsageError("a cross-validation makes its own splits", "leave `splits` out of the recipe")
+        raise UsageError("a cross-validation makes its own splits", "remove `splits` from the recipe")
     if recipe.calibrate_on:
-        raise UsageError("a cross-validation calibrates each fold by itself", "leave `calibrate_on` out of the recipe")
+        raise UsageError("a cross-validation calibrates each fold separately", "remove `calibrate_on` from the recipe")
     k = next((number for number in (family_folds, folds) if number is not None), 5)
     if kind == FOLDS and k < 2:
-        raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
+        raise UsageError(f"--folds {k} is too few", "give 2 folds or more")
     name = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "sample"
     folder = Path(out) if out else Path("runs") / f"{name}-crossval"
     asked = {"kind": kind, **({"folds": k} if kind in (FOLDS, FAMILY_FOLDS) else {}), "recipe": said}
@@ -140,7 +140,7 @@ def run_crossval_command(
     print(f"\n{result['conclusion']}\n\nreport  {folder / 'report' / 'report.html'}")
 
 
-# --- what is asked for --------------------------------------------------------------------------------------------
+# --- options ------------------------------------------------------------------------------------------------------
 
 
 def _kind(folds: int | None, by_source: bool, by_family: bool, family_folds: int | None) -> str:
@@ -152,7 +152,7 @@ def _kind(folds: int | None, by_source: bool, by_family: bool, family_folds: int
     }
     asked = [name for name, is_given in given.items() if is_given]
     if len(asked) > 1:
-        raise UsageError(f"--{' and --'.join(asked)} are different cross-validations", "give one of them")
+        raise UsageError(f"--{' and --'.join(asked)} exclude each other", "give one of them")
     return asked[0] if asked else FOLDS
 
 
@@ -161,14 +161,14 @@ def _refuse_own_flags(argv: Sequence[str]) -> None:
     instead = {
         "output_dir": "name the folder of all folds with --out",
         "splits": "leave it out: a cross-validation makes its own splits",
-        "search": "search with train_hf.py first, and give the best recipe that it writes",
+        "search": "search with `bonaface train` first, and use the best recipe that it writes",
         "resume_from_checkpoint": "leave it out: each fold resumes from its own last complete checkpoint",
-        "push_to_hub": "a fold's model is not for others: train one on everything, and push that",
-        "calibrate_on": "that is what this cross-validation is for: give its predictions to train_hf.py",
+        "push_to_hub": "leave it out: train a model on all images, and push that",
+        "calibrate_on": "leave it out: give the finished cross-validation to `bonaface train --calibrate_on`",
     }
     for field, flag in given_flags(argv).items():
         if field in instead:
-            raise UsageError(f"{flag} is not for a cross-validation", instead[field])
+            raise UsageError(f"{flag} cannot be used in a cross-validation", instead[field])
 
 
 def _read(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
@@ -187,7 +187,7 @@ def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments)
     file = folder / "crossval.yaml"
     if not file.is_file():
         if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
-            raise UsageError(f"{folder} holds other files", "choose an empty --out")
+            raise UsageError(f"{folder} contains other files", "choose an empty folder with --out")
         return
     stored = yaml.safe_load(file.read_text(encoding="utf-8"))
     changed = [
@@ -201,7 +201,7 @@ def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments)
         return
     if changed:
         raise UsageError(
-            f"{folder} holds another cross-validation ({'; '.join(changed)})",
+            f"{folder} contains another cross-validation ({'; '.join(changed)})",
             "choose another --out, or delete the folder",
         )
 
@@ -213,7 +213,7 @@ def _holds_work(folder: Path) -> bool:
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether the report stands and no fold's run was taken away after it (unless they were not to be kept)."""
+    """Whether there is a report and no fold's run was deleted afterwards (unless folds were not to be kept)."""
     file = folder / "report" / "crossval.json"
     if not file.is_file():
         return False
@@ -224,14 +224,14 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _write_folds(folder: Path, folds: Sequence[Fold], argv: Sequence[str], more: Sequence[str]) -> list[FoldProcess]:
-    """Each fold's table of splits, and its command. Raises UsageError where other images were dealt before."""
+    """Each fold's table of splits, and its command. Raises UsageError if the folds were made from other images."""
     queue, begun = [], _holds_work(folder)
     for fold, name in zip(folds, folder_names(fold.name for fold in folds), strict=True):
         place = folder / "folds" / name
         table, text = place / "splits.csv", fold.table.to_csv(index=False, lineterminator="\n")
         if begun and table.is_file() and table.read_text(encoding="utf-8") != text:
             raise UsageError(
-                f"the data has changed since {folder} was begun", "choose another --out, or bring the data back"
+                f"the data has changed since {folder} was started", "choose another --out, or restore the data"
             )
         place.mkdir(parents=True, exist_ok=True)
         write_text(table, text)

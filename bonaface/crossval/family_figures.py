@@ -1,6 +1,6 @@
-"""What left-out families say together, where one family has a thousand images and another has three.
+"""Figures over left-out families of very different sizes: a thousand images in one, three in another.
 
-Pooled over images, the largest family decides alone; a mean over families gives three images the say of a thousand.
+Pooled over images, the largest family dominates; in a mean over families, three images weigh as much as a thousand.
 So each image counts n^-1/2, n the size of its family, both classes alike. Families of :data:`SHOWN` images and more
 are also shown each for itself, against all images of the other class.
 """
@@ -65,7 +65,7 @@ def family_figures(rows: pd.DataFrame, families: Mapping[str, Sequence[str]], re
 def _bootstrap(
     fake: NDArray[np.bool_], family: NDArray[np.object_], p: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """95 % interval of the weighted AUC when families are drawn anew, each class by itself; seeded."""
+    """95 % interval of the weighted AUC when families are resampled, each class separately; seeded."""
     rng = np.random.default_rng(0)
     numbers = {kind: pd.factorize(family[fake == kind]) for kind in (False, True)}
     drawn = []
@@ -79,17 +79,17 @@ def _bootstrap(
 
 
 def family_sentence(figures: Mapping[str, Any]) -> str:
-    """The weighted AUC, and the family that fares worst, in words."""
+    """The weighted AUC, and the hardest family, in words."""
     text = (
-        f"With each family weighing the root of its size: AUC {cell(figures['auc'])} "
-        f"({cell(figures['auc_low'])}–{cell(figures['auc_high'])}, families drawn anew)."
+        f"With each family weighted by the square root of its size: AUC {cell(figures['auc'])} "
+        f"({cell(figures['auc_low'])}–{cell(figures['auc_high'])}, resampling families)."
     )
     worst = figures["worst"]
     if worst is None:
         return text
     side = "generated" if worst["fake"] else "real"
-    lowest = f"{worst['family']} ({side}) fares worst: AUC {cell(worst['auc'])}"
-    return f"{text} Of the families of {SHOWN} images and more, {lowest}."
+    lowest = f"{worst['family']} ({side}) is the hardest: AUC {cell(worst['auc'])}"
+    return f"{text} Of the families with at least {SHOWN} images, {lowest}."
 
 
 def shown_families(figures: Mapping[str, Any]) -> pd.DataFrame:
@@ -98,11 +98,11 @@ def shown_families(figures: Mapping[str, Any]) -> pd.DataFrame:
     shown = [
         {
             "family": row["family"],
-            "kind": "generated" if row["fake"] else "real",
+            "class": "generated" if row["fake"] else "real",
             "images": cell(row["n"]),
             "AUC against the other class": cell(row["auc"]),
             "called fake": percent(row["called_fake"]),
         }
         for row in rows
     ]
-    return pd.DataFrame(shown, columns=["family", "kind", "images", "AUC against the other class", "called fake"])
+    return pd.DataFrame(shown, columns=["family", "class", "images", "AUC against the other class", "called fake"])

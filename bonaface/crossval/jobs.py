@@ -33,7 +33,7 @@ LOG_LINES = 15
 
 @dataclass
 class FoldProcess:
-    """A fold on its way: its folder, the command, and its process while it runs."""
+    """A fold to train: its folder, the command, and its process while it runs."""
 
     fold: Fold
     folder: Path
@@ -56,10 +56,10 @@ def environment(few_threads: bool) -> dict[str, str]:
 def run_jobs(queue: Sequence[FoldProcess], side_by_side: int, variables: Mapping[str, str]) -> None:
     """Run what is not finished, ``side_by_side`` at a time with these environment variables, output in ``log.txt``.
 
-    After a failure no other fold is begun; those that run come to their end. When this process ends early, so do they.
+    After a failure no other fold is started; running ones finish. If this process ends early, so do they.
 
     Raises:
-        UsageError: a fold failed, with the last lines of its log and its exit code; or it runs already.
+        UsageError: a fold failed, with the last lines of its log and its exit code; or it is already running.
     """
     waiting = [job for job in queue if not job.run.is_finished]
     running: list[FoldProcess] = []
@@ -91,8 +91,8 @@ def run_jobs(queue: Sequence[FoldProcess], side_by_side: int, variables: Mapping
         lines = (failed.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         code = failed.process.returncode
         raise UsageError(
-            "\n".join([f"the fold {failed.fold.name} failed (exit code {code}); its log ends with", *lines]),
-            f"all of it is in {failed.folder / 'log.txt'}; once that is mended, the same command does what is left",
+            "\n".join([f"fold {failed.fold.name} failed (exit code {code}); its log ends with", *lines]),
+            f"fix the problem and give the same command to resume; the full log is {failed.folder / 'log.txt'}",
             exit_code=code if code > 0 else 1,
         )
 
@@ -118,7 +118,7 @@ def _start(job: FoldProcess, variables: Mapping[str, str]) -> FoldProcess:
             fcntl.flock(job.log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(
-                f"the fold {job.fold.name} is being trained by another process", "wait for it to end, or end it"
+                f"fold {job.fold.name} is being trained by another process", "wait for it, or stop it"
             ) from error
     job.log.write(f"$ {shlex.join(job.command)}\n".encode())
     job.log.flush()

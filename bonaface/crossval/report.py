@@ -4,14 +4,14 @@ Beside what :func:`write.write_report` writes of all test images together (``met
 there are ``crossval.md`` and ``crossval.json``, and ``predictions.parquet`` has a column ``fold``. An image that
 several folds test (a real source may be held out more than once) has a row for each.
 
-``crossval.json``, schema 1 (a number that is not defined is null; a change that breaks a reader raises the number):
+``crossval.json``, schema 1 (an undefined number is null; a change that breaks a reader raises the schema number):
 
 - ``schema_version`` 1, ``kind`` (one of :data:`bonaface.data.folds.KINDS`), ``labels``, ``real_label``, ``conclusion``
   (words), ``kept`` (whether the folds' runs are still there)
 - ``folds``: rows of ``name``, ``title``, ``folder``, ``held_out`` {fake: […], real: […]} (empty where images were
   dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (copies of test images), ``small`` (under 50 images on a side:
   never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
-  ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, and by the fold's own band ``band_recall``,
+  ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, by the fold's own band ``band_recall``,
   ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonaface.stats.metrics.verdict_figures`); and
   ``unfamiliar_auroc``: how well the distance to the training data tells the test images from the calibration images
 - ``over_folds``: {figure: {mean, sd, n}}, every fold counting once
@@ -76,7 +76,7 @@ class FoldRun:
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"cannot read the predictions of the fold {self.fold.name}: {error}",
-                f"delete {self.folder}, and the same command trains it again",
+                f"delete {self.folder} and give the same command again to retrain it",
             ) from error
         rows = rows[rows["split"] == split].reset_index(drop=True)
         rows.insert(1, "fold", self.fold.name)
@@ -113,7 +113,7 @@ def write_crossval_report(
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
     worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
     finding = conclude(kind, folds, summary, worst)
-    conclusion = f"{finding} All test images together: AUC {cell(together['auc'])} {_span(together)}."
+    conclusion = f"{finding} Pooled over all test images: AUC {cell(together['auc'])} {_span(together)}."
     by_family = family_figures(pooled, families, real) if families else None
     if by_family:
         conclusion += f" {family_sentence(by_family)}"
@@ -133,7 +133,7 @@ def write_crossval_report(
     families_shown: list[Block] = [family_sentence(by_family), Table(shown_families(by_family))] if by_family else []
     section = Section(
         "folds",
-        "Fold by fold",
+        "By fold",
         [
             method(kind, len(folds)),
             Table(shown_table(folds, summary, together, wide=True)),
@@ -142,7 +142,7 @@ def write_crossval_report(
         data={key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")},
         brief=True,
     )
-    # Of whole sources left out, no fold's model saw those that it was tested on.
+    # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
     write_report(
         out,
@@ -151,7 +151,7 @@ def write_crossval_report(
         real_label=real,
         details=dict(details) | {"train_sources": seen, "folds": len(folds), "kind": kind},
         sections=[section],
-        lead=[*pictures(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
+        lead=[*lead_plots(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
         load_thumbnail=_thumbnails(listing),
         n_resamples=n_resamples,
@@ -180,7 +180,7 @@ def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> 
 def fold_table(
     runs: Sequence[FoldRun], tests: Sequence[pd.DataFrame], labels: Sequence[str], real_label: str
 ) -> pd.DataFrame:
-    """A row a fold: see this module's docstring."""
+    """One row per fold: see this module's docstring."""
     rows = []
     for run, test in zip(runs, tests, strict=True):
         figures = fold_figures(test, labels, real_label)
@@ -201,29 +201,29 @@ def fold_table(
 
 
 def unseen_auroc(seen: pd.DataFrame, unseen: pd.DataFrame) -> float:
-    """How well the distance tells images of the test from those of the training's own sources; NaN without one."""
+    """How well the distance separates the test images from those of the training sources; NaN without one."""
     if not all("distance" in rows and len(rows) for rows in (seen, unseen)):
         return float("nan")
     return unfamiliar_auroc(seen["distance"], unseen["distance"])[0]
 
 
-# --- in words and pictures ----------------------------------------------------------------------------------------
+# --- in words and plots -------------------------------------------------------------------------------------------
 
 
 def conclude(
     kind: str, folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], worst: Mapping[str, Any] | None
 ) -> str:
-    """What the figure means, how far it spreads, and where it is lowest."""
+    """What the AUC is, how far it varies, and where it is lowest."""
     auc = summary["auc"]
     what = "families of generators" if kind in (BY_FAMILY, FAMILY_FOLDS) else "generators"
     ground = (
-        "On new images of generators and cameras that it was trained on"
+        "On new images from known generators and cameras"
         if kind == FOLDS
-        else f"On {what} and on cameras that it was not trained on"
+        else f"On images from unseen {what} and unseen cameras"
     )
     spread = f" ± {auc['sd']:.3f}" if np.isfinite(auc["sd"]) else ""
     sentences = [
-        f"{ground}, a detector of this recipe reaches AUC {cell(auc['mean'])}{spread} "
+        f"{ground}, a detector trained with this recipe reaches AUC {cell(auc['mean'])}{spread} "
         f"(mean ± standard deviation over {auc['n']} folds)."
     ]
     if worst is not None:
@@ -231,32 +231,32 @@ def conclude(
     if small := int(folds["small"].sum()):
         sentences.append(
             f"{small} of {len(folds)} folds test fewer than {metrics.WORST_MIN_IMAGES} real or fake images: they count "
-            "in the mean, but are never named the worst."
+            "towards the mean, but are never named the worst."
         )
     return " ".join(sentences)
 
 
 def method(kind: str, folds: int) -> str:
-    """How the figures came about, for a reader of the table."""
+    """How the figures were obtained, for a reader of the table."""
     how = {
-        FOLDS: f"The images were dealt to {folds} folds, labels and sources spread evenly and copies of one picture "
-        "together; each fold is the test of a model that was trained on the others.",
-        BY_FAMILY: "Each fold leaves a family of generators out of training, and real sources in turn.",
-        FAMILY_FOLDS: f"Families, real and generated, were dealt whole to {folds} folds; each fold is the test of a "
-        "model that was trained on the others, so every image is judged once, by a model that saw none of its family.",
-    }.get(kind, "Each fold leaves a generator out of training, and real sources in turn.")
+        FOLDS: f"The images were divided into {folds} folds, stratified by label and source, with copies of an image "
+        "in the same fold; each fold is the test set of a model trained on the others.",
+        BY_FAMILY: "Each fold leaves a family of generators out of training, and one of the real sources in turn.",
+        FAMILY_FOLDS: f"Families, real and generated, were divided into {folds} folds; each fold is the test set of a "
+        "model trained on the others, so every image is tested once, by a model that was not trained on its family.",
+    }.get(kind, "Each fold leaves a generator out of training, and one of the real sources in turn.")
     return (
-        f"{how} AUC with its 95 % interval (DeLong); the band is each fold’s own, set on images of its training "
-        "sources. The models share most of their training images, so the deviation over folds is no standard error. "
-        "The last row puts the scores of all models together"
-        + ("." if kind in (FOLDS, FAMILY_FOLDS) else ", an image that several of them tested once for each.")
+        f"{how} AUC with its 95 % interval (DeLong). Each fold has its own uncertainty band, set on images of its "
+        "training sources. The models share most of their training images, so the standard deviation over folds is not "
+        "a standard error. The last row pools the scores of all models"
+        + ("." if kind in (FOLDS, FAMILY_FOLDS) else "; an image counts once for each fold that tests it.")
     )
 
 
 def shown_table(
     folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], together: Mapping[str, Any], *, wide: bool = False
 ) -> pd.DataFrame:
-    """The folds for a reader, then mean ± sd over them, then all images together; ``wide`` with every figure."""
+    """The folds for a reader, then mean ± sd over them, then all images pooled; ``wide`` with every figure."""
     names = [name for name in SHOWN if name == "auc" or (wide and summary[name]["n"])]
     held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
     rows = []
@@ -264,14 +264,14 @@ def shown_table(
         row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
         row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
         row |= {ALL_FIGURES[name].short: _figure(name, fold) for name in names}
-        rows.append(row | ({"its fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
+        rows.append(row | ({"fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
     rows.append({"fold": "mean ± sd"} | {ALL_FIGURES[name].short: _mean_and_sd(name, summary[name]) for name in names})
-    last = {"fold": "all together", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
+    last = {"fold": "pooled", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
     rows.append(last | {ALL_FIGURES[name].short: _figure(name, together) for name in names})
     return pd.DataFrame(rows).fillna("")
 
 
-def pictures(
+def lead_plots(
     folds: pd.DataFrame,
     tests: Sequence[pd.DataFrame],
     real_label: str,
@@ -286,8 +286,8 @@ def pictures(
     return [
         Plot(
             "folds_auc",
-            "AUC of each fold with its 95 % interval; the dashed line is their mean, the band one standard deviation "
-            "(hollow: fewer than 50 images on a side).",
+            "AUC of each fold with its 95 % interval; the dashed line is their mean, the shaded area one standard "
+            "deviation (hollow: fewer than 50 real or fake images).",
             lambda theme: fold_plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
         ),
         Plot(

@@ -1,4 +1,4 @@
-"""Several models on the same images: are they different, and by how much?
+"""Several models on the same images: do they differ, and by how much?
 
 ``compare.json``, schema 1: ``labels``, ``real_label``, ``models`` (names in the order given), ``n``, ``unreadable``,
 ``figures`` {model: {figure: {value, low, high}}}, ``pairs`` (rows of first, second and :func:`paired`'s results) and
@@ -58,7 +58,7 @@ def paired(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """First less second on the same images: two predictions tables with the same rows in the same order.
+    """First minus second on the same images: two predictions tables with the same rows in the same order.
 
     ``auc``: :func:`delong_test`; ``accuracy``: :func:`mcnemar`; ``differences``: {figure: {value, low, high}}, the 95 %
     percentile interval of the paired bootstrap, both models on the same resamples drawn within (label, source).
@@ -97,7 +97,7 @@ def compare(
 ) -> dict[str, Any]:
     """Judge two or more models (by name) on the one split of ``data``, each image decoded once for all of them.
 
-    Writes ``out/report/`` with compare.json, compare.html, compare.md, the pictures and one predictions table a model,
+    Writes ``out/report/`` with compare.json, compare.html, compare.md, the plots and one predictions table per model,
     and returns the contents of compare.json. ``fakes`` maps a model to its labels that count as fake.
     """
     models = list(detectors.values())
@@ -147,7 +147,7 @@ def compare(
             "robustness": degraded or None,
         }
     )
-    notes = [*caveats, *([f"{len(broken)} files could not be read and took no part."] if broken else [])]
+    notes = [*caveats, *([f"{len(broken)} files could not be read and were left out."] if broken else [])]
     report = Path(out) / "report"
     report.mkdir(parents=True, exist_ok=True)
     for i, table in enumerate(tables.values(), start=1):
@@ -161,7 +161,7 @@ def compare(
 
 
 def conclude_comparison(n: int, pairs: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict in words: which of two models ranks better, and whether that could be chance."""
+    """The conclusion in words: which of two models ranks better, and whether that could be chance."""
     sentences = [f"On the same {n:,} images:"]
     for pair in pairs:
         auc, accuracy = pair["auc"], pair["accuracy"]
@@ -179,7 +179,7 @@ def conclude_comparison(n: int, pairs: Sequence[Mapping[str, Any]]) -> str:
         else:
             sentences.append(f"no difference in ranking can be shown between {first} and {second}: {size} ({test}).")
         sentences.append(
-            f"{first} alone is right on {accuracy['only_first']:,}, {second} alone on {accuracy['only_second']:,} "
+            f"Only {first} is right on {accuracy['only_first']:,}, only {second} on {accuracy['only_second']:,} "
             f"(McNemar’s test p = {cell(accuracy['p_value'])})."
         )
     return " ".join(sentences)
@@ -198,21 +198,21 @@ def _page(
         name: ((table["label"] != real).to_numpy(), table["p_fake"].to_numpy(float)) for name, table in tables.items()
     }
     lead: list[Block] = [
-        Plot("compare_roc", "Fakes found against false alarms.", lambda theme: plots.roc_curve(curves, theme=theme)),
+        Plot("compare_roc", "Fakes found against false positives.", lambda theme: plots.roc_curve(curves, theme=theme)),
         Plot(
             "compare_roc_log",
-            "The same with the rare false alarms spread out.",
+            "The same with a logarithmic false-positive rate.",
             lambda theme: plots.roc_curve(curves, log=True, theme=theme),
         ),
     ]
     models = pd.DataFrame([{"model": name} | _cells(row, COMPARED) for name, row in figures.items()])
     sections = [
-        Section("models", "Models", ["Each with its 95 % bootstrap interval.", Table(models)], brief=True),
+        Section("models", "Models", ["Figures with 95 % bootstrap intervals.", Table(models)], brief=True),
         Section(
             "pairs",
             "Pairs",
             [
-                "First less second on the same images, with the 95 % interval of the paired bootstrap; p-values of "
+                "First minus second on the same images, with the 95 % interval of the paired bootstrap; p-values of "
                 "DeLong’s test of the AUCs and McNemar’s test of the accuracies. With many models, some p-values fall "
                 "below 0.05 by chance.",
                 Table(_pair_table(pairs)),
@@ -248,20 +248,20 @@ def _cells(row: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[
 
 def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
     first = next(iter(degraded.values()))
-    pictures: list[Block] = []
+    curves: list[Block] = []
     for name in [name for name in dict.fromkeys(first["degradation"]) if name]:
         part = first["degradation"].isin(["", name])
         steps = ["none", *(f"{strength:g}" for strength in first.loc[part, "strength"].iloc[1:])]
         lines = {model: (steps, table.loc[part, "auc"].to_numpy(float)) for model, table in degraded.items()}
         unit = str(first.loc[part, "unit"].iloc[-1])
-        pictures.append(
+        curves.append(
             Plot(
                 f"compare_{name}",
                 f"AUC under {name}, from mild to strong.",
                 _auc_curves(lines, unit),
             )
         )
-    return Section("robustness", "Under degradation", pictures)
+    return Section("robustness", "Under degradation", curves)
 
 
 def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[style.Theme], Figure]:
@@ -273,14 +273,14 @@ def run_compare_command(models: Sequence[str], data: str, out: str, options: Eva
     """``python -m bonaface compare``: two or more models on the same images.
 
     ``real_label`` and ``fake_label`` are for the models that have such a label; the others' are found by name. With
-    ``split="auto"`` only images that are fair to all take part: a model that was trained on this data leaves out what
-    it was trained on.
+    ``split="auto"`` only images that all models may be tested on count: a model trained on this data leaves out
+    what it was trained on.
 
     Raises:
         UsageError: fewer than two models, or as :func:`bonaface.evaluation.evaluate.run_evaluate_command`.
     """
     if len(set(models)) < 2:
-        raise UsageError("compare needs two models or more", "give them one after the other: compare --data D M1 M2")
+        raise UsageError("compare needs at least two models", "name them one after the other: compare --data D M1 M2")
     loaded = {name: _load(name, options) for name in dict.fromkeys(models)}
     found, caveats = [], []
     for name, (detector, _) in loaded.items():
@@ -298,7 +298,7 @@ def _in_all(found: Sequence[FaceData]) -> FaceData:
     rows = [next(iter(data.splits.values())) for data in found]
     paths = set(rows[0]["path"]).intersection(*(part["path"] for part in rows[1:]))
     if not paths:
-        raise UsageError("no image is fair to all of these models", "give data that none of them was trained on")
+        raise UsageError("no image can be used for all of these models", "choose data that none was trained on")
     kept = rows[0].select([i for i, path in enumerate(rows[0]["path"]) if path in paths])
     return found[0].with_splits({next(iter(found[0].splits)): kept})
 

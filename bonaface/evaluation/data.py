@@ -1,4 +1,4 @@
-"""What is judged on what: any model's labels beside any data set's, and which of its images are fair to use."""
+"""Which images a model is tested on, and how its labels match the data set's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_detector(name: str, options: EvaluationOptions) -> tuple[Detector, list
     for nothing, and the two probabilities are scaled to add up to 1.
 
     Raises:
-        UsageError: the model cannot be loaded, has no such label, or its real label cannot be told.
+        UsageError: the model cannot be loaded, has no such label, or its real label is unknown.
     """
     real_label, fake_label = options.real_label, options.fake_label
     if fake_label is not None and real_label is None:
@@ -54,9 +54,9 @@ def load_detector(name: str, options: EvaluationOptions) -> tuple[Detector, list
             name, real_label=real_label, engine=options.engine, device=options.device, dtype=options.dtype
         )
     except RealLabelError as error:
-        raise UsageError(str(error), f"{error.hint}; name the model's with --real-label") from error
+        raise UsageError(str(error), f"{error.hint}; for the model, name it with --real-label") from error
     if fake_label is not None and fake_label not in detector.labels:
-        raise UsageError(f"{name} has no label `{fake_label}`", f"its labels are: {', '.join(detector.labels)}")
+        raise UsageError(f"{name} has no label `{fake_label}`", f"choose one of: {', '.join(detector.labels)}")
     fakes = [label for label in detector.labels if label != detector.real_label]
     return detector, [fake_label] if fake_label is not None else fakes
 
@@ -111,10 +111,10 @@ def evaluation_data(
     facts: ModelFacts | None = None,
     folder: Path | None = None,
 ) -> tuple[FaceData, list[str]]:
-    """The images to judge a model on, as one split, and what the reader must know about them.
+    """The images to test a model on, as one split, and what the reader must know about them.
 
     ``options.split`` is ``auto``, ``all`` or a split's name. ``auto`` takes the data set's own test split where it has
-    one; where the data is what the model was trained on (by its fingerprint), the images that were held out for the
+    one; if the model was trained on this data (by its fingerprint), the images that were held out for the
     test; else all. Files are not opened here: those that cannot be read are found when they are scored.
 
     Args:
@@ -137,8 +137,8 @@ def evaluation_data(
         split = "all"
         if facts.data_fingerprint:
             caveats.append(
-                "The model was trained on a data set with another fingerprint, so all images here were taken. Were any "
-                "of them among its training images, the figures would be too good."
+                "The model was trained on a data set with a different fingerprint, so all images here were used. If "
+                "some of them were training images, the figures are too optimistic."
             )
     elif split in SPLITS and not named:
         trained = _held_out(listing, facts, recipe, split)
@@ -146,7 +146,7 @@ def evaluation_data(
             return trained, caveats
     if split != "all" and split not in named:
         raise UsageError(
-            f"{data} has no split `{split}`", f"choose among: all{''.join(', ' + n for n in sorted(named))}"
+            f"{data} has no split `{split}`", f"choose one of: all{''.join(', ' + n for n in sorted(named))}"
         )
     rows = listing.rows
     if split != "all":
@@ -168,16 +168,16 @@ def _list(data: str, real_label: str | None, groups: str) -> Listing:
 
 
 def _recipe_of(folder: Path | None) -> dict[str, Any]:
-    """What the run of a model's folder was told; empty where there is no such folder."""
+    """The recipe of a model folder's run; empty if there is none."""
     if folder is None or not (folder / "recipe.yaml").is_file():
         return {}
     return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
 def _held_out(listing: Listing, facts: ModelFacts, recipe: Mapping[str, Any], split: str = "test") -> FaceData | None:
-    """The split that the model's own training kept apart, cut again from the same data; None where it is not the same.
+    """The split that the model's own training held out, made again from the same data; None if the data differs.
 
-    The run's recipe tells the seed and the sizes of its splits; a file that broke since changes the fingerprint.
+    The run's recipe has the seed and the sizes of its splits; a file that broke since changes the fingerprint.
     """
     wanted = facts.data_fingerprint
     if not wanted:

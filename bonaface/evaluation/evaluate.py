@@ -1,4 +1,4 @@
-"""A detector on the images of a data set: every figure with its interval, source by source, clean and degraded."""
+"""A detector on the images of a data set: every figure with its interval, by source, clean and degraded."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def evaluate(
         splits: those scored, by default all of validation, calibration and test that there are (or the only one).
             Degradations, decisions and errors are of the one that the report speaks about: the test.
         fakes: the model's labels that count as fake (see :func:`load_detector`).
-        heat_map: a picture of what the score of an image hangs on, for the galleries; Grad-CAM where not given.
+        heat_map: draws what the score of an image depends on, for the galleries; Grad-CAM if not given.
         history, details: of the training, as in ``write_report``.
     """
     started = time.monotonic()
@@ -163,7 +163,7 @@ def _findings(
     real_label: str,
     prior: float,
 ) -> tuple[list[Section], list[Block], list[str]]:
-    """Sections, pictures and sentences of one split: its table and its probabilities (n, variants, classes)."""
+    """Sections, plots and sentences of one split: its table and its probabilities (n, variants, classes)."""
     fake, facts = (rows["label"] != real_label).to_numpy(), detector.facts
     decisions = decision_rows(rows, real_label, facts, prior)
     sections, lead, remarks = [threshold_section(decisions, facts, prior)], [], [_band_remark(decisions, facts)]
@@ -178,7 +178,7 @@ def _findings(
 
 
 def gradcam_overlays(detector: Detector) -> DrawHeatMap | None:
-    """What the score of an image hangs on, drawn over it; None for a network that does not run in torch."""
+    """What the score of an image depends on, drawn over it; None for a network that does not run in torch."""
     if not isinstance(detector.engine, TorchEngine):
         return None
 
@@ -204,11 +204,11 @@ def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
     """Raise UsageError where not one file of a split could be scored."""
     if not len(scored.readable):
         broken = [*unreadable(data, split, scored), *data.broken]
-        raise UsageError(f"no image of {data.origin} could be read: {left_out(broken)}", "fix or replace these files")
+        raise UsageError(f"no image in {data.origin} could be read: {left_out(broken)}", "fix or replace these files")
 
 
 def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
-    """The predictions table with ``distance`` and ``verdict``, where the model can tell them."""
+    """The predictions table with ``distance`` and ``verdict``, if the model provides them."""
     features, band = scored.features[0], detector.facts.band
     if detector.unfamiliar is not None and features is not None:
         predictions["distance"] = detector.unfamiliar.distance(features[scored.readable])
@@ -238,7 +238,7 @@ def _band_remark(decisions: pd.DataFrame, facts: ModelFacts) -> str:
     reasons += ["images unlike the training data"] if facts.unfamiliar else []
     where = f" ({' and '.join(reasons)})" if reasons else ""
     return (
-        f"By its band it gives no verdict on {percent(row['uncertain'])} of the images{where}, calls "
+        f"By its uncertainty band, it gives no verdict on {percent(row['uncertain'])} of the images{where}, calls "
         f"{percent(row['fpr'])} of the real ones fake and {percent(row['missed'])} of the fakes real."
     )
 

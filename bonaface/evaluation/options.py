@@ -1,4 +1,4 @@
-"""What an evaluation or a comparison can be told: on which images, by which labels, how far it goes, on what."""
+"""The options of an evaluation or a comparison: which images, labels, degradations and hardware."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EvaluationOptions:
         n_resamples, seed: of the bootstrap.
 
     Raises:
-        UsageError: a prior that is no share.
+        UsageError: a prior that is not between 0 and 1.
     """
 
     split: str = "auto"
@@ -54,7 +54,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if not 0 < self.prior < 1:
             raise UsageError(
-                f"--prior must lie between 0 and 1, not {self.prior}", "the share of fakes among all images, as 0.1"
+                f"--prior must be between 0 and 1, not {self.prior}",
+                "give the share of fakes among all images, such as 0.1",
             )
 
     @property

@@ -1,4 +1,4 @@
-"""How a detector bears what happens to pictures on their way: every degradation at every strength, as curves."""
+"""How robust a detector is: every degradation at every strength, as curves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 
 def all_variants(quick: bool = False) -> list[Variant]:
-    """The picture itself, then every degradation at every strength; ``quick``: only mildest and strongest."""
+    """The image itself, then every degradation at every strength; ``quick``: only mildest and strongest."""
     variants = [CLEAN]
     for degradation in DEGRADATIONS.values():
         strengths = degradation.strengths
@@ -41,10 +41,10 @@ def robustness_table(
     real_index: int,
     facts: ModelFacts,
 ) -> pd.DataFrame:
-    """One row a variant: ``scores`` are probabilities (n, variants, classes) of n images, ``is_fake`` bool (n,).
+    """One row per variant: ``scores`` are probabilities (n, variants, classes) of n images, ``is_fake`` bool (n,).
 
-    Columns: ``degradation`` ("" for the picture itself), ``strength``, ``unit``; ``auc``, ``auc_low``, ``auc_high``
-    (DeLong); ``recall`` and ``fpr`` by the likeliest label with their Clopper-Pearson bounds ``…_low``, ``…_high``;
+    Columns: ``degradation`` ("" for the image itself), ``strength``, ``unit``; ``auc``, ``auc_low``, ``auc_high``
+    (DeLong); ``recall`` and ``fpr`` by the most likely label with their Clopper-Pearson bounds ``…_low``, ``…_high``;
     ``ece`` and ``ece_before`` (without calibration); ``uncertain`` (share inside the stored band), ``missed`` (share
     of fakes called real by the band) and ``accused`` (share of reals called fake by it). NaN where not defined.
     """
@@ -94,20 +94,20 @@ def worst_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def robustness_remark(table: pd.DataFrame) -> str:
-    """What hurts the ranking most and what raises the false alarms most, in words; empty without figures."""
+    """What lowers the AUC most and what raises false positives most, in words; empty without figures."""
     worst = worst_rows(table)
     if worst.empty:
         return ""
     clean, row = table.iloc[0], worst.iloc[0]
-    harm = "Nothing that was tried of what happens to pictures on their way changes its AUC much."
+    harm = "No degradation changes its AUC much."
     if row["auc"] < clean["auc"] - 0.005:
         harm = (
-            f"Of what happens to pictures on their way, {describe(row)} hurts its ranking most: "
-            f"AUC {row['auc']:.2f} in place of {clean['auc']:.2f}."
+            f"The degradation that lowers its AUC most is {describe(row)}: {row['auc']:.2f} instead of "
+            f"{clean['auc']:.2f}."
         )
-    alarms = table.iloc[int(table["fpr"].argmax())]
-    if alarms["fpr"] > clean["fpr"] + 0.02:
-        harm += f" Under {describe(alarms)} it calls {percent(alarms['fpr'])} of the real images fake."
+    worst_fpr = table.iloc[int(table["fpr"].argmax())]
+    if worst_fpr["fpr"] > clean["fpr"] + 0.02:
+        harm += f" Under {describe(worst_fpr)}, it calls {percent(worst_fpr['fpr'])} of the real images fake."
     return harm
 
 
@@ -117,7 +117,7 @@ def describe(row: Mapping[str, Any] | pd.Series) -> str:
 
 
 def robustness_lead(table: pd.DataFrame) -> list[Block]:
-    """The first screen's picture."""
+    """The first screen's plot."""
     if worst_rows(table).empty:
         return []
     return [
@@ -133,8 +133,9 @@ def robustness_section(table: pd.DataFrame) -> Section:
     """Curves for each degradation, and the table."""
     names = [name for name in dict.fromkeys(table["degradation"]) if name]
     blocks: list[Block] = [
-        "Every image again, degraded before the detector’s own preprocessing. Strengths go from mild to strong; “none” "
-        "is the image itself. Recall and false alarms are those of the likeliest label, with 95 % intervals."
+        "Every image is degraded before the detector’s own preprocessing and scored again. Strengths go from mild to "
+        "strong; “none” is the image itself. Fakes found and false positives are by the most likely label, with 95 % "
+        "intervals."
     ]
     for name in names:
         part = table[table["degradation"].isin(["", name])]
@@ -160,5 +161,5 @@ def robustness_section(table: pd.DataFrame) -> Section:
             FIGURES["fpr"].short: worst["fpr"],
         }
     )
-    blocks.insert(1, Table(worst_table, "The worst strength of each"))
+    blocks.insert(1, Table(worst_table, "Each degradation at its worst strength"))
     return Section("robustness", "Under degradation", blocks, data=table, brief=True)

@@ -1,8 +1,8 @@
-"""Images -> scores of one or more models, each image read and decoded once, whatever is then done to it.
+"""Images -> scores of one or more models, each image read and decoded once, however many degradations follow.
 
 Reading, decoding, degrading and preprocessing happen in threads (Pillow and OpenCV let go of Python's lock), the models
-run in the main thread on batches that mix images and degradations. Pictures are scored whole, as
-``pipeline("image-classification")`` does it: no face is cut out.
+run in the main thread on batches that mix images and degradations. Images are scored whole, as
+``pipeline("image-classification")`` does: no face is cut out.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from bonaface.inference.detector import LARGEST_ASPECT, Detector
 from bonaface.pools import cancelled_on_error
 
 FloatArray = NDArray[np.float64]
-PIXELS_AT_ONCE = 2_000_000  # of degraded pictures in a thread before they are resized; the processor makes floats
+PIXELS_AT_ONCE = 2_000_000  # of degraded images in a thread before they are resized; the processor makes floats
 
 
 class Variant(NamedTuple):
-    """What was done to a picture: a name of :data:`DEGRADATIONS` and its strength; nothing for the picture itself."""
+    """What was done to an image: a name of :data:`DEGRADATIONS` and its strength; nothing for the image itself."""
 
     degradation: str = ""
     strength: float = 0.0
@@ -50,7 +50,7 @@ def probabilities_of(detector: Detector, pixels: torch.Tensor) -> tuple[FloatArr
 
 @dataclass
 class Scored:
-    """What came of n images and v variants. Rows that could not be read are in ``errors``, their figures NaN."""
+    """The scores of n images in v variants. Rows that could not be read are in ``errors``, their figures NaN."""
 
     probabilities: list[FloatArray]  # one a detector: (n, v, its classes)
     features: list[NDArray[np.float32] | None]  # one a detector: (n, width) of the first variant
@@ -65,8 +65,8 @@ class Scored:
 
 class _Work(NamedTuple):
     row: int
-    pixels: list[list[torch.Tensor]]  # detector -> distinct pictures
-    places: list[int]  # variant -> its picture: a step that leaves a picture as it is shares that picture's score
+    pixels: list[list[torch.Tensor]]  # detector -> distinct images
+    places: list[int]  # variant -> its image: a step that leaves an image as it is shares that image's score
     error: str = ""
     has_face: bool = True
 
@@ -83,8 +83,8 @@ def score_images(
 ) -> Scored:
     """Every row of a data set (columns ``image`` and ``path``) in every variant by every detector.
 
-    A degradation's random part depends on the picture's path and the degradation's name alone, so that models, runs
-    and subsets see the same pixels. ``has_face`` looks at each undegraded picture; it must be safe in threads.
+    A degradation's random part depends on the image's path and the degradation's name alone, so that models, runs
+    and subsets see the same pixels. ``has_face`` looks at each undegraded image; it must be safe in threads.
     """
     n, v = len(rows), len(variants)
     result = Scored([np.full((n, v, len(s.labels)), np.nan) for s in detectors], [None] * len(detectors))
@@ -118,7 +118,7 @@ def _prepare(
     try:
         image = decode_image(image_bytes(item["image"]), name=item["path"])
         if max(image.size) > LARGEST_ASPECT * min(image.size):  # resized by its shorter side it would fill the memory
-            raise ImageError("unreadable", f"{item['path']}: too narrow a strip")
+            raise ImageError("unreadable", f"{item['path']}: too narrow")
     except ImageError as error:
         return _Work(row, [], [], error.reason)
     pixels: list[list[torch.Tensor]] = [[] for _ in detectors]
@@ -126,15 +126,15 @@ def _prepare(
     places: list[int] = []
     n = clean = 0
     for variant in variants:
-        picture = degrade(image, variant, item["path"])
-        if picture is image and clean:  # a step that leaves this picture as it is
+        variation = degrade(image, variant, item["path"])
+        if variation is image and clean:  # a step that leaves this image as it is
             places.append(clean - 1)
             continue
         n += 1
         places.append(n - 1)
-        clean = n if picture is image else clean
-        waiting.append(picture)
-        if sum(p.width * p.height for p in waiting) > PIXELS_AT_ONCE:
+        clean = n if variation is image else clean
+        waiting.append(variation)
+        if sum(v.width * v.height for v in waiting) > PIXELS_AT_ONCE:
             _process(waiting, detectors, pixels)
             waiting = []
     _process(waiting, detectors, pixels)
@@ -142,22 +142,22 @@ def _prepare(
 
 
 def _process(
-    pictures: Sequence[Image.Image], detectors: Sequence[Detector], pixels: Sequence[list[torch.Tensor]]
+    images: Sequence[Image.Image], detectors: Sequence[Detector], pixels: Sequence[list[torch.Tensor]]
 ) -> None:
-    """Add to ``pixels`` what ``Detector.pixels`` gives for each picture; those of one size go together."""
+    """Add to ``pixels`` what ``Detector.pixels`` gives for each image; those of one size go together."""
     by_size: dict[tuple[int, int], list[int]] = {}
-    for i, picture in enumerate(pictures):
-        by_size.setdefault(picture.size, []).append(i)
+    for i, image in enumerate(images):
+        by_size.setdefault(image.size, []).append(i)
     for detector, known in zip(detectors, pixels, strict=True):
         found: dict[int, torch.Tensor] = {}
         for places in by_size.values():
-            tensors = detector.processor([pictures[i] for i in places], return_tensors="pt")["pixel_values"]
+            tensors = detector.processor([images[i] for i in places], return_tensors="pt")["pixel_values"]
             found |= dict(zip(places, tensors, strict=True))
-        known += [found[i] for i in range(len(pictures))]
+        known += [found[i] for i in range(len(images))]
 
 
 def degrade(image: Image.Image, variant: Variant, path: str) -> Image.Image:
-    """The picture in a variant; the very same object where nothing is to be done."""
+    """The image in a variant; the very same object where nothing is to be done."""
     if variant == CLEAN:
         return image
     seed = zlib.crc32(f"{variant.degradation}\0{path}".encode(errors="surrogateescape"))
@@ -165,7 +165,7 @@ def degrade(image: Image.Image, variant: Variant, path: str) -> Image.Image:
 
 
 def _score(items: Sequence[_Work], detectors: Sequence[Detector], batch_size: int, result: Scored) -> None:
-    """Run the models on all pictures of some images and put the figures where they belong."""
+    """Run the models on all variants of some images and store their outputs."""
     sizes = [len(item.pixels[0]) for item in items]
     starts = np.cumsum([0, *sizes[:-1]])
     for s, detector in enumerate(detectors):

@@ -1,4 +1,4 @@
-"""The sections that an evaluation adds to a report: decisions, calibration, the unfamiliar, coverage.
+"""The sections that an evaluation adds to a report: decisions, calibration, unfamiliar images, coverage.
 
 Their data, in ``metrics.json`` under ``sections``:
 
@@ -6,14 +6,14 @@ Their data, in ``metrics.json`` under ``sections``:
   missed (fakes called real), uncertain, each with ``…_low`` and ``…_high`` (Clopper-Pearson), and ``share_fake`` among
   those called fake at the base rate ``prior``
 - ``calibration``: the model's own ``stored`` facts; ``ece_by_chance`` (mean) and ``ece_by_chance_95`` (quantile): what
-  perfectly calibrated scores would show on as many images; ``ece_before``, ``ece_after`` of the clean images and
+  perfectly calibrated scores would have on as many images; ``ece_before``, ``ece_after`` of the clean images and
   ``ece_degraded_before``, ``ece_degraded_after`` of all degraded ones together (null where there is none)
 - ``unfamiliar``: ``threshold``, rows of source, label, seen, n, beyond (share), and ``auroc`` {value, low, high} of
   unseen against seen sources (null without both)
 - ``datasets``: of a model of several data sets: rows of dataset ("all" for the whole), n, auc with ``auc_low`` and
   ``auc_high`` (DeLong), accuracy, ece
 - ``coverage``: ``files``, ``scored``, ``unreadable`` (rows of path, reason, label, source), ``faceless`` (paths; null
-  where no face was looked for)
+  where no face was searched for)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FloatArray = NDArray[np.float64]
 
 
 def dataset_section(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> Section:
-    """Every data set for itself, and all of them together; ``rows`` has a column ``dataset``."""
+    """Figures of each data set, and of all together; ``rows`` has a column ``dataset``."""
     parts = {"all": rows, **{str(name): part for name, part in rows.groupby("dataset", sort=True)}}
     table = []
     for name, part in parts.items():
@@ -60,22 +60,22 @@ def dataset_section(rows: pd.DataFrame, labels: Sequence[str], real_label: str) 
             "ECE": [row["ece"] for row in table],
         }
     )
-    text = "The test images of every data set for themselves, with DeLong intervals, and all of them together."
+    text = "The test images of each data set separately and of all together, with DeLong intervals."
     return Section("datasets", "By data set", [text, Table(shown)], data=table)
 
 
 def decision_rows(rows: pd.DataFrame, real_label: str, facts: ModelFacts, prior: float = PRIOR) -> pd.DataFrame:
-    """What happens at each rule: the likeliest label, each certified threshold, the band as the verdicts apply it.
+    """Figures by decision rule: the most likely label, each certified threshold, the band as the verdicts apply it.
 
     ``rows`` is a predictions table with a column ``verdict`` where the model has a band.
     """
     fake, p = (rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(float)
-    likeliest = np.where(rows["prediction"] != real_label, "fake", "real")
-    rules: list[tuple[str, float | None, Any]] = [("likeliest label", None, likeliest)]
+    most_likely = np.where(rows["prediction"] != real_label, "fake", "real")
+    rules: list[tuple[str, float | None, Any]] = [("most likely label", None, most_likely)]
     for row in facts.thresholds:
         if row.threshold is not None:
             called = np.where(p >= row.threshold, "fake", "real")
-            rules.append((f"false alarms ≤ {percent(row.fpr, None)}", row.threshold, called))
+            rules.append((f"false-positive rate ≤ {percent(row.fpr, None)}", row.threshold, called))
     if "verdict" in rows:
         rules.append(("band", None, rows["verdict"].to_numpy(dtype=str)))
     table = []
@@ -93,7 +93,7 @@ def decision_rows(rows: pd.DataFrame, real_label: str, facts: ModelFacts, prior:
 
 
 def threshold_section(table: pd.DataFrame, facts: ModelFacts, prior: float = PRIOR) -> Section:
-    """Rules side by side, and what each promises."""
+    """The rules compared, and what each guarantees."""
     shown = pd.DataFrame({"rule": table["rule"], "threshold": table["threshold"].astype(float)})
     names = {key: FIGURES[key].short for key in ("recall", "fpr")}
     names |= {"missed": "fakes called real", "uncertain": "no verdict"}
@@ -102,36 +102,37 @@ def threshold_section(table: pd.DataFrame, facts: ModelFacts, prior: float = PRI
             f"{percent(value)} {span('recall', Interval(low, high))}".strip()
             for value, low, high in zip(table[key], table[f"{key}_low"], table[f"{key}_high"], strict=True)
         ]
-    shown["fake among called fake"] = [percent(value) for value in table["share_fake"]]
+    shown["fakes among images called fake"] = [percent(value) for value in table["share_fake"]]
     blocks: list[Block] = [
-        "Each rule on these images, with 95 % intervals. The last column holds where "
-        f"{percent(prior)} of all images are fake (the base rate assumed); with fewer fakes about, more "
-        "of the alarms are false.",
+        f"Each rule on these images, with 95 % intervals. The last column assumes that {percent(prior)} of all images "
+        "are fake (the base rate); the rarer fakes are, the more of the images called fake are real.",
         Table(shown),
     ]
     if band := facts.band:
         blocks.append(
-            f"The band: scores up to {cell(band.low)} are called real, from {cell(band.high)} on fake, and "
-            f"between them there is no verdict. On {judged_on(facts)}: {band.note}. That is meant for images "
-            "drawn like those; the table says what became of it on the images of this report."
+            f"The uncertainty band: scores up to {cell(band.low)} are called real, scores from {cell(band.high)} fake; "
+            f"between them there is no verdict. On {judged_on(facts)}: {band.note}. This holds for images drawn like "
+            "those; the table shows the result on the images of this report."
         )
         if worth := worth_in_words(facts.unseen):
             blocks.append(worth)
         if band.sources:
             blocks.append(Table(_band_sources(band), "The band on each source of the calibration images", folded=True))
     else:
-        blocks.append("This model stores no band: its scores promise nothing, and its verdict is the likeliest label.")
+        blocks.append(
+            "This model has no uncertainty band: its verdict is the most likely label, without any guarantee."
+        )
     if stored := facts.thresholds:
         bounds = [np.nan if row.fpr_upper is None else row.fpr_upper for row in stored]
-        promises = pd.DataFrame(
+        guarantees = pd.DataFrame(
             {
-                "false alarms at most": [percent(row.fpr, None) for row in stored],
+                "false-positive rate at most": [percent(row.fpr, None) for row in stored],
                 "threshold": np.array([row.threshold for row in stored], dtype=float),
                 "upper bound": [percent(bound) for bound in bounds],
-                "promise": [row.note for row in stored],
+                "guarantee": [row.note for row in stored],
             }
         )
-        blocks.append(Table(promises, f"Thresholds, by {judged_on(facts)}"))
+        blocks.append(Table(guarantees, f"Thresholds, chosen on {judged_on(facts)}"))
     return Section("thresholds", "Decisions", blocks, data=table, brief=True)
 
 
@@ -145,10 +146,12 @@ def _band_sources(band: Band) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "source": rows["source"],
-            "kind": np.where(rows["is_real"].astype(bool), "real", "fake"),
+            "class": np.where(rows["is_real"].astype(bool), "real", "fake"),
             "images": rows["n"],
             "wrong verdicts": rows["errors"],
-            "promise": [f"≤ {percent(band.delta, None)}" if fine else "not certifiable" for fine in rows["certified"]],
+            "guarantee": [
+                f"≤ {percent(band.delta, None)}" if fine else "not certifiable" for fine in rows["certified"]
+            ],
         }
     )
 
@@ -160,14 +163,14 @@ def calibration_section(
     calibration: Calibration | None,
     degraded: FloatArray | None = None,
 ) -> Section:
-    """Whether 80 % means 80 %: before and after calibration, on clean and on degraded images.
+    """Calibration error before and after calibration, on clean and on degraded images.
 
     ``scores`` are probabilities (n, classes), ``degraded`` (n, variants, classes) of the same images.
     """
     sets = {"clean": (is_fake, scores)}
     if degraded is not None and degraded.shape[1]:
         sets["degraded"] = (np.repeat(is_fake, degraded.shape[1]), degraded.reshape(-1, degraded.shape[2]))
-    pictures: list[Block] = []
+    diagrams: list[Block] = []
     values: dict[str, float | None] = {}
     for kind, (truth, probabilities) in sets.items():
         stages = {"before": uncalibrated(probabilities, calibration), "after": probabilities}
@@ -180,28 +183,28 @@ def calibration_section(
             values[name] = metrics.binary_figures(truth, p)["ece"]
             when = f" {stage} calibration" if stages["before"] is not None else ""
             if (kind, stage) != ("clean", "after"):  # that one is on the first screen
-                pictures.append(_reliability(f"reliability_{kind}_{stage}", f"{kind.capitalize()}{when}", truth, p))
-    text = [f"ECE of the clean images {cell(values['ece_after'])}"]
+                diagrams.append(_reliability(f"reliability_{kind}_{stage}", f"{kind.capitalize()}{when}", truth, p))
+    text = [f"ECE on the clean images: {cell(values['ece_after'])}"]
     if values["ece_before"] is not None:
         text.append(f" ({cell(values['ece_before'])} before calibration)")
     if values.get("ece_degraded_after") is not None:
-        text.append(f"; of all degraded ones together {cell(values['ece_degraded_after'])}")
+        text.append(f"; on all degraded images together: {cell(values['ece_degraded_after'])}")
         if values["ece_degraded_before"] is not None:
             text.append(f" ({cell(values['ece_degraded_before'])} before)")
     chance, most = metrics.ece_by_chance(fake_probability(scores, real_index))
     values |= {"ece_by_chance": chance, "ece_by_chance_95": most}
     text.append(
-        f". Perfectly calibrated scores would show {cell(chance)} on these {len(scores):,} images, and more than "
-        f"{cell(most)} one time in twenty"
+        f". Perfectly calibrated scores would have an ECE of {cell(chance)} on these {len(scores):,} images by chance, "
+        f"and above {cell(most)} one time in twenty"
     )
-    blocks: list[Block] = ["".join(text) + ".", *pictures]
+    blocks: list[Block] = ["".join(text) + ".", *diagrams]
     if calibration is not None:
         share = calibration.share_fake
         blocks.insert(
             1,
-            f"Temperature {calibration.temperature:.3f} and class biases, fitted on {calibration.n:,} images that the "
-            f"detector was not trained on, {'folded into its last layer' if calibration.folded else 'kept beside it'}. "
-            + (f"The scores suppose that {percent(share)} of the images are fake, as among those." if share else ""),
+            f"Temperature {calibration.temperature:.3f} and class biases, fitted on {calibration.n:,} images outside "
+            f"the training data and {'folded into its last layer' if calibration.folded else 'stored separately'}. "
+            + (f"The scores assume that {percent(share)} of the images are fake, as in that set." if share else ""),
         )
     return Section("calibration", "Calibration", blocks, data={"stored": calibration, **values}, brief=True)
 
@@ -212,7 +215,7 @@ def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArra
 
 
 def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:
-    """How far each source lies from the training data; ``rows`` is a predictions table with a column ``distance``."""
+    """How far each source is from the training data; ``rows`` is a predictions table with a column ``distance``."""
     trained = set(stored.sources) - {""}
     table = (
         rows.assign(beyond=rows["distance"] > stored.threshold, seen=rows["source"].isin(trained))
@@ -224,13 +227,13 @@ def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:
     seen = rows["source"].isin(trained).to_numpy()
     auroc = None
     text = (
-        f"The distance of an image’s features to those of training images. Beyond {stored.threshold:.3f}, which "
-        f"{percent(stored.quantile)} of familiar images stay within, there is no verdict."
+        f"The distance of an image’s features to those of training images. Beyond {stored.threshold:.3f}, an image "
+        f"gets no verdict; {percent(stored.quantile)} of familiar images stay within."
     )
     if seen.any() and not seen.all():
         value, interval = unfamiliar_auroc(rows["distance"][seen], rows["distance"][~seen])
         auroc = {"value": value, "low": interval.low, "high": interval.high}
-        text += f" It tells sources that were not in training from those that were with AUROC {value:.3f}"
+        text += f" It separates unseen from known sources with AUROC {value:.3f}"
         text += f" {span('auc', interval)}."
     shown = table.rename(columns={"seen": "in training", "n": "images", "beyond": "share beyond", "median": "distance"})
     data = {"threshold": stored.threshold, "sources": table, "auroc": auroc}
@@ -238,13 +241,13 @@ def unfamiliar_section(rows: pd.DataFrame, stored: UnfamiliarFacts) -> Section:
 
 
 def coverage_section(scored: int, unreadable: Sequence[BrokenFile], faceless: Sequence[str] | None) -> Section:
-    """How many files the figures cover."""
+    """How many files were scored."""
     files = scored + len(unreadable)
     text = f"{scored:,} of {files:,} files were scored, {len(unreadable):,} could not be read."
     if faceless is None:
-        text += " Whether there is a face in them was not looked at."
+        text += " The images were not searched for faces."
     else:
-        text += f" In {len(faceless):,} of those scored no face was found; they count like the others."
+        text += f" No face was found in {len(faceless):,} of those scored; they count like the others."
     blocks: list[Block] = [text]
     rows = [asdict(file) for file in unreadable]
     if rows:

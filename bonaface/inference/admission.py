@@ -1,8 +1,8 @@
-"""What a caller gives for an image -> a PIL image, encoded bytes or a path, or an ImageError that names what it was.
+"""What a caller passes as an image -> a PIL image, encoded bytes or a path, or an ImageError that names its type.
 
-Files, buffers and arrays are taken over at once: what an iterator yields may be closed or filled anew before the
+Files, buffers and arrays are copied at once: what an iterator yields may be closed or overwritten before the
 image's turn comes. A PIL image stays the caller's, and is decoded when its turn comes.
-No address is ever fetched, and no message repeats a payload.
+No URL is ever fetched, and no message repeats a payload.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _SINGLE = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, Mapping,
 
 
 def admit_all(images: Any) -> Iterator[Admitted]:
-    """Each of many, or the single one that was given, as it is asked for."""
+    """Each of many images, or the single one given, lazily."""
     return map(admit, [images] if is_single(images) else images)
 
 
 def is_single(images: Any) -> bool:
-    """Whether this is one image (or nothing that can be gone through), rather than many.
+    """Whether this is one image (or not iterable), rather than many.
 
     An array or tensor of four axes is many, and so is one of one axis, such as a column of paths.
     """
@@ -49,16 +49,16 @@ def is_single(images: Any) -> bool:
 
 
 def admit(image: Any) -> Admitted:
-    """One image in a form that :mod:`bonaface.inference.reader` reads, or why it is none; raises nothing."""
+    """One image in a form that :mod:`bonaface.inference.reader` reads, or why it is not one; raises nothing."""
     try:
-        return _picture(image)
+        return _image(image)
     except ImageError as error:
         return ImageError(error.reason, str(error))  # without a traceback, whose frames hold the payload
     except Exception as error:  # whatever the object's own methods raise
         return ImageError("unreadable", f"{type(image).__name__} cannot be read ({shorten(str(error))})")
 
 
-def _picture(image: Any) -> ImageInput:
+def _image(image: Any) -> ImageInput:
     match image:
         case Image.Image() | bytes():
             return image
@@ -75,7 +75,7 @@ def _picture(image: Any) -> ImageInput:
         case Mapping():
             return _from_mapping(image)
         case None:
-            raise ImageError("missing", "there is no image: None was given")
+            raise ImageError("missing", "no image: None was given")
     if hasattr(image, "read"):
         return _from_file(image)
     if _is_table(image):
@@ -90,7 +90,7 @@ def _from_text(text: str) -> ImageInput:
     if text[:5].lower() == "data:" and "," in text:
         return _from_data_url(text)
     if _ADDRESS.match(text) and not os.path.lexists(text):
-        raise ImageError("missing", f"{shorten(text)}: there is no such file, and addresses are never fetched")
+        raise ImageError("missing", f"{shorten(text)}: no such file, and URLs are never fetched")
     return text
 
 
@@ -109,13 +109,13 @@ def _from_mapping(row: Mapping[Any, Any]) -> ImageInput:
     """A row of a data set ({"bytes", "path"}, or its column "image"), or Gradio's file ({"path", "url"})."""
     for key in ("bytes", "path", "url", "image"):
         if row.get(key) is not None:
-            return _picture(row[key])
+            return _image(row[key])
     keys = shorten(", ".join(map(str, row)) or "none")
-    raise ImageError("missing", f"a dict without bytes, path or image (its keys: {keys})")
+    raise ImageError("missing", f"a dict without bytes, path or image (keys: {keys})")
 
 
 def _from_file(file: Any) -> bytes:
-    """Everything from where the file stands."""
+    """Everything from the file's current position."""
     if isinstance(file, io.TextIOBase):
         raise _refusal(file, 'open the file with mode "rb"; this one is in text mode')
     data = file.read(MAX_BYTES + 1)
@@ -123,7 +123,7 @@ def _from_file(file: Any) -> bytes:
         raise _refusal(file, f'open the file with mode "rb"; its read() gives {type(data).__name__}')
     seekable = getattr(file, "seekable", None)
     if not data and seekable and seekable() and file.tell():
-        raise ImageError("empty", f"{_kind(file)} stands at its end; call seek(0) first")
+        raise ImageError("empty", f"{_kind(file)} is at its end; call seek(0) first")
     return bytes(data)
 
 
@@ -158,7 +158,7 @@ def _from_levels(array: NDArray[Any]) -> Image.Image:
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= -1e-4 and high <= 1 + 1e-4):  # NaN included; rounding may leave the range by a little
-            range_ = f"values from {low:.4g} to {high:.4g}" if low <= high else "values that are no numbers"
+            range_ = f"values from {low:.4g} to {high:.4g}" if low <= high else "values that are not numbers"
             raise _refusal(array, "floats must be in [0, 1], without a model's normalisation", f" with {range_}")
         array = np.rint(np.clip(array.astype(np.float32), 0, 1) * 255).astype(np.uint8)
     if array.dtype != np.uint8:
@@ -168,7 +168,7 @@ def _from_levels(array: NDArray[Any]) -> Image.Image:
 
 
 def _refusal(image: Any, hint: str = _FORMS, more: str = "") -> ImageError:
-    return ImageError("unsupported", f"{_kind(image)}{more} is not taken for an image: {hint}")
+    return ImageError("unsupported", f"{_kind(image)}{more} is not accepted as an image: {hint}")
 
 
 def _kind(image: Any) -> str:
@@ -182,7 +182,7 @@ def _kind(image: Any) -> str:
 
 
 def _is_table(value: Any) -> bool:
-    """A pandas or polars DataFrame, which is gone through by its columns' names."""
+    """A pandas or polars DataFrame, which iterates over its columns' names."""
     return hasattr(value, "columns") and hasattr(value, "shape") and len(value.shape) == 2
 
 

@@ -1,6 +1,6 @@
-"""Scores that mean what they say: temperature and class bias.
+"""Calibrated scores: temperature and class bias.
 
-:mod:`bonaface.training.calibrate` says on which images they are fitted, and what they are worth.
+:mod:`bonaface.training.calibrate` chooses the images that they are fitted on, and measures their effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Detector.stream on a Ray cluster: the same results in the same order, whichever workers are lost on the way.
+"""Detector.stream on a Ray cluster: the same results in the same order, whichever workers are lost.
 
 Every worker is a Ray actor on one core (or one GPU, where the cluster has some) that loads the model once. It is sent
 paths and reads the files itself: files, model and the folder that the run is started in must be at the same place on
@@ -32,7 +32,7 @@ LOOK_SECONDS = 1.0  # between two looks at how many workers the cluster has room
 
 
 class RayDetector:
-    """A detector whose pictures are scored by the workers of a cluster.
+    """A detector whose images are scored by the workers of a cluster.
 
     Connects to the cluster of the environment's ``RAY_ADDRESS`` ("auto": the one that ``ray start`` began here);
     without it, one is begun on this machine, which listens on 127.0.0.1. Takes the arguments of
@@ -184,7 +184,9 @@ class _Crew:
         self._detector.finished[self._workers[actor]] += 1
         for path, result in zip(chunk.paths, outcome, strict=True):
             if result.status == "missing" and Path(path).exists():
-                raise UsageError(f"{path} is here, but not on every node", "put the files where all nodes see them")
+                raise UsageError(
+                    f"{path} exists here but not on every node", "put the files in storage that all nodes share"
+                )
         return chunk, outcome
 
     def _lose(self, actor: Any, chunk: _Chunk | None, error: Exception) -> None:
@@ -195,12 +197,12 @@ class _Crew:
         if chunk is None:
             self._losses_in_loading += 1
             if self._losses_in_loading >= MAX_LOSSES:
-                raise UsageError(f"workers are lost while they load the model {why}", "give the nodes more memory")
+                raise UsageError(f"workers were lost while they loaded the model {why}", "give the nodes more memory")
             return
         chunk.losses += 1
         if chunk.losses >= MAX_LOSSES:
             raise UsageError(
-                f"{MAX_LOSSES} workers were lost at the {len(chunk.paths)} files from {chunk.paths[0]} on {why}",
+                f"{MAX_LOSSES} workers were lost at the {len(chunk.paths)} files from {chunk.paths[0]} onwards {why}",
                 "give the nodes more memory, or leave those files out; rows scored so far are kept",
             )
         self._again.append(chunk)
@@ -238,7 +240,7 @@ def _connected() -> Iterator[Any]:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"no Ray cluster answers at {address} ({error})", "set RAY_ADDRESS to one, or unset it"
+            f"no Ray cluster answers at {address} ({error})", "set RAY_ADDRESS to a running cluster, or unset it"
         ) from error
     try:
         yield ray

@@ -1,13 +1,13 @@
-"""One inference engine for the app, the command line, the library and export: pictures in, verdicts out.
+"""One inference engine for the app, the command line, the library and export: images in, verdicts out.
 
     detector = Detector.from_pretrained("runs/NAME")
     for result in detector(["a.jpg", "b.jpg"]):
         print(result.verdict, result.p_fake, result.labels, result.warnings)
 
-Whether the whole picture is scored or its faces: see :mod:`pictures`. A picture's score is the largest over
-its faces. With ``faces=False`` the scores are those of ``pipeline("image-classification")``, but for three kinds of
-picture: transparency is laid over white (the pipeline drops it and shows what was hidden), 16-bit grey is scaled to 8
-(the pipeline cuts it off), and pictures above 16 megapixels are averaged over blocks before they are resized.
+Whether the whole image is scored or its faces: see :mod:`bonaface.inference.reader`. An image's score is the largest
+over its faces. With ``faces=False`` the scores are those of ``pipeline("image-classification")``, but for three kinds
+of image: transparency is laid over white (the pipeline drops it and shows what was hidden), 16-bit grey is scaled to 8
+(the pipeline cuts it off), and images above 16 megapixels are averaged over blocks before they are resized.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "ImageInput",
 
 @dataclass(frozen=True)
 class FaceResult:
-    """One face of a picture; ``box`` is x0, y0, x1, y1 in pixels of the upright picture."""
+    """One face of an image; ``box`` is x0, y0, x1, y1 in pixels of the upright image."""
 
     box: Box
     p_fake: float
@@ -57,18 +57,18 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What is said of one picture.
+    """The result for one image.
 
     Attributes:
         labels: probability of each label, in class order; of the face with the largest ``p_fake`` where faces were cut
             out. Empty after an error.
         p_fake: sum over all labels that are not the real one, in [0, 1]; NaN after an error.
-        verdict: "real", "fake" or "uncertain" by the model's stored band; by the largest label where the model has no
-            band, with the warning "not calibrated"; "error" where there is no picture.
-        band: ``p_fake`` up to the first is real, from the second on fake, between them uncertain; None if not known.
-        faces: the faces that were cut out and scored, the largest first; empty where the whole picture was.
+        verdict: "real", "fake" or "uncertain" by the model's stored band; by the most likely label if the model has no
+            band, with the warning "not calibrated"; "error" if there is no image.
+        band: ``p_fake`` up to the first is real, from the second on fake, between them uncertain; None without a band.
+        faces: the faces that were cut out and scored, the largest first; empty where the whole image was.
         warnings: any of the ``WARNINGS``.
-        timing: seconds spent on this picture: "decode", "faces", "pixels" (resize and scale) and "model"; the last two
+        timing: seconds spent on this image: "decode", "faces", "pixels" (resize and scale) and "model"; the last two
             are its share of a batch.
         status: "ok", or the reason of the :class:`~bonaface.imaging.images.ImageError`.
         error: the message of the error, else None.
@@ -173,7 +173,7 @@ class Detector:
 
         An image is any of:
 
-        * a path (str or ``os.PathLike``) or a ``data:`` URL; any other address is refused, never fetched;
+        * a path (str or ``os.PathLike``) or a ``data:`` URL; any other URL is refused, never fetched;
         * encoded bytes (bytes, bytearray, memoryview), or a file that is open in binary mode, from where it stands;
         * a PIL image of any mode;
         * a NumPy array (height, width) or (height, width, channels), or a tensor (height, width) or (channels, height,
@@ -181,7 +181,7 @@ class Detector:
         * a row of a data set: a dict with ``bytes``, ``path`` or ``image``; Gradio's file data.
 
         Many images are anything that yields such values: a list, a generator, a column of a ``datasets.Dataset``, a
-        pandas Series, an array or tensor with a batch axis in front. All but PIL images are taken over as they are
+        pandas Series, an array or tensor with a batch axis in front. All but PIL images are copied as they are
         yielded.
 
         Args:
@@ -200,14 +200,14 @@ class Detector:
         return self._judge([item])
 
     def stream(self, images: Any, *, faces: bool | None = None, batch_size: int | None = None) -> Iterator[Result]:
-        """As calling the detector with many pictures, but lazy: a million of them need the memory of a few batches.
+        """As calling the detector with many images, but lazy: a million of them need the memory of a few batches.
 
-        On a CPU every core takes ``batch_size`` pictures from file to score by itself; on a GPU threads read ahead of
-        it. The same pictures in the same order are cut into the same batches. ``images`` is read in the
+        On a CPU every core takes ``batch_size`` images from file to score by itself; on a GPU threads read ahead of
+        it. The same images in the same order are cut into the same batches. ``images`` is read in the
         caller's thread.
 
         Args:
-            batch_size: pictures that the model is given at once; the engine's own when None.
+            batch_size: images that the model is given at once; the engine's own when None.
         """
         size, source = batch_size or self.engine.batch_size, admit_all(images)
         waiting: deque[Future[tuple[list[Item], Outputs | None]]] = deque()
@@ -219,15 +219,15 @@ class Detector:
             yield from self._judge(*waiting.popleft().result())
 
     def scores(self, images: Any) -> np.ndarray:
-        """Probabilities float64 (n, classes) of whole pictures, in class order. Raises ImageError."""
+        """Probabilities float64 (n, classes) of whole images, in class order. Raises ImageError."""
         return self.probabilities(self._outputs(images)[0])
 
     def features(self, images: Any) -> np.ndarray | None:
-        """What the last linear layer reads, float32 (n, d), of whole pictures; None without one. Raises ImageError."""
+        """What the last linear layer reads, float32 (n, d), of whole images; None without one. Raises ImageError."""
         return self._outputs(images)[1]
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture -> float32 (3, h, w), exactly as the model's image processor makes it."""
+        """RGB image -> float32 (3, h, w), exactly as the model's image processor makes it."""
         return self.reader.pixels(image)
 
     def run(self, pixels: Sequence[torch.Tensor]) -> Outputs:

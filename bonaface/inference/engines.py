@@ -1,4 +1,4 @@
-"""What runs a network: torch, OpenVINO or ONNX Runtime, all with one signature.
+"""Engines that run a network: torch, OpenVINO or ONNX Runtime, all with one signature.
 
 An engine takes float32 pixels (n, 3, height, width) and gives logits (n, classes) and features (n, d): what the last
 linear layer reads, or None where the network does not end in one.
@@ -39,7 +39,7 @@ class Engine(Protocol):
     """Pixels float32 (n, 3, h, w) -> logits float32 (n, classes), features float32 (n, d) or None.
 
     Attributes:
-        batch_size: pictures at once that go fastest. On a CPU that is few: the features of more leave its caches.
+        batch_size: the fastest number of images at once; small on a CPU, whose caches hold few images' features.
         workers: threads that may call ``in_worker`` at once, each busy on one core; 0: the device takes one caller.
     """
 
@@ -150,7 +150,7 @@ class OnnxEngine:
         except ImportError as error:
             raise UsageError("ONNX Runtime is not installed", "pip install 'bonaface[export]'") from error
         if dtype != torch.float32:
-            raise UsageError("ONNX Runtime has no bf16 on a CPU", "leave dtype out, or use engine openvino")
+            raise UsageError("ONNX Runtime does not support bf16 on a CPU", "leave out dtype, or use engine openvino")
         self._runtime, self._file = onnxruntime, file
         self.workers = torch.get_num_threads()
         self._alone, self._shared = self._session(self.workers), None
@@ -213,10 +213,12 @@ def load_engine(
         return TorchEngine(_load_classifier(name, folder, config), chosen, precision), config, processor
     if not files[engine].is_file():
         raise UsageError(
-            f"{name} holds no {files[engine].name}", f"write one: python -m bonaface export {name} --format {engine}"
+            f"{name} contains no {files[engine].name}", f"create it: bonaface export {name} --format {engine}"
         )
     if device not in (None, "cpu"):
-        raise UsageError(f"engine {engine} runs on the CPU here, not on {device}", "leave the device out, or use torch")
+        raise UsageError(
+            f"engine {engine} runs on the CPU, not on {device}", "leave out the device, or use engine torch"
+        )
     if engine == "openvino":
         return OpenVINOEngine(files[engine], precision), config, processor
     return OnnxEngine(files[engine], precision), config, processor
@@ -227,7 +229,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown; or torch was built without it, or finds no driver
-        raise UsageError(f"there is no device {name!r} here", "choose cpu, or cuda where there is a GPU") from error
+        raise UsageError(f"device {name!r} is not available", "choose cpu, or cuda if there is a GPU") from error
     return device
 
 
@@ -256,8 +258,8 @@ def _load_classifier(name: str, folder: Path, config: PreTrainedConfig) -> PreTr
             transformers_logging.enable_progress_bar()
     if info["missing_keys"]:  # transformers would fill them with random numbers and go on
         raise UsageError(
-            f"{name} lacks weights of its classifier ({sorted(info['missing_keys'])[0]})",
-            "give a model that was trained for image classification",
+            f"{name} has no weights for its classifier ({sorted(info['missing_keys'])[0]})",
+            "choose a model that was trained for image classification",
         )
     return model
 

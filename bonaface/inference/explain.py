@@ -1,11 +1,11 @@
-"""Which parts of a picture speak for the verdict: a heat map, its overlay, and a test of whether to believe it.
+"""Which areas of an image point to the verdict: a heat map, its overlay, and a test of how far to trust it.
 
 Two methods. ``gradcam`` multiplies the last feature grid of the network by the gradient that reaches it and sums over
 channels: HiResCAM (Draelos and Carin 2020), which is Grad-CAM (Selvaraju et al. 2017) where the grid is averaged before
 a linear layer, and stays true where it is not: dense layers, and the tokens of a ViT laid out on their grid.
 ``occlusion`` (Zeiler and Fergus 2014) blurs one window after another and needs nothing but scores.
 
-A map shows where the model looked, not what is wrong there; :mod:`faithfulness` says how far to trust it.
+A map shows where the model looked, not what is wrong there; :mod:`bonaface.inference.faithfulness` tests it.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ HeatMap = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A heat map of one picture or of its worst face.
+    """A heat map of one image or of its worst face.
 
     Attributes:
-        picture: the upright RGB picture.
+        image: the upright RGB image.
         result: the detector's.
-        target: "fake" or "real": what the map shows evidence for; the likelier of the two.
+        target: "fake" or "real": what the map shows evidence for; the more likely of the two.
         method: "gradcam" or "occlusion".
         heat: float32 (H, W) in [0, 1], on the grid of the pixels that the model reads.
-        region: x0, y0, x1, y1 in the picture's pixels: what those pixels show.
-        face: the face's box in the picture's pixels, where one was cut out.
+        region: x0, y0, x1, y1 in the image's pixels: what those pixels show.
+        face: the face's box in the image's pixels, where one was cut out.
         pixels: float32 (3, H, W), what the model read; ``heat`` is of that height and width.
         faithfulness: None where it was not measured.
     """
 
-    picture: Image.Image
+    image: Image.Image
     result: Result
     target: str
     method: str
@@ -64,19 +64,19 @@ class Explanation:
     faithfulness: Faithfulness | None = None
 
     def overlay(self, strength: float = 0.6) -> Image.Image:
-        """The picture with the heat over what the model saw, and the face's box."""
+        """The image with the heat over what the model saw, and the face's box."""
         x0, y0, x1, y1 = (round(v) for v in self.region)
         size = (max(1, x1 - x0), max(1, y1 - y0))
         heat = Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR)
         values = np.clip(np.asarray(heat), 0, 1)
         colours = (matplotlib.colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8)
         mask = Image.fromarray((values * 255 * strength).astype(np.uint8))
-        picture = self.picture.copy()
-        picture.paste(Image.fromarray(colours), (x0, y0), mask)
+        image = self.image.copy()
+        image.paste(Image.fromarray(colours), (x0, y0), mask)
         if self.face is not None:
-            width = max(2, min(picture.size) // 200)
-            ImageDraw.Draw(picture).rectangle(self.face, outline=(0, 200, 255), width=width)
-        return picture
+            width = max(2, min(image.size) // 200)
+            ImageDraw.Draw(image).rectangle(self.face, outline=(0, 200, 255), width=width)
+        return image
 
 
 def explain(
@@ -87,7 +87,7 @@ def explain(
     method: str = "auto",
     test: bool = True,
 ) -> Explanation:
-    """Explain a detector's verdict on a picture: on its worst face where faces are cut out.
+    """Explain a detector's verdict on an image: on its worst face where faces are cut out.
 
     Args:
         image: RGB, upright.
@@ -136,14 +136,14 @@ def target_scores(detector: Detector, pixels: list[torch.Tensor], target: str) -
 
 
 def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
-    """Heat (h, w) in [0, 1] of pixels (3, h, w): where the last grid of features speaks for ``target``.
+    """Heat (h, w) in [0, 1] of pixels (3, h, w): where the last grid of features points to ``target``.
 
     Raises:
-        UsageError: an exported network, or one that keeps no grid of features.
+        UsageError: an exported network, or one without a grid of features.
     """
     engine = detector.engine
     if not isinstance(engine, TorchEngine):
-        raise UsageError(f"the engine {engine.name} gives no gradients", "choose occlusion, or the engine torch")
+        raise UsageError(f"engine {engine.name} has no gradients", "choose method occlusion, or engine torch")
     seen: list[torch.Tensor] = []
     hooks = [
         module.register_forward_hook(lambda _, __, output: _keep(seen, output)) for module in engine.model.modules()
@@ -158,7 +158,7 @@ def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
         for hook in hooks:
             hook.remove()
     if not grids:
-        raise UsageError("this network keeps no grid of features to look at", "choose the method occlusion")
+        raise UsageError("this network has no grid of features for gradcam", "choose method occlusion")
     evidence = torch.zeros(2, 2)
     for tensor, gradient in zip(reversed(grids), reversed(gradients), strict=True):
         grid = None if gradient is None else _grid((tensor * gradient).detach().float(), batch.shape[2:])
@@ -191,7 +191,7 @@ def occlusion(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
 
 
 def seen_region(processor: Any, size: tuple[int, int]) -> Box:
-    """The part of a picture of ``size`` (width, height) that the model reads: x0, y0, x1, y1 in its pixels.
+    """The part of an image of ``size`` (width, height) that the model reads: x0, y0, x1, y1 in its pixels.
 
     Asked of the processor itself, by showing it ramps: it may squash, crop or pad, and names these things in many ways.
     """
@@ -225,14 +225,14 @@ def run_explain_command(
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
 ) -> int:
-    """``python -m bonaface explain``: write the overlay and say what it is worth. Raises UsageError."""
+    """``bonaface explain``: write the overlay and say how far to trust it. Raises UsageError."""
     file = Path(out)
     if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"cannot write a picture to {file}", "end its name with .png")
+        raise UsageError(f"cannot write an image to {file}", "name a file that ends in .png")
     try:
         image = load_image(path)
     except ImageError as error:
-        raise UsageError(str(error), "give a picture of a face") from error
+        raise UsageError(str(error), "choose an image of a face") from error
     detector = Detector.from_pretrained(
         model, device=device, engine=engine, dtype=dtype, real_label=real_label, yunet=yunet
     )
@@ -242,7 +242,7 @@ def run_explain_command(
     with atomic_path(file) as partial:
         explanation.overlay().save(partial)
     print(f"{result.verdict}, p(fake) {result.p_fake:.4f}" + "".join(f"\nnote: {note}" for note in result.warnings))
-    print(f"{file}: the brighter, the more a part speaks for {explanation.target} ({explanation.method})")
+    print(f"{file}: the brighter an area, the more it points to {explanation.target} ({explanation.method})")
     if explanation.faithfulness is not None:
         print(explanation.faithfulness.sentence)
     return 0
@@ -256,7 +256,7 @@ def _keep(seen: list[torch.Tensor], output: Any) -> None:
 
 
 def _grid(tensor: torch.Tensor, size: torch.Size) -> torch.Tensor | None:
-    """The features of one picture as (channels, rows, columns), or None for a tensor that is no grid.
+    """The features of one image as (channels, rows, columns), or None for a tensor that is no grid.
 
     Rows and columns are in the input's proportion. Tokens in front of the grid (class, registers) are left out.
     """
@@ -278,7 +278,7 @@ def _grid(tensor: torch.Tensor, size: torch.Size) -> torch.Tensor | None:
 
 
 def _log_odds(detector: Detector, logits: torch.Tensor) -> torch.Tensor:
-    """Of the one picture in the batch: how much more the network says fake than real, in logits."""
+    """Of the one image in the batch: how much more the network says fake than real, in logits."""
     if logits.shape[1] == 1:
         return logits[0, 0] if detector.real_index else -logits[0, 0]
     others = torch.cat([logits[0, : detector.real_index], logits[0, detector.real_index + 1 :]])

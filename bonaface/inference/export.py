@@ -1,8 +1,8 @@
 """A model folder -> the same detector on OpenVINO or ONNX Runtime, checked before anything is written.
 
-The new folder holds the network (logits, and the features that the unfamiliar are told by), the configuration with all
-its facts and the image processor's; :meth:`detector.Detector.from_pretrained` loads it without torch's weights
-and model code. The check scores the same pictures with both and refuses to write a folder that says something else.
+The new folder holds the network (logits, and the features for the distance to the training data), the configuration
+with all its facts and the image processor's; :meth:`detector.Detector.from_pretrained` loads it without torch's
+weights and model code. The check scores the same images with both and refuses to write a folder whose scores differ.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from bonaface.stats.figures import percent
 FORMATS = {"openvino": OPENVINO_FILE, "onnx": ONNX_FILE}
 PRECISIONS = {"float32": 1e-4, "bf16": 2e-2}  # the largest difference of a probability
 MAX_AUC_LOSS, MAX_FLIPS = 0.005, 0.02  # of int8
-N_CHECK, N_CALIBRATION = 200, 300  # pictures
+N_CHECK, N_CALIBRATION = 200, 300  # images
 TINY = 1e-12  # of a probability, before its logarithm
 
 
 @dataclass(frozen=True)
 class Check:
-    """An exported network beside its original, on the same pictures.
+    """An exported network beside its original, on the same images.
 
     Attributes:
         precision: "float32", "bf16" or "int8".
-        n: pictures.
+        n: images.
         difference: the largest of any label's probability; on drawn portraits the largest that their logits allow.
-        flips: share of pictures with another verdict.
-        auc_loss: the original's AUC less the exported one's; None where the pictures have no labels of both kinds.
+        flips: share of images with another verdict.
+        auc_loss: the original's AUC less the exported one's; None unless the images have labels of both classes.
     """
 
     precision: str
@@ -64,8 +64,8 @@ class Check:
 
     def __str__(self) -> str:
         auc = "" if self.auc_loss is None else f", AUC lower by {self.auc_loss:.4f}"
-        scores = f"largest difference of a score {self.difference:.2g}, {percent(self.flips)} of verdicts differ"
-        return f"{self.precision}: {scores}{auc} ({self.n} pictures)"
+        scores = f"scores differ by at most {self.difference:.2g}, {percent(self.flips)} of verdicts differ"
+        return f"{self.precision}: {scores}{auc} ({self.n} images)"
 
 
 def export_model(
@@ -79,43 +79,43 @@ def export_model(
     n_check: int = N_CHECK,
     n_calibration: int = N_CALIBRATION,
 ) -> list[Check]:
-    """Write a model for another engine, if it says the same as before.
+    """Write a model for another engine, if its scores agree with the original's.
 
     Args:
         model: a folder with torch weights, or a Hub id.
         out: a new or empty folder.
         format: "openvino" or "onnx".
-        int8: quantise weights and activations with NNCF, calibrated on pictures of ``data``.
-        data: labelled pictures to check on, in any form that training takes; without it, float32 and bf16 are checked
+        int8: quantise weights and activations with NNCF, calibrated on images of ``data``.
+        data: labelled images to check on, in any form that training takes; without it, float32 and bf16 are checked
             on drawn portraits.
 
     Returns:
         What the check found; "bf16" is there for OpenVINO where the processor has it.
 
     Raises:
-        UsageError: the format or the folder will not do, a package is missing, int8 without data, or the check failed.
+        UsageError: an unknown format, a folder in use, a missing package, int8 without data, or a failed check.
     """
     out = Path(out)
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", "choose " + " or ".join(FORMATS))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already", "name a new folder with --out")
+        raise UsageError(f"{out} already exists", "name a new folder with --out")
     if int8 and data is None:
-        raise UsageError("int8 needs pictures to be calibrated and checked on", "name a labelled folder with --data")
+        raise UsageError("int8 needs labelled images for calibration and checks", "name a labelled folder with --data")
     _require(format, int8)
     detector = Detector.from_pretrained(model, device="cpu", engine="torch", real_label=real_label)
-    calibration, pictures, fakes = _pictures(data, real_label, n_check, n_calibration if int8 else 0)
+    calibration, images, fakes = _images(data, real_label, n_check, n_calibration if int8 else 0)
     with atomic_folder(out) as partial:
         write_network(detector, partial, format, calibration)
         _write_facts(detector, partial, real_label)
-        checks = _check(detector, partial, format, pictures, fakes, ["int8"] if int8 else list(PRECISIONS))
+        checks = _check(detector, partial, format, images, fakes, ["int8"] if int8 else list(PRECISIONS))
         failed = [check for check in checks if not check.passed]
         if failed:
             raise UsageError(
-                f"not written, for it would not say the same: {failed[0]}",
-                "export it without --int8"
+                f"not exported: its scores differ too much from the original's ({failed[0]})",
+                "export without --int8"
                 if int8
-                else "check it on pictures of your own with --data, try the other format, or keep to torch",
+                else "check it on your own images with --data, try the other format, or keep using torch",
             )
     return checks
 
@@ -145,7 +145,7 @@ def run_export_command(
     )
     for check in checks:
         print(check)
-    print(f"written: {folder}; use it as --model {folder}")
+    print(f"exported to {folder}; use it with --model {folder}")
     return 0
 
 
@@ -158,17 +158,17 @@ def _require(format: str, int8: bool) -> None:
             raise UsageError(f"{package} is not installed", "pip install 'bonaface[export]'") from error
 
 
-def _pictures(
+def _images(
     data: str | None, real_label: str | None, n_check: int, n_calibration: int
 ) -> tuple[list[bytes], list[bytes], NDArray[np.bool_] | None]:
-    """Encoded pictures to calibrate with and others to check with, and which of the latter are fake (None: unknown)."""
+    """Encoded images to calibrate with and others to check with, and which of the latter are fake (None: unknown)."""
     if data is None:
         spec = SampleSpec(n_check, size=160, seed=0)
         return [], [make_image(spec, i)[1] for i in range(n_check)], None
     listing = list_data(data, real_label=real_label)
     rows = balanced_subset(listing.rows, n_check + n_calibration)
     if len(rows) < 20:
-        raise UsageError(f"{data} has {len(rows)} usable pictures", "give at least 20, better some hundreds")
+        raise UsageError(f"{data} has {len(rows)} usable images", "give at least 20, preferably several hundred")
     order = np.random.default_rng(0).permutation(len(rows))
     first = len(rows) * n_calibration // (n_check + n_calibration)
     encoded = [image_bytes(rows[int(i)]["image"]) for i in order]
@@ -192,17 +192,17 @@ def _check(
     original: Detector,
     folder: Path,
     format: str,
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
     fakes: NDArray[np.bool_] | None,
     precisions: Sequence[str],
 ) -> list[Check]:
-    expected = _score(original, pictures, "checking: torch")
+    expected = _score(original, images, "checking: torch")
     checks = []
     for precision in precisions:
         if precision == "bf16" and not (format == "openvino" and _has_bf16()):
             continue
         exported = Detector.from_pretrained(folder, engine=format, dtype="bf16" if precision == "bf16" else None)
-        found = _score(exported, pictures, f"checking: {format} {precision}")
+        found = _score(exported, images, f"checking: {format} {precision}")
         difference = max(
             _difference(a.labels, b.labels, anywhere=fakes is None) for a, b in zip(expected, found, strict=True)
         )
@@ -227,9 +227,9 @@ def _difference(a: Mapping[str, float], b: Mapping[str, float], anywhere: bool) 
     return math.tanh((max(shifts) - min(shifts)) / 4)
 
 
-def _score(detector: Detector, pictures: Sequence[bytes], title: str) -> list[Result]:
-    stream = detector.stream(pictures, faces=False)
-    return list(tqdm(stream, desc=title, total=len(pictures), unit="image", leave=False, disable=None))
+def _score(detector: Detector, images: Sequence[bytes], title: str) -> list[Result]:
+    stream = detector.stream(images, faces=False)
+    return list(tqdm(stream, desc=title, total=len(images), unit="image", leave=False, disable=None))
 
 
 def _has_bf16() -> bool:

@@ -2,7 +2,7 @@
 
 Deletion hides the most marked pixels first: the score of a faithful map falls at once. Insertion starts with everything
 hidden and shows the most marked pixels first: the score rises at once. A hidden pixel is a strongly blurred one. Both
-curves are compared with maps that know nothing of the model: the centre of the picture, and smooth random blobs.
+curves are compared with maps that know nothing of the model: the centre of the image, and smooth random blobs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLAT = 0.05  # a score that moves less than this when all is hidden depends on n
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What became of the score when pixels were hidden or shown in the order of a map.
+    """How the score changed when pixels were hidden or shown in the order of a map.
 
     Attributes:
         deletion, insertion: "map", "centre" and "random" (the mean of several) -> scores in [0, 1] at
@@ -40,20 +40,22 @@ class Faithfulness:
 
     @property
     def trusted(self) -> bool:
-        """Whether the map beats the centre and every random map."""
+        """Whether the map outperforms the centre and every random map."""
         return not self.flat and self.beaten == 1.0 and self.gain["map"] > self.gain["centre"]
 
     @property
     def sentence(self) -> str:
-        """How far to trust the map, for a person."""
+        """How far to trust the map, in a sentence."""
         gains = f"({self.gain['map']:.2f}; centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
         if self.flat:
-            return "Hiding the whole picture hardly moves the score: no map can say what it depends on."
+            return "Hiding the whole image hardly changes the score, so no map can show what it depends on."
         if self.trusted:
-            return f"Hiding what the map marks moves the score more than hiding the centre or random parts {gains}."
+            return f"Hiding what the map marks changes the score more than hiding the centre or random parts {gains}."
         if self.beaten == 1.0:
-            return f"The map marks better than chance, but no better than the centre of the picture {gains}."
-        return f"The map explains little: random parts move the score as much as what it marks {gains}."
+            return f"The map is better than chance, but no better than the centre of the image {gains}."
+        return (
+            f"The map explains little: hiding random parts changes the score as much as hiding what it marks {gains}."
+        )
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""What a scoring that can be killed and resumed keeps: its list of inputs, and the rows that are finished."""
+"""What a resumable scoring run keeps: its list of inputs, and the finished rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Inputs:
                 self.n += 1
         if not self.n:
             self._folder.cleanup()
-            raise UsageError("there is no image to score", "name files, folders with images, patterns, or - for stdin")
+            raise UsageError("no images found", "name files, folders with images, patterns, or - for stdin")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +61,7 @@ class Journal:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 self._file.close()
-                raise UsageError(f"another process is at work on {self.path}", "wait for it, or stop it") from error
+                raise UsageError(f"another process is writing {self.path}", "wait for it, or stop it") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,6 +116,6 @@ class Journal:
     def _check(self, same: bool, what: str) -> None:
         if not same:
             raise UsageError(
-                f"{self.path} is left from a run with {what}",
+                f"{self.path} belongs to an unfinished run with {what}",
                 "repeat that command, delete the file, or choose another --out",
             )

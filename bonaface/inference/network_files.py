@@ -50,7 +50,7 @@ class LogitsOnly(nn.Module):
 
 
 def write_network(detector: Detector, folder: Path, format: str, calibration: Sequence[bytes]) -> None:
-    """The network in float32, or in int8 where there are pictures to calibrate it with."""
+    """The network in float32, or in int8 where there are images to calibrate it with."""
     assert isinstance(detector.engine, TorchEngine)  # export_model asked for it
     model = move(detector.engine.model, memory_format=torch.contiguous_format)
     facts = Preprocessing.of(detector.processor)
@@ -133,8 +133,8 @@ def _quiet() -> Iterator[None]:
 def _quantised(graph: Any, detector: Detector, calibration: Sequence[bytes], name: str) -> Any:
     import nncf
 
-    pictures = tqdm(calibration, desc="calibrating int8", unit="image", disable=None)
-    samples = [detector.pixels(decode_image(picture))[None].numpy() for picture in pictures]
+    images = tqdm(calibration, desc="calibrating int8", unit="image", disable=None)
+    samples = [detector.pixels(decode_image(image))[None].numpy() for image in images]
     dataset = nncf.Dataset(samples, lambda pixels: {name: pixels})
     assert isinstance(detector.engine, TorchEngine)
     kind = None if is_convolutional(detector.engine.model) else nncf.ModelType.TRANSFORMER

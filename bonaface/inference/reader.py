@@ -1,17 +1,17 @@
-"""A picture as a user hands it over -> what the model reads: the pixels of its faces, or of the whole.
+"""An image as a user passes it -> what the model reads: the pixels of its faces, or of the whole.
 
-**Whole picture or faces.** ``faces=False`` scores the picture as it is, as ``pipeline("image-classification")`` does.
+**Whole image or faces.** ``faces=False`` scores the image as it is, as ``pipeline("image-classification")`` does.
 ``faces=True`` looks for faces, cuts each out as ``bonaface prepare`` does, and scores each. By default
-(``faces=None``) a photograph is searched and a picture that is already a crop of a face is not:
+(``faces=None``) a photograph is searched and an image that is already a crop of a face is not:
 
-1. a model whose facts say that it was trained on whole pictures (``face_margin`` is null) never searches;
-2. a picture whose shorter side is at most ``CROP_SIDE`` pixels is a crop;
-3. else faces are searched: where the largest one's longer side is at least ``CROP_SHARE`` of the picture's shorter
-   side, the picture is a crop; where there is none, the whole picture is scored and a warning says so.
+1. a model whose facts say that it was trained on whole images (``face_margin`` is null) never searches;
+2. an image whose shorter side is at most ``CROP_SIDE`` pixels is a crop;
+3. else faces are searched: where the largest one's longer side is at least ``CROP_SHARE`` of the image's shorter
+   side, the image is a crop; where there is none, the whole image is scored and a warning says so.
 
 Faces below ``TINY_FACE`` pixels are scored only where there is no larger one, and the ``MAX_FACES`` largest at most. A
-picture's score is the largest over its faces: one generated face makes a picture fake. It follows that a crowd
-has more chances of a false alarm than a portrait; the face's own score is in the result.
+image's score is the largest over its faces: one generated face makes an image fake. It follows that a crowd
+has more chances of a false positive than a portrait; the face's own score is in the result.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bonaface.inference.admission import Admitted, ImageInput
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
 LARGEST_ASPECT = 32  # longer by shorter side; a processor that resizes the shorter one would make gigabytes of more
-# For the sake of memory: pictures of more pixels than LARGE are decoded and resized at once only as far as all of them
+# For the sake of memory: images of more pixels than LARGE are decoded and resized at once only as far as all of them
 # have no more than TOGETHER, and one of more than HUGE is first averaged over blocks, since an image processor makes
 # several copies. A phone's 12 megapixels stay as they are.
 LARGE, HUGE, TOGETHER = 4_000_000, 16_000_000, 50_000_000
@@ -50,10 +50,10 @@ NO_FACE, SMALL, COMPRESSED = "no face found", "very small", "heavily compressed"
 
 @dataclass
 class Item:
-    """A picture on its way to the model.
+    """An image on its way to the model.
 
     Attributes:
-        pixels: float32 (3, h, w) of each face in ``boxes``, or of the whole picture where there is no box; none after
+        pixels: float32 (3, h, w) of each face in ``boxes``, or of the whole image where there is no box; none after
             an ``error``.
         seconds: spent on "decode", "faces" and "pixels".
     """
@@ -71,8 +71,8 @@ class ImageReader:
     Args:
         processor: the model's image processor.
         face_margin: the border that training left around faces, as a share of the box on each side; None for a model
-            of whole pictures.
-        yunet: weights of the face detector, which is loaded when the first picture is searched.
+            of whole images.
+        yunet: weights of the face detector, which is loaded when the first image is searched.
     """
 
     def __init__(self, processor: Any, face_margin: float | None = FACE_MARGIN, yunet: Path | None = None) -> None:
@@ -81,9 +81,9 @@ class ImageReader:
         self._large, self._loading = _PixelBudget(), threading.Lock()
 
     def read(self, images: Sequence[Admitted], faces: bool | None) -> list[Item]:
-        """An item for each picture, in order, also for one that was refused.
+        """An item for each image, in order, also for one that was refused.
 
-        Pictures of one size go through the processor together.
+        Images of one size go through the processor together.
         """
         items: list[Item] = []
         by_size: dict[tuple[int, int], list[tuple[Item, int, Image.Image]]] = defaultdict(list)
@@ -109,7 +109,7 @@ class ImageReader:
         return items
 
     def _read_large(self, data: bytes | Image.Image, image: ImageInput, faces: bool | None, item: Item) -> None:
-        """As ``read`` does, of one picture that is gone when this returns."""
+        """As ``read`` does, of one image that is gone when this returns."""
         try:
             for i, view in enumerate(self._views(data, image, faces, item)):
                 self._process([(item, i, view)])
@@ -117,11 +117,11 @@ class ImageReader:
             item.error = _alone(error)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture -> float32 (3, h, w), exactly as the model's image processor makes it."""
+        """RGB image -> float32 (3, h, w), exactly as the model's image processor makes it."""
         return self.processor(image, return_tensors="pt")["pixel_values"][0]
 
     def find_faces(self, image: Image.Image, faces: bool | None = None) -> tuple[list[Box], list[str]]:
-        """Face boxes of an RGB picture that are to be scored (none: the picture itself is), and warnings."""
+        """Face boxes of an RGB image that are to be scored (none: the image itself is), and warnings."""
         small = [SMALL] if min(image.size) < SMALL_SIDE else []
         by_rule = faces is None
         if by_rule:
@@ -143,25 +143,23 @@ class ImageReader:
         return face_square(image, MainFace(box, "ok", 1.0, 1), margin)
 
     def _views(self, data: bytes | Image.Image, image: ImageInput, faces: bool | None, item: Item) -> list[Image.Image]:
-        """The RGB pictures to score: the faces, or the whole."""
+        """The RGB images to score: the faces, or the whole."""
         started = time.perf_counter()
-        picture = _rgb(data) if isinstance(data, Image.Image) else decode_image(data, name=_name(image))
-        if max(picture.size) > LARGEST_ASPECT * min(picture.size):
-            width, height = picture.size
-            raise ImageError(
-                "unreadable", f"{_name(image) or 'image'}: {width} x {height} pixels are too narrow a strip"
-            )
+        upright = _rgb(data) if isinstance(data, Image.Image) else decode_image(data, name=_name(image))
+        if max(upright.size) > LARGEST_ASPECT * min(upright.size):
+            width, height = upright.size
+            raise ImageError("unreadable", f"{_name(image) or 'image'}: {width} x {height} pixels are too narrow")
         decoded = time.perf_counter()
-        item.boxes, warnings = self.find_faces(picture, faces)
+        item.boxes, warnings = self.find_faces(upright, faces)
         item.warnings += warnings
         item.seconds |= {"decode": decoded - started, "faces": time.perf_counter() - decoded}
-        views = [picture.crop(self.face_square(picture, box)) for box in item.boxes] or [picture]
+        views = [upright.crop(self.face_square(upright, box)) for box in item.boxes] or [upright]
         views = [view.reduce(factor) if (factor := _reduction(view)) > 1 else view for view in views]
         item.pixels = [torch.empty(0)] * len(views)
         return views
 
     def _process(self, members: Sequence[tuple[Item, int, Image.Image]]) -> None:
-        """Pictures of one size, each with its item and its place there."""
+        """Images of one size, each with its item and its place there."""
         started = time.perf_counter()
         pixels = self.processor([view for *_, view in members], return_tensors="pt")["pixel_values"]
         share = (time.perf_counter() - started) / len(members)
@@ -177,7 +175,7 @@ class ImageReader:
 
 
 class _PixelBudget:
-    """Lets threads in while their pictures have no more than ``TOGETHER`` pixels; a larger one alone."""
+    """Lets threads in while their images have no more than ``TOGETHER`` pixels; a larger one alone."""
 
     def __init__(self) -> None:
         self._pixels, self._changed = 0, threading.Condition()
@@ -198,7 +196,7 @@ class _PixelBudget:
 
 
 _trim_memory: Any
-try:  # glibc keeps freed blocks for itself, those of several large pictures too
+try:  # glibc keeps freed blocks for itself, those of several large images too
     _trim_memory = ctypes.CDLL(None).malloc_trim
 except (AttributeError, OSError, TypeError):  # another C library
     _trim_memory = None
@@ -219,12 +217,12 @@ def _open(image: ImageInput, item: Item) -> tuple[bytes | Image.Image, int]:
 
 
 def _alone(error: ImageError) -> ImageError:
-    """The error without its traceback, whose frames hold the broken picture's pixels."""
+    """The error without its traceback, whose frames hold the broken image's pixels."""
     return ImageError(error.reason, str(error))
 
 
 def _reduction(image: Image.Image) -> int:
-    """The side of the blocks that bring a picture below HUGE pixels."""
+    """The side of the blocks that bring an image below HUGE pixels."""
     return math.ceil(math.sqrt(image.width * image.height / HUGE))
 
 
@@ -234,7 +232,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image.load()
         pixels, turn = to_rgb(image), orientation(image)
     except Exception as error:
-        raise ImageError("unreadable", f"the picture cannot be decoded ({error})") from error
+        raise ImageError("unreadable", f"the image cannot be decoded ({error})") from error
     return pixels if turn is None else pixels.transpose(turn)
 
 

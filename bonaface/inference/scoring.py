@@ -1,7 +1,7 @@
-"""Many files -> one table, a row for every input in input order, whatever happens on the way.
+"""Many files -> one table, one row per input in input order, even for files that cannot be read.
 
 Finished rows go to a journal beside the table (``.NAME.journal``, JSON lines), a whole batch at a time. A run that was
-killed continues behind the last whole batch, so its batches are those of an undisturbed run and its numbers are the
+killed resumes after the last whole batch, so its batches are those of an uninterrupted run and its numbers are the
 same to the last bit. Only when every input has its row is the table written, under a temporary name, and renamed.
 """
 
@@ -39,7 +39,7 @@ class Summary:
     def __str__(self) -> str:
         n = sum(self.verdicts.values())
         parts = ", ".join(f"{self.verdicts[name]:,} {name}" for name in ("real", "fake", "uncertain"))
-        why = f" (the first: {printable(self.first_error)})" if self.first_error else ""
+        why = f" (first: {printable(self.first_error)})" if self.first_error else ""
         return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable{why}"
 
 
@@ -53,25 +53,25 @@ def score_files(
     model: str = "",
     progress: bool | None = None,
 ) -> Summary:
-    """Score files into a table; the same call continues a run that was killed.
+    """Score files into a table; the same call resumes a run that was killed.
 
     Args:
         paths: files, read lazily and once; a million of them need no more memory than a thousand.
         out: ``.csv``, ``.jsonl`` or ``.parquet``; see :mod:`bonaface.inference.tables` for the columns.
         faces: see :mod:`bonaface.inference.reader`.
-        batch_size: pictures that the model is given at once; the engine's own when None.
-        model: what the model was called, so that a killed run is not continued with another one.
+        batch_size: images that the model is given at once; the engine's own when None.
+        model: the model's name, so that a killed run is not resumed with another one.
         progress: a bar with rate and time left; None shows it on a terminal only.
 
     Raises:
-        UsageError: an unknown suffix, a table that is there already, no input, a killed run with other inputs or
-            options, or another process at work on the same table.
+        UsageError: an unknown suffix, a table that already exists, no input, a killed run with other inputs or
+            options, or another process that writes the same table.
     """
     out = Path(out)
     write_table = table_writer(out)
     journal = out.with_name(f".{out.name}.journal")
     if out.exists() and not journal.exists():
-        raise UsageError(f"{out} is there already", "choose another name, or delete it")
+        raise UsageError(f"{out} already exists", "choose another name, or delete it")
     batch_size = batch_size or detector.engine.batch_size
     options = {"model": model, "labels": detector.labels, "faces": faces, "batch_size": batch_size}
     with ExitStack() as stack:
@@ -155,8 +155,8 @@ def run_predict_command(
     else:
         summary = score_files(inputs, detector, out, faces=faces, batch_size=batch_size, model=model)
         if isinstance(detector, RayDetector) and detector.lost:
-            print(f"{detector.lost} workers were lost; others have scored their files")
+            print(f"{detector.lost} workers were lost; others scored their files")
         if summary.continued_from:
-            print(f"continued behind {summary.continued_from:,} files that were scored before")
+            print(f"resumed after {summary.continued_from:,} files that were already scored")
     print(summary if out is None else f"{summary}; table: {out}")
     return 0 if set(summary.verdicts) - {"error"} else 1

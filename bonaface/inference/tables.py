@@ -53,7 +53,7 @@ def table_writer(out: Path) -> Callable[[Path, RowSource, Sequence[str]], None]:
     """The function that writes a table with this suffix."""
     writers = {".csv": write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if out.suffix.lower() not in writers:
-        raise UsageError(f"cannot write a table to {out}", "end its name with .csv, .jsonl or .parquet")
+        raise UsageError(f"cannot write a table to {out}", "name a file that ends in .csv, .jsonl or .parquet")
     write = writers[out.suffix.lower()]
 
     def write_whole(path: Path, rows: RowSource, labels: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def columns(labels: Sequence[str]) -> list[str]:
 
 
 def flat_row(row: Row, labels: Sequence[str]) -> dict[str, Any]:
-    """A row with a column a label, names as UTF-8 and faces as JSON."""
+    """A row with one column per label, names as UTF-8 and faces as JSON."""
     scores = row["scores"] or [None] * len(labels)
     return {
         "path": as_utf8(row["path"]),
@@ -86,7 +86,7 @@ def flat_row(row: Row, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Iterator[Row], labels: Sequence[str]) -> None:
-    """The table as CSV that no spreadsheet runs formulas of."""
+    """The table as CSV, in which no spreadsheet finds a formula to run."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns(labels))
         writer.writeheader()

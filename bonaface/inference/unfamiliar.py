@@ -89,7 +89,7 @@ def fit_unfamiliar(
 
 
 def unfamiliar_auroc(familiar: ArrayLike, foreign: ArrayLike) -> tuple[float, Interval]:
-    """How well distances tell held-out sources from familiar ones: AUROC with its 95 % interval (DeLong)."""
+    """How well distances separate held-out sources from familiar ones: AUROC with its 95 % interval (DeLong)."""
     near, far = np.asarray(familiar, dtype=float), np.asarray(foreign, dtype=float)
     return auc_interval(np.repeat([False, True], [len(near), len(far)]), np.concatenate([near, far]))
 

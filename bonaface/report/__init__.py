@@ -1,1 +1,1 @@
-"""Plots, pages and the report's words."""
+"""Plots, pages and the report's text."""

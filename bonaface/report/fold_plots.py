@@ -46,14 +46,14 @@ def fold_roc_curves(
     worst: str | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """ROC curves of all folds, thin, the worst one and that of all images together named; as in :func:`roc_curve`."""
+    """ROC curves of all folds, thin, with the worst one and the pooled one named; as in :func:`roc_curve`."""
     figure, (axis,) = canvas(theme)
     axis.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
     others = [name for name in curves if name != worst]
     lines = [(curves[name], theme.faint, 0.9, "other folds" if worst else "folds") for name in others]
     if worst is not None:
         lines.append((curves[worst], theme.cycle[1], 1.8, f"worst: {clean_text(worst, 36)}"))
-    lines.append((pooled, theme.cycle[0], 2.2, "all images together"))
+    lines.append((pooled, theme.cycle[0], 2.2, "pooled"))
     named: set[str] = set()
     for (truth, p_fake), colour, width, name in lines:
         fake = np.asarray(truth, dtype=bool)
@@ -66,7 +66,7 @@ def fold_roc_curves(
     axis.set_xlim(-0.005, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    name_axes(axis, theme, "false alarms: real called fake", "fakes found")
+    name_axes(axis, theme, "real images called fake", "fakes found")
     if named:
         legend(figure, theme)
     return figure

@@ -1,6 +1,6 @@
-"""Sections of pictures, tables and words, and how they become one self-contained HTML file and a short Markdown one.
+"""Sections of plots, tables and text, and how they become one self-contained HTML file and a short Markdown one.
 
-A report is a list of :class:`Section`; whoever has something to add makes one and hands it to
+A report is a list of :class:`Section`; to add one, pass it to
 :func:`bonaface.report.write.write_report`. A section's blocks are plain text (a paragraph), :class:`Plot`,
 :class:`Table` or :class:`Gallery`. All text is untrusted: HTML is escaped, Markdown too, and the page may load and
 run nothing.
@@ -42,7 +42,7 @@ class Table:
 
     frame: pd.DataFrame
     caption: str = ""
-    folded: bool = False  # shown on a click: for long lists
+    folded: bool = False  # collapsed until clicked: for long lists
 
     @property
     def numeric(self) -> list[bool]:
@@ -53,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture, with a second one (its heat map) below it, then a line of text and a fainter one."""
+    """A small image, with a second one (its heat map) below it, then a line of text and a fainter one."""
 
     image: Image.Image | None
     title: str
@@ -77,8 +77,8 @@ class Section:
     """A part of a report.
 
     ``key`` names it in ``metrics.json`` (under ``sections``, where ``data`` goes) and in the page's anchors;
-    ``blocks`` are shown in order, neighbouring pictures side by side. ``brief`` sections also appear in
-    ``report.md``, without their pictures.
+    ``blocks`` are shown in order, neighbouring plots side by side. ``brief`` sections also appear in
+    ``report.md``, without their plots.
     """
 
     key: str
@@ -156,7 +156,7 @@ def jsonable(value: Any) -> Any:
 
 
 def page_html(page: Page) -> str:
-    """One file: styles, pictures and thumbnails inside, no script, and a policy that forbids loading anything."""
+    """One file: styles, plots and thumbnails inside, no script, and a policy that forbids loading anything."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -167,12 +167,12 @@ def page_html(page: Page) -> str:
 
 def rows_of(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
     """Neighbouring blocks of one kind together: (kind, blocks)."""
-    kinds = {str: "text", Plot: "pictures", Table: "table", Gallery: "gallery"}
+    kinds = {str: "text", Plot: "plots", Table: "table", Gallery: "gallery"}
     return [(kind, list(group)) for kind, group in groupby(blocks, lambda block: kinds[type(block)])]
 
 
-def _themed(picture: Plot) -> dict[str, str]:
-    return {"light": figure_data_uri(picture.draw(LIGHT)), "dark": figure_data_uri(picture.draw(DARK))}
+def _themed(plot: Plot) -> dict[str, str]:
+    return {"light": figure_data_uri(plot.draw(LIGHT)), "dark": figure_data_uri(plot.draw(DARK))}
 
 
 def thumbnail_uri(image: Image.Image, side: int = 112) -> str:
@@ -188,7 +188,7 @@ def thumbnail_uri(image: Image.Image, side: int = 112) -> str:
 
 
 def markdown_text(value: object) -> str:
-    """Text that Markdown shows as it is: no markup, link, mention or HTML comes of it."""
+    """Text that Markdown shows as it is, without turning it into markup, links, mentions or HTML."""
     text = re.sub(r"([\\`*\[\]|~#!])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", plain(value)))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
@@ -205,7 +205,7 @@ def markdown_table(table: Table) -> str:
 
 
 def page_markdown(page: Page) -> str:
-    """The short form: verdict, caveats, key figures and the brief sections, with headings of the third level."""
+    """The short form: verdict, caveats, key figures and the brief sections, with third-level headings."""
     parts = [markdown_text(page.conclusion)]
     parts += [f"> {markdown_text(caveat)}" for caveat in page.caveats]
     figures = [(f.name, f"{f.value} {f.interval}".strip(), f.meaning) for f in page.key_figures]

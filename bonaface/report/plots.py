@@ -22,7 +22,7 @@ from bonaface.report.style import LIGHT, WIDTH, Theme, canvas, clean_text, curve
 
 
 def roc_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool = False, theme: Theme = LIGHT) -> Figure:
-    """ROC curves of models: name -> (is_fake bool (n,), p_fake (n,)). ``log`` spreads out the rare false alarms."""
+    """ROC curves of models: name -> (is_fake bool (n,), p_fake (n,)). ``log`` spreads out low false-positive rates."""
     figure, (axis,) = canvas(theme)
     chance = np.linspace(0, 1, 500)
     axis.plot(chance, chance, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
@@ -33,7 +33,7 @@ def roc_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool = 
             continue
         fpr, tpr, _ = sk.roc_curve(fake, np.asarray(p_fake))
         smallest = min(smallest, 1 / (~fake).sum())
-        if log:  # a step curve: what holds just below the first false alarm holds down to the axis' end
+        if log:  # a step curve: what holds just below the first false positive holds down to the axis' end
             fpr, tpr = np.repeat(fpr, 2)[1:], np.repeat(tpr, 2)[:-1]
         auc = sk.roc_auc_score(fake, np.asarray(p_fake))
         axis.plot(fpr, tpr, color=colour, linewidth=2, label=f"{clean_text(name)}  AUC {auc:.3f}".strip())
@@ -76,7 +76,7 @@ def learning_curves(
     if axis.get_legend_handles_labels()[0]:
         legend(figure, theme)
     else:
-        note(axis, theme, "nothing was logged")
+        note(axis, theme, "no data logged")
     return figure
 
 
@@ -113,7 +113,7 @@ def confusion_matrix(matrix: ArrayLike, labels: Sequence[str], *, theme: Theme =
     axis.set_yticks(range(k), names, parse_math=False)
     axis.grid(False)
     axis.spines[:].set_visible(False)
-    name_axes(axis, theme, "called", "true")
+    name_axes(axis, theme, "most likely label", "true label")
     return figure
 
 
@@ -145,7 +145,7 @@ def source_bars(table: pd.DataFrame, *, value: str = "called_fake", theme: Theme
     axis.grid(False, axis="y")
     for name, colour in (("real", theme.real), ("fake", theme.fake)):
         axis.scatter([], [], c=colour, s=36, marker="s", label=name)
-    name_axes(axis, theme, "AUC against all images of the other kind" if value == "auc" else "share called fake")
+    name_axes(axis, theme, "AUC against all images of the other class" if value == "auc" else "share called fake")
     legend(figure, theme)
     return figure
 
@@ -158,7 +158,7 @@ def score_histogram(
     marks: Mapping[str, float] | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """How the scores of real and of fake images spread over [0, 1]; ``marks`` names thresholds to draw."""
+    """The distribution of the scores of real and of fake images over [0, 1]; ``marks`` names thresholds to draw."""
     figure, (axis,) = canvas(theme, height=3.3)
     fake, p = np.asarray(is_fake, dtype=bool), np.asarray(p_fake, dtype=float)
     for name, colour, kept in (("real", theme.real, ~fake), ("fake", theme.fake, fake)):
@@ -191,7 +191,7 @@ def score_histogram(
 
 
 def reliability_diagram(bins: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
-    """Promise against outcome: ``metrics.reliability``'s bins above, how many images each holds below."""
+    """Scores against outcomes: ``metrics.reliability``'s bins above, the number of images in each below."""
     figure, (axis, below) = canvas(theme, height=4.3, rows=(4, 1))
     axis.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
     axis.vlines(bins["mean_p_fake"], bins["mean_p_fake"], bins["share_fake"], colors=theme.faint, linewidth=1)
@@ -225,13 +225,13 @@ def degradation_overview(table: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure
 
 
 def degradation_curves(rows: pd.DataFrame, *, theme: Theme = LIGHT) -> Figure:
-    """AUC, fakes found and false alarms along one degradation: the undegraded row of the table, then its strengths."""
+    """AUC, fakes found and false positives along one degradation: the undegraded row, then its strengths."""
     figure, (axis,) = canvas(theme, height=2.9)
     places = np.arange(len(rows))
     curves = (
         ("auc", "AUC", theme.cycle[0]),
         ("recall", "fakes found", theme.fake),
-        ("fpr", "false alarms", theme.real),
+        ("fpr", "false positives", theme.real),
     )
     for key, name, colour in curves:
         values, low, high = (rows[column].to_numpy(float) for column in (key, f"{key}_low", f"{key}_high"))
@@ -273,7 +273,7 @@ def line_chart(
 
 
 def fact_histogram(real: np.ndarray, fake: np.ndarray, name: str, *, theme: Theme = LIGHT) -> Figure:
-    """How one number spreads over the real and the fake images, as shares of each; the outer 1 % is left out."""
+    """The distribution of one number over the real and fake images, as shares of each; the outer 1 % is left out."""
     figure, (axis,) = canvas(theme, height=3.0)
     known = np.concatenate([real, fake])
     low, high = np.nanpercentile(known, (0.5, 99.5)) if np.isfinite(known).any() else (0.0, 1.0)

@@ -18,13 +18,13 @@ from bonaface.stats.intervals import Interval
 
 LoadThumbnail = Callable[[str], Image.Image]
 DrawHeatMap = Callable[[Image.Image], Image.Image | None]
-MOST_SOURCES = 30  # in a picture; the tables list all
+MOST_SOURCES = 30  # in a plot; the tables list all
 LEARNING_CURVES = (
     ("loss", "Loss by epoch.", "loss", {"loss": "training", "eval_loss": "validation"}),
     (
         "accuracy",
         "Accuracy and AUC by epoch.",
-        "share right, AUC",
+        "accuracy, AUC",
         {
             "train_accuracy": "training accuracy",
             "eval_accuracy": "validation accuracy",
@@ -38,23 +38,23 @@ def _truth_and_scores(rows: pd.DataFrame, real_label: str) -> tuple[np.ndarray, 
     return (rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(dtype=float)
 
 
-def lead_pictures(rows: pd.DataFrame, sources: pd.DataFrame, real_label: str) -> list[Block]:
-    """The first screen's pictures: the ROC curve, what each source was called, whether scores hold what they say."""
+def lead_plots(rows: pd.DataFrame, sources: pd.DataFrame, real_label: str) -> list[Block]:
+    """The first screen's plots: the ROC curve, what each source was called, and the calibration of the scores."""
     pair = _truth_and_scores(rows, real_label)
     return [
         Plot(
             "roc",
-            "Fakes found against false alarms, at every threshold.",
+            "Fakes found against false positives, at every threshold.",
             lambda theme: plots.roc_curve({"": pair}, theme=theme),
         ),
         Plot(
             "sources",
-            "Each source with the number of its images: the share called fake, with its 95 % interval.",
+            "For each source, the number of images and the share called fake, with its 95 % interval.",
             lambda theme: plots.source_bars(sources.head(MOST_SOURCES), theme=theme),
         ),
         Plot(
             "reliability",
-            "Reliability: of the images with a given score, the share that was fake; below, how many they are.",
+            "Reliability: the share of fakes among images with a given score; below, the number of images.",
             lambda theme: plots.reliability_diagram(metrics.reliability(*pair), theme=theme),
         ),
     ]
@@ -63,15 +63,16 @@ def lead_pictures(rows: pd.DataFrame, sources: pd.DataFrame, real_label: str) ->
 def source_section(
     sources: pd.DataFrame, summary: metrics.Figures, intervals: Mapping[str, Interval] | None = None
 ) -> Section:
-    """Every source for itself; ``intervals`` of the means over sources."""
+    """Figures by source; ``intervals`` of the means over sources."""
 
     def mean(name: str, figure: str) -> str:
         return f"{amount(figure, summary[name])} {span(figure, (intervals or {}).get(name))}".strip()
 
     text = (
-        "Each fake source against all real images, each real source against all fakes. Counting every source once, "
-        f"the mean AUC of the fake sources is {mean('macro_auc', 'auc')}, the mean share found "
-        f"{mean('macro_recall', 'recall')}, and the mean false alarm rate of the real ones {mean('macro_fpr', 'fpr')}."
+        "Each fake source is compared with all real images, each real source with all fakes. Counting every source "
+        f"once, the fake sources have a mean AUC of {mean('macro_auc', 'auc')} and a mean share found of "
+        f"{mean('macro_recall', 'recall')}; the real sources have a mean false-positive rate of "
+        f"{mean('macro_fpr', 'fpr')}."
     )
     rates = sources["recall"].fillna(sources["fpr"])
     table = sources[["source", "label"]].assign(images=sources["n"])
@@ -83,12 +84,12 @@ def source_section(
         f"{percent(rate)} {span('recall', Interval(low, high))}"
         for rate, low, high in zip(rates, sources["rate_low"], sources["rate_high"], strict=True)
     ]
-    picture = Plot(
+    by_auc = Plot(
         "sources_auc",
         "AUC of each source with its 95 % interval (DeLong).",
         lambda theme: plots.source_bars(sources.head(MOST_SOURCES), value="auc", theme=theme),
     )
-    return Section("sources", "Source by source", [text, picture, Table(table)], brief=True)
+    return Section("sources", "By source", [text, by_auc, Table(table)], brief=True)
 
 
 def error_sections(
@@ -99,7 +100,7 @@ def error_sections(
     each: int = 5,
     sources: int = 12,
 ) -> list[Section]:
-    """The most confident mistakes of the sources with most of them; nothing without a way to load pictures."""
+    """The most confident mistakes of the sources with most of them; nothing without a way to load images."""
     fake, p = _truth_and_scores(rows, real_label)
     missed = fake != (rows["prediction"] != real_label).to_numpy()
     if load_thumbnail is None or not missed.any():
@@ -114,9 +115,7 @@ def error_sections(
         )
         for (label, source), part in _largest_first(wrong)[:sources]
     ]
-    text = (
-        f"{missed.sum():,} of {len(rows):,} images were put on the wrong side. The most confident of them, by source:"
-    )
+    text = f"{missed.sum():,} of {len(rows):,} images were misclassified. The most confident mistakes, by source:"
     return [Section("errors", "Confident mistakes", [text, *galleries])]
 
 
@@ -128,7 +127,7 @@ def uncertain_sections(
     each: int = 5,
     sources: int = 12,
 ) -> list[Section]:
-    """The images whose scores lie nearest to ``middle``, by source; nothing without a way to load pictures."""
+    """The images whose scores are nearest to ``middle``, by source; nothing without a way to load images."""
     if load_thumbnail is None or rows.empty:
         return []
     near = rows.assign(gap=(rows["p_fake"] - middle).abs()).nsmallest(each * sources, "gap")
@@ -152,7 +151,7 @@ def _source_name(source: str, label: str) -> str:
 def thumbnails(
     rows: pd.DataFrame, load_thumbnail: LoadThumbnail, heat_map: DrawHeatMap | None = None
 ) -> list[Thumbnail]:
-    """A small picture of each row of a predictions table and, where there is one, its heat map below it."""
+    """A thumbnail of each row of a predictions table and, where there is one, its heat map below it."""
     items = []
     for path, score in zip(rows["path"], rows["p_fake"], strict=True):
         try:
@@ -165,23 +164,23 @@ def thumbnails(
 
 
 def score_section(rows: pd.DataFrame, real_label: str) -> Section:
-    """Scores and whether they mean what they say."""
+    """The distribution of the scores, and what they mean."""
     fake, p = _truth_and_scores(rows, real_label)
     return Section(
         "scores",
         "Scores",
         [
-            "A score is the detector’s probability that an image is fake. Of the images that score 80 %, 80 % should "
-            "be fake: then the reliability curve lies on its diagonal. That depends on how many fakes there are among "
-            f"the images, here {percent(np.mean(fake) if len(fake) else np.nan)}.",
+            "A score is the detector’s probability that an image is fake. If the scores are calibrated, 80 % of the "
+            "images that score 80 % are fake, and the reliability curve follows the diagonal. This depends on the "
+            f"share of fakes among the images, here {percent(np.mean(fake) if len(fake) else np.nan)}.",
             Plot(
                 "scores",
-                "Scores of real and of fake images.",
+                "Scores of real and fake images.",
                 lambda theme: plots.score_histogram(fake, p, theme=theme),
             ),
             Plot(
                 "roc_log",
-                "The ROC curve again, with the rare false alarms spread out.",
+                "The ROC curve with a logarithmic false-positive rate.",
                 lambda theme: plots.roc_curve({"": (fake, p)}, log=True, theme=theme),
             ),
         ],
@@ -189,19 +188,19 @@ def score_section(rows: pd.DataFrame, real_label: str) -> Section:
 
 
 def decision_section(figures: metrics.Figures, labels: Sequence[str]) -> Section:
-    """The label that an image is given against its own."""
+    """The most likely label against the true one."""
     table = pd.DataFrame([{"label": label} | row for label, row in figures["per_class"].items()])
     table = table.rename(columns={"f1": "F1", "support": "images"})
-    picture = Plot(
+    confusion = Plot(
         "confusion",
-        "True label (rows) and likeliest label (columns), with shares of each row.",
+        "True label (rows) and most likely label (columns), with shares of each row.",
         lambda theme: plots.confusion_matrix(figures["confusion_matrix"], labels, theme=theme),
     )
-    return Section("decisions", "Labels", [picture, Table(table)])
+    return Section("decisions", "Labels", [confusion, Table(table)])
 
 
 def training_sections(history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Learning curves, where there was a training."""
+    """Learning curves, if there was a training."""
     if not history:
         return []
     curves: list[Block] = [
@@ -221,15 +220,15 @@ def figure_section(
     splits: Mapping[str, metrics.Figures],
     n_resamples: int,
 ) -> Section:
-    """Every figure with its interval, then split by split."""
+    """Every figure with its interval, then by split."""
     none = Interval(np.nan, np.nan)
     rows = [
         {"figure": name, "value": figures[name], **intervals.get(name, none)._asdict(), "meaning": known.meaning}
         for name, known in FIGURES.items()
     ]
     text = (
-        f"Low and high hold 95 % of {n_resamples:,} bootstrap resamples, drawn within each source: how far the figures "
-        "would move with other images of these same sources."
+        f"Low and high are the limits of 95 % of {n_resamples:,} bootstrap resamples, drawn within each source: how "
+        "far the figures would vary with other images from the same sources."
     )
     blocks: list[Block] = [text, Table(pd.DataFrame(rows))]
     if len(splits) > 1:
@@ -237,12 +236,12 @@ def figure_section(
         table = pd.DataFrame(
             [{"split": name or "all"} | {key: part[key] for key in shown} for name, part in splits.items()]
         )
-        blocks.append(Table(table.rename(columns={"n": "images"}), "Split by split"))
+        blocks.append(Table(table.rename(columns={"n": "images"}), "By split"))
     return Section("figures", "All figures", blocks)
 
 
 def detail_sections(details: Mapping[str, Any]) -> list[Section]:
-    """What the figures were made from: the details as given, and the files that could not be read."""
+    """How the figures came about: the details as given, and the files that could not be read."""
     blocks: list[Block] = []
     rest = {key: value for key, value in details.items() if key not in ("title", "caveats", "broken")}
     rows = [{"fact": name, "value": value} for name, value in flatten(rest)]
@@ -251,7 +250,7 @@ def detail_sections(details: Mapping[str, Any]) -> list[Section]:
     if details.get("broken"):
         broken = pd.DataFrame(jsonable(details["broken"]))
         blocks.append(Table(broken, f"Files that could not be read ({len(broken):,})", folded=True))
-    return [Section("facts", "What this was made from", blocks)] if blocks else []
+    return [Section("facts", "Details", blocks)] if blocks else []
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

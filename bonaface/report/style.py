@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 
 from bonaface.files import atomic_path
 
-WIDTH, HEIGHT = 4.6, 3.9  # inches: text set at 9 pt stays readable when a phone shrinks the picture
+WIDTH, HEIGHT = 4.6, 3.9  # inches: text set at 9 pt stays readable when a phone shrinks the plot
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture: ``ink`` for text, ``faint`` for axes, ``cycle`` for curves without a class."""
+    """Colours of a plot: ``ink`` for text, ``faint`` for axes, ``cycle`` for curves without a class."""
 
     paper: str
     ink: str
@@ -116,13 +116,13 @@ def curve_colours(theme: Theme, n: int) -> list[str]:
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 160) -> None:
-    """Write a picture in the format of the path's suffix."""
+    """Write a plot in the format of the path's suffix."""
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=dpi)
 
 
 def figure_data_uri(figure: Figure) -> str:
-    """The picture as an SVG ``data:`` address: sharp at any size, and as an image it can run nothing."""
+    """The plot as an SVG ``data:`` address: sharp at any size, and as an image it can run no script."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -3,10 +3,10 @@
 ``metrics.json``, schema 2 (a number that is not defined is null; a change that breaks a reader raises the number):
 
 - ``schema_version`` 2, ``labels`` (class order), ``real_label``
-- ``conclusion`` and ``caveats``: the words of the first screen
+- ``conclusion`` and ``caveats``: the text of the first screen
 - ``split``: the split that the headline figures are of, ``test`` where there is one
 - ``figures``: {name: {value, low, high}}, names as in :func:`metrics.all_figures`, 95 % bootstrap intervals
-  stratified by source (null where there is none); the counts, ``per_class`` and ``confusion_matrix`` as they are
+  stratified by source (null where there is none); the counts, ``per_class`` and ``confusion_matrix`` unchanged
 - ``splits``: {split: all its figures, without intervals}
 - ``sources``: the rows of :func:`bonaface.stats.metrics.per_source`
 - ``source_summary``: ``macro_auc``, ``macro_recall``, ``macro_fpr``, each source counting once, as {value, low, high}
@@ -17,7 +17,7 @@
   ``calibration``, ``unfamiliar``, ``coverage``
 
 To add a section (robustness, calibration ...), make a :class:`bonaface.report.pages.Section` and hand it to
-:func:`write_report`; its pictures become PNG files, its data part of ``metrics.json``.
+:func:`write_report`; its plots become PNG files, its data part of ``metrics.json``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from bonaface.report.sections import (
     detail_sections,
     error_sections,
     figure_section,
-    lead_pictures,
+    lead_plots,
     score_section,
     source_section,
     training_sections,
@@ -79,8 +79,8 @@ def write_report(
     """Write the report into ``folder/report`` and return the contents of its ``metrics.json``.
 
     ``predictions`` is the table of :mod:`bonaface.stats.predictions`, of one split or several; ``history`` a
-    Trainer's ``log_history``. ``load_thumbnail`` turns a path of the table into a picture for the gallery of errors; a
-    picture it cannot read (OSError, ValueError) is left blank, and ``heat_map`` into what its score hangs on. ``lead``
+    Trainer's ``log_history``. ``load_thumbnail`` turns a path of the table into an image for the gallery of errors; an
+    image it cannot read (OSError, ValueError) is left blank. ``heat_map`` turns an image into its overlay. ``lead``
     adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.
 
     Keys of ``details`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
@@ -110,7 +110,7 @@ def write_report(
         conclusion=conclusion,
         caveats=caveats,
         key_figures=key_figures(figures, intervals),
-        lead=[*lead_pictures(rows, sources, real_label), *lead],
+        lead=[*lead_plots(rows, sources, real_label), *lead],
         sections=[
             source_section(sources, summary, summary_intervals),
             *error_sections(rows, real_label, load_thumbnail, heat_map),
@@ -170,10 +170,10 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def write_plots(report: Path, page: Page) -> None:
-    """Every picture of the page as a PNG of its name."""
+    """Every plot of the page as a PNG of its name."""
     blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
-    pictures = {block.name: block for block in blocks if isinstance(block, Plot)}
-    for name, picture in pictures.items():
+    plots = {block.name: block for block in blocks if isinstance(block, Plot)}
+    for name, plot in plots.items():
         if not name.replace("_", "").replace("-", "").isalnum():
-            raise ValueError(f"a picture's name is a file name of letters, digits, - and _, not {name!r}")
-        save_figure(picture.draw(LIGHT), report / f"{name}.png")
+            raise ValueError(f"a plot's name is a file name of letters, digits, - and _, not {name!r}")
+        save_figure(plot.draw(LIGHT), report / f"{name}.png")

@@ -1,6 +1,6 @@
-"""What can be promised about errors from n images: certified thresholds and the uncertain band.
+"""What n images can guarantee about error rates: certified thresholds and the uncertainty band.
 
-A threshold that errs on 5 % of *these* images errs on more than 5 % of their kind about every second time. A promise
+A threshold that errs on 5 % of *these* images errs on more than 5 % of their kind about half the time. A guarantee
 needs a test: thresholds are tried from the safest on, each against "its true error is above the limit" with the exact
 binomial p-value, until the first that cannot be rejected (fixed-sequence testing: Angelopoulos et al. 2021, "Learn then
 Test", section 2.3). The family-wise error is then at most 1 - confidence, whatever the scores look like, as long as
@@ -34,12 +34,12 @@ class Threshold:
 
     Attributes:
         fpr: the limit.
-        threshold: the lowest that keeps it; None where the images are too few to promise anything.
+        threshold: the lowest that keeps it; None if there are too few images to guarantee anything.
         fpr_upper: one-sided Clopper-Pearson bound of the share of reals called fake there, at most ``fpr``.
-        certified: whether the limit is promised.
+        certified: whether the limit is guaranteed.
         n_real: real images.
         tpr: share of fakes found there.
-        note: the promise as a sentence, or why there is none.
+        note: the guarantee as a sentence, or why there is none.
     """
 
     fpr: float
@@ -53,7 +53,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class SourceErrors:
-    """One source beside a band: ``n`` images, ``errors`` outside it on the wrong side, whether a promise holds."""
+    """One source and a band: ``n`` images, ``errors`` outside it on the wrong side, whether the guarantee holds."""
 
     source: str
     is_real: bool
@@ -68,10 +68,10 @@ class Band:
 
     Attributes:
         delta: the limit of either error rate.
-        confidence: of each promise.
-        certified: whether both promises hold.
+        confidence: of each guarantee.
+        certified: whether both guarantees hold.
         n_real, n_fake: images that it was set on.
-        note: the promises as a sentence, or why one of them cannot be given.
+        note: the guarantees as a sentence, or why one of them cannot be given.
         sources: one entry for each source and class; empty where sources had no part.
 
     Raises:
@@ -112,8 +112,8 @@ def images_needed(rate: float, confidence: float = 0.95) -> int:
 def certified_threshold(scores: ArrayLike, rate: float, confidence: float = 0.95) -> float | None:
     """The lowest threshold that at most ``rate`` of the images of this kind reach (``score >= threshold``).
 
-    ``scores`` (n,) are those of images that should stay below. With the given confidence the true share is at most
-    ``rate``; None where n is too small for any promise.
+    ``scores`` (n,) are those of images that should stay below it. With the given confidence the true share is at most
+    ``rate``; None where n is too small for any guarantee.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     k = allowed_errors(len(ordered), rate, confidence)
@@ -121,7 +121,7 @@ def certified_threshold(scores: ArrayLike, rate: float, confidence: float = 0.95
 
 
 def too_few(n: int, rate: float, confidence: float = 0.95, what: str = "real images") -> str:
-    """Why nothing is promised."""
+    """Why nothing is guaranteed."""
     return f"not certifiable with {n} {what} (at least {images_needed(rate, confidence)} are needed)"
 
 
@@ -165,17 +165,17 @@ def uncertain_band(
 ) -> Band:
     """The scores between which no verdict is given: p <= ``low`` is called real, p >= ``high`` fake.
 
-    Two promises, each with the given confidence: P(called fake | real) <= delta and P(called real | fake) <= delta.
+    Two guarantees, each with the given confidence: P(called fake | real) <= delta and P(called real | fake) <= delta.
     With 95 % each, both hold together with at least 90 % (union bound). Where ``sources`` (n,) are named, each one with
-    enough images (59 at 5 %) gets the promise for itself, with the same confidence each, and the band is the widest of
-    all. They hold for images drawn like these; other cameras and generators are another matter.
+    enough images (59 at 5 %) gets a guarantee of its own, with the same confidence each, and the band is the widest of
+    all. They hold for images drawn like these, not for those of other cameras and generators.
 
     Args:
         p: p_fake in [0, 1], shape (n,), of images that neither trained the model nor chose it.
         is_fake: bool, shape (n,).
 
     Returns:
-        The band. With too few images a side is set where at most delta of these very images err: nothing is promised
+        The band. With too few images a side is set where at most delta of these very images err: nothing is guaranteed
         then.
     """
     scores, fake = np.asarray(p, dtype=np.float64), np.asarray(is_fake, dtype=bool)
@@ -184,7 +184,7 @@ def uncertain_band(
     high, high_ok = _edge(scores[~fake], names[~fake], delta, confidence)
     low, low_ok = _edge(-scores[fake], names[fake], delta, confidence)
     low = -low
-    if low >= high:  # every cut between the two keeps both promises
+    if low >= high:  # every cut between the two keeps both guarantees
         high = min(max(0.5, high), low)
         low = float(np.nextafter(high, -np.inf))
     return Band(
@@ -203,20 +203,20 @@ def uncertain_band(
 def _band_note(
     fake: NDArray[np.bool_], kept: tuple[bool, bool], delta: float, confidence: float, *, by_source: bool
 ) -> str:
-    """The promises to real and to fake images as a sentence, or why one of them cannot be given."""
+    """The guarantees for real and for fake images as a sentence, or why one of them cannot be given."""
     counts = {"real images": int((~fake).sum()), "fake images": int(fake.sum())}
     missing = [
         too_few(n, delta, confidence, what) for (what, n), fine in zip(counts.items(), kept, strict=True) if not fine
     ]
     if missing:
-        return "; ".join([*missing, "the band only says where these images lie"])
+        return "; ".join([*missing, "the band only describes these images"])
     most = percent(delta, None)
     note = (
         f"at most {most} of real images are called fake, and at most {most} of fakes real, "
         f"with {percent(confidence, None)} confidence each"
     )
     enough = images_needed(delta, confidence)
-    return f"{note}; so too of each source with at least {enough} images" if by_source else note
+    return f"{note}; the same holds for each source with at least {enough} images" if by_source else note
 
 
 def _errors_by_source(
@@ -239,7 +239,7 @@ def _errors_by_source(
 
 
 def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confidence: float) -> tuple[float, bool]:
-    """The lowest threshold that keeps the promise for all images and for each source that is large enough."""
+    """The lowest threshold that keeps the guarantee for all images and for each source that is large enough."""
     parts = [scores, *(scores[names == name] for name in sorted(set(names)))]
     found = [certified_threshold(part, delta, confidence) for part in parts]
     edges = [edge for edge in found if edge is not None]

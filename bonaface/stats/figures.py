@@ -1,4 +1,4 @@
-"""What the figures are called, what they mean, and how they are written: the same in every report, card and page."""
+"""The figures' names, meanings and formats, the same in every report, card and page."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Figure(NamedTuple):
 
 
 FIGURES = {
-    "auc": Figure("AUC", "AUC", "chance that a random fake scores above a random real image; 0.5 is a coin’s throw"),
+    "auc": Figure("AUC", "AUC", "chance that a random fake scores above a random real image; 0.5 is guessing"),
     "recall": Figure("Fakes found", "fakes found", "share of fakes called fake", True),
     "fpr": Figure("False-positive rate", "false-positive rate", "share of real images called fake", True),
-    "accuracy": Figure("Accuracy", "accuracy", "share of images given their own label", True),
-    "balanced_accuracy": Figure(
-        "Balanced accuracy", "balanced accuracy", "mean over the labels of the share given their own label", True
+    "accuracy": Figure("Accuracy", "accuracy", "share of images whose most likely label is right", True),
+    "balanced_accuracy": Figure("Balanced accuracy", "balanced accuracy", "accuracy averaged over the labels", True),
+    "eer": Figure(
+        "Equal error rate", "EER", "error rate where false positives and missed fakes are equally frequent", True
     ),
-    "eer": Figure("Equal error rate", "EER", "error where false positives and missed fakes are equally frequent", True),
     "average_precision": Figure(
         "Average precision", "average precision", "area under precision and recall, fake being the positive class"
     ),
@@ -61,7 +61,7 @@ ALL_FIGURES = {
     **FIGURES,
     **BAND_FIGURES,
     UNFAMILIAR: Figure(
-        "Unlike the training data, AUROC", "unlike training, AUROC", "how well the distance tells unseen sources apart"
+        "Unlike the training data, AUROC", "unlike training, AUROC", "how well the distance separates unseen sources"
     ),
 }
 
@@ -83,7 +83,7 @@ def percent(share: float | None, digits: int | None = 1) -> str:
 
 
 def amount(name: str, value: float | None) -> str:
-    """A figure's value as a reader meets it: shares in per cent, the rest to three decimals."""
+    """A figure's value as shown to a reader: shares in per cent, the rest to three decimals."""
     if ALL_FIGURES[name].is_share:
         return percent(value)
     return NO_VALUE if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -1,7 +1,7 @@
 """The one place where a score becomes a figure.
 
 Whatever the number of classes, binary figures ask one question: real or not? ``p_fake`` is the sum of the
-probabilities of all labels that are not the real one. An image is *called fake* when its likeliest label is not the
+probabilities of all labels that are not the real one. An image is *called fake* when its most likely label is not the
 real one, or, where a threshold is named, when ``p_fake >= threshold``. A figure that is not defined (an AUC with one
 class, anything of no images) is NaN here and ``null`` in files.
 """
@@ -267,7 +267,7 @@ def source_summary(table: pd.DataFrame, min_images: int = WORST_MIN_IMAGES) -> F
 
 
 def verdict_figures(is_fake: ArrayLike, verdicts: ArrayLike) -> dict[str, float]:
-    """What became of n images by their verdicts ``real``, ``fake`` or ``uncertain``, as shares in [0, 1].
+    """The verdicts ``real``, ``fake`` or ``uncertain`` of n images, as shares in [0, 1].
 
     ``band_recall`` (fakes called fake), ``band_fpr`` (reals called fake), ``uncertain`` (images without a verdict) and
     ``band_error`` (images on the wrong side, of those with a verdict).

@@ -13,8 +13,8 @@ def metrics_by_source(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of ``macro_auc``, ``macro_recall`` and ``macro_fpr``; NaN where not defined.
 
-    Nor are they where every image of every source was judged alike: resampling those shows no spread, and saying that
-    there is none would be wrong.
+    They are not defined either if every image of every source was called alike: resampling would show no spread, and to
+    report none would be wrong.
 
     Images are drawn again within each source. The means are those of :func:`metrics.source_summary`: AUC and
     recall over the fake sources, FPR over the real ones. The sources themselves are taken as given: it says nothing

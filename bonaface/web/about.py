@@ -1,4 +1,4 @@
-"""The tab that says what the model is, how good it was found to be, and what it cannot do."""
+"""The tab about the model: what it is, how well it performs, and its limitations."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from bonaface.web.judge import Judge
 
 MOST_OF_CARD = 60_000  # characters
-# Pictures of a run's report, in the order in which they are shown, with what they say to someone who cannot see them.
+# Plots of a run's report, in the order in which they are shown, with their text for screen readers.
 PLOTS = {
-    "sources": "Each source with the number of its images: the share called AI-generated, with its 95 % interval.",
-    "robustness": "AUC under each degradation, mild (small dot) to strong (large dot); the line is the AUC without.",
-    "reliability": "Reliability: of the images with a given score, the share that was fake; below, how many they are.",
-    "roc": "Fakes found against false alarms, at every threshold.",
-    "scores": "Scores of the real and of the fake test images.",
+    "sources": "For each source, the number of images and the share called AI-generated, with its 95 % interval.",
+    "robustness": "AUC under each degradation, mild (small dot) to strong (large dot); the line is the undegraded AUC.",
+    "reliability": "Reliability: the share of fakes among images with a given score; below, the number of images.",
+    "roc": "ROC curve: fakes found against false positives, at every threshold.",
+    "scores": "Scores of the real and the fake test images.",
 }
 
 
 def about_html(judge: Judge, limits: Limits) -> str:
-    """Card, figures with intervals, sources, plots, limits, fingerprints; from the model's own files alone."""
+    """Summary, figures with intervals, sources, plots, limits, fingerprints; from the model's own files alone."""
     from bonaface.stats.intervals import Interval
 
     def tile(name: str, figure: dict[str, Any]) -> dict[str, str]:
@@ -56,7 +56,7 @@ def model_card(judge: Judge) -> str:
     """The model's own card without its metadata, Markdown of strangers: Gradio's Markdown removes scripts from it."""
     file = judge.folder / "README.md"
     if not file.is_file():
-        return "This model came without a card."
+        return "This model has no card."
     text = file.read_text(encoding="utf-8", errors="replace")[:MOST_OF_CARD]
     _, begin, rest = text.partition("---\n") if text.startswith("---\n") else ("", "", "")
     return rest.partition("\n---\n")[2] if begin else text

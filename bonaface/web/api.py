@@ -14,7 +14,7 @@ from bonaface.web.batcher import Busy
 from bonaface.web.guards import BUSY
 from bonaface.web.schema import Answer, HeatMapAnswer, ModelAnswer, Prediction
 from bonaface.web.service import NotReady, Service
-from bonaface.web.uploads import FilesInput, PictureInput, Upload
+from bonaface.web.uploads import FilesInput, ImageFileInput, Upload
 
 
 def build_api(service: Service) -> None:
@@ -22,23 +22,23 @@ def build_api(service: Service) -> None:
     limits = service.limits
 
     def predict(image: Upload | None) -> dict[str, Any]:
-        """Is a picture of a face a photograph, or AI-generated? One verdict with its calibrated score.
+        """Is this image of a face a photograph or AI-generated? One verdict with its calibrated score.
 
         Args:
-            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF; as a tool's text data:image/…;base64,… (no address).
+            image: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF; as text, data:image/…;base64,… and never a URL.
         """
         if image is None:
-            raise _refusal("Send a picture.")
+            raise _refusal("Send an image.")
         return _predicted(service, image)
 
     def predict_batch(images: list[Upload]) -> list[dict[str, Any]]:
-        """The same for many pictures: one answer each, in order. One that cannot be read has a status and an error.
+        """As predict, for many images: one answer each, in order. An unreadable image gets a status and an error.
 
         Args:
-            images: pictures, as for predict.
+            images: images, as for predict.
         """
         if len(images) > limits.files:
-            raise _refusal(f"These are more than {limits.files:,} files. Send them in parts.")
+            raise _refusal(f"You sent more than {limits.files:,} files. Send fewer at a time.")
         judge = _judge(service)
         results = judge.stream([upload.path for upload in images if upload.path])
         return [
@@ -46,13 +46,13 @@ def build_api(service: Service) -> None:
         ]
 
     def explain(image: Upload | None) -> tuple[dict[str, Any], Any]:
-        """Which parts of the picture speak for the verdict: the picture with its heat map, and how far to trust it.
+        """Which areas of the image point to the verdict: the image with its heat map, and how far to trust it.
 
         Args:
-            image: a picture, as for predict.
+            image: an image, as for predict.
         """
         if image is None:
-            raise _refusal("Send a picture.")
+            raise _refusal("Send an image.")
         judge = _judge(service)
         try:
             heat = judge.heat_map(image.read())
@@ -61,7 +61,7 @@ def build_api(service: Service) -> None:
         return judge.heat_answer(image.name, heat).model_dump(), heat.overlay()
 
     def model_info() -> dict[str, Any]:
-        """Which model answers here: labels, uncertain band, test figures with intervals, fingerprints, version."""
+        """Which model is loaded: labels, uncertainty band, test figures with intervals, fingerprints, version."""
         situation = service.situation
         if situation.status == "ready":
             return _judge(service).answer().model_dump()
@@ -73,7 +73,7 @@ def build_api(service: Service) -> None:
         return empty.model_dump()
 
     with gr.Group(visible=False):
-        image, images = PictureInput(label="image"), FilesInput(label="images", file_count="multiple")
+        image, images = ImageFileInput(label="image"), FilesInput(label="images", file_count="multiple")
         prediction = Answer(Prediction, label="prediction")
         predictions = Answer(Prediction, many=True, label="predictions")
         heat, overlay = Answer(HeatMapAnswer, label="explanation"), gr.Image(label="overlay", type="pil", format="png")

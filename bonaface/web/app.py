@@ -1,6 +1,6 @@
-"""The web app: someone with a picture and a doubt gets a clear, honest answer. Also a Space's entry point and an API.
+"""The web app: check an image in the browser or through an API. Also a Space's entry point.
 
-python app.py                               # the newest run on photographs, else the shipped model
+python app.py                               # newest run on photographs, else the shipped model
 python app.py --model runs/mine             # a model folder or Hub id; a second one to compare it with
 python app.py --host 0.0.0.0 --auth me:secret
 python app.py --root-path /bonaface         # behind a reverse proxy, see docs/serve.md
@@ -34,24 +34,26 @@ from bonaface.web.settings import (
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. What it leaves out, the environment's GRADIO_… variables may say."""
+    """The command line. Options that are not given can come from GRADIO_… environment variables."""
     defaults = Limits()
     parser = argparse.ArgumentParser("bonaface app", description="Serve the detector as a web page and an API.")
-    parser.add_argument("--model", nargs="+", metavar="MODEL", help="model folder or Hub id; two of them are compared")
-    parser.add_argument("--host", help="default: GRADIO_SERVER_NAME, else 127.0.0.1; 0.0.0.0 for every address")
-    parser.add_argument("--port", help="default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one")
+    parser.add_argument("--model", nargs="+", metavar="MODEL", help="Model folder or Hub id; give two to compare them.")
     parser.add_argument(
-        "--root-path", metavar="PATH", help="where a reverse proxy serves it, as /bonaface; default: GRADIO_ROOT_PATH"
+        "--host", help="Address to listen on, 0.0.0.0 for all; default: GRADIO_SERVER_NAME, else 127.0.0.1."
     )
-    parser.add_argument("--share", action="store_true", help="also give it a public address, through Gradio's server")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="who may come in")
-    parser.add_argument("--mcp", action="store_true", help="serve the API as MCP tools too; needs gradio[mcp]")
+    parser.add_argument("--port", help="Default: GRADIO_SERVER_PORT, else 7860; 0 takes a free one.")
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="Path behind a reverse proxy, such as /bonaface; default: GRADIO_ROOT_PATH."
+    )
+    parser.add_argument("--share", action="store_true", help="Also serve on a public address, through Gradio's server.")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="User and password that visitors must give.")
+    parser.add_argument("--mcp", action="store_true", help="Also serve the API as MCP tools; needs gradio[mcp].")
     for name, default, what in (
-        ("--max-files", defaults.files, "pictures of one batch"),
-        ("--max-upload", defaults.upload_bytes // 10**6, "MB sent at a time"),
-        ("--max-waiting", defaults.waiting, "requests that may wait"),
+        ("--max-files", defaults.files, "Images per batch"),
+        ("--max-upload", defaults.upload_bytes // 10**6, "MB per upload"),
+        ("--max-waiting", defaults.waiting, "Requests that may wait"),
     ):
-        parser.add_argument(name, metavar="N", default=str(default), help=f"{what}; default: {default}")
+        parser.add_argument(name, metavar="N", default=str(default), help=f"{what}; default: {default}.")
     return parser.parse_args(arguments)
 
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     port = bindable(host, server_port(options.port), chosen_by=said)
     models = options.model or [model for model in [default_model(Path.cwd())] if model]
     prepare_environment(host, port, outside=options.share or not all(Path(model).is_dir() for model in models))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what visitors sent is deleted on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: uploads are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="bonaface-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
@@ -89,12 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prevent_thread_lock=True,
             **launch_options(service),
         )
-        service.start()  # now, for torch's import would keep the page waiting
-        threading.Event().wait()  # until a signal; Gradio's own waiting would take Ctrl-C for a good end
+        service.start()  # only now, because importing torch would delay the page
+        threading.Event().wait()  # until a signal; Gradio's own wait would exit with 0 on Ctrl-C
 
 
 def read_limits(options: argparse.Namespace) -> Limits:
-    """How much a visitor may ask for. Raises UsageError for less than one of something."""
+    """How much a visitor may send. Raises UsageError for a limit below one."""
     files, megabytes, waiting = (
         whole_number(f"--max-{name}", getattr(options, f"max_{name}"), 1) for name in ("files", "upload", "waiting")
     )
@@ -102,18 +104,18 @@ def read_limits(options: argparse.Namespace) -> Limits:
 
 
 def check_options(options: argparse.Namespace) -> tuple[str, str] | None:
-    """User and password, where there are any. Raises UsageError for what cannot be meant."""
+    """User and password, if given. Raises UsageError for options that exclude each other or are incomplete."""
     if options.model and len(options.model) > 2:
-        raise UsageError(f"{len(options.model)} models were given", "give one, or two to compare")
+        raise UsageError(f"--model takes at most two models, not {len(options.model)}", "give one, or two to compare")
     if options.mcp and importlib.util.find_spec("mcp") is None:
         raise UsageError("--mcp needs a package that is not installed", "pip install 'gradio[mcp]'")
     if options.mcp and options.auth:  # Gradio's tools call the page from within, and have no password
-        raise UsageError("tools cannot log in", "leave --mcp or --auth out, or let a proxy ask for the password")
+        raise UsageError("MCP tools cannot log in", "leave out --mcp or --auth, or let a proxy ask for the password")
     if options.auth is None:
         return None
     user, colon, password = options.auth.partition(":")
     if not (user and colon and password):
-        raise UsageError("--auth takes USER:PASSWORD", "for instance --auth me:a-long-secret")
+        raise UsageError("--auth takes USER:PASSWORD", "give both, for example --auth me:a-long-secret")
     return user, password
 
 

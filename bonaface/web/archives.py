@@ -1,7 +1,7 @@
-"""Files out of an uploaded zip, without trusting a word of it.
+"""Files from an uploaded zip, none of which is trusted.
 
-Names inside are only ever text: every file is written under a number. Sizes that the archive claims are checked first,
-and what it really unpacks to is counted while it does, so a bomb that lies about its size stops at the same limit.
+Names inside are only ever text: every file is written under a number. Sizes that the archive states are checked first,
+and bytes are counted while it unpacks, so a zip bomb with a false size stops at the same limit.
 Archives within archives, links and encrypted files are not opened; each gets a line that says so.
 """
 
@@ -68,7 +68,7 @@ def unpack(path: Path, folder: Path, limits: Limits, name: str = "") -> Iterator
         members = [member for member in archive.infolist() if not _is_clutter(member.filename)]
         if len(members) > limits.files:
             raise ArchiveError(
-                f"{name or 'The archive'} holds {len(members):,} files; at most {limits.files:,} go at once."
+                f"{name or 'The archive'} contains {len(members):,} files; at most {limits.files:,} are allowed."
             )
         if sum(member.file_size for member in members) > limits.unpacked_bytes:
             raise ArchiveError(_too_large(name, limits))
@@ -92,7 +92,7 @@ def _check_directory(path: Path, limits: Limits) -> None:
         raise ArchiveError("The archive is damaged: its end is missing.")
     n, directory_bytes = struct.unpack_from("<HI", tail, at + 10)
     if n > 2 * limits.files + 1000 or directory_bytes > (2 * limits.files + 1000) * ENTRY_BYTES:
-        raise ArchiveError(f"The archive holds too many files; at most {limits.files:,} go at once.")
+        raise ArchiveError(f"The archive contains too many files; at most {limits.files:,} are allowed.")
 
 
 def _is_clutter(name: str) -> bool:
@@ -104,11 +104,11 @@ def _is_clutter(name: str) -> bool:
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> Entry:
     name = member.filename
     if stat.S_ISLNK(member.external_attr >> 16):
-        return Entry(name, status="unreadable", error="a link, which is not followed")
+        return Entry(name, status="unreadable", error="a link; links are not followed")
     if member.flag_bits & 1:
         return Entry(name, status="unreadable", error="encrypted")
     if name.lower().endswith(NESTED):
-        return Entry(name, status="not an image", error="an archive inside the archive, which is not opened")
+        return Entry(name, status="not an image", error="an archive inside the archive; it is not opened")
     if member.file_size > MAX_BYTES:
         return Entry(name, status="too many bytes", error=f"more than {MAX_BYTES / 1e6:.0f} MB")
     allowed, written = min(MAX_BYTES, left), 0
@@ -124,7 +124,7 @@ def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path,
         return Entry(name, status="unreadable", error=f"damaged inside the archive ({type(error).__name__})")
     if written > allowed:
         target.unlink(missing_ok=True)
-        return Entry(name, status="too many bytes", error="unpacks to more than it says")
+        return Entry(name, status="too many bytes", error="larger than the archive states")
     return Entry(name, target)
 
 

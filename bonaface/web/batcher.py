@@ -50,7 +50,7 @@ class Batcher(Generic[Item, Outcome]):
                 except queue.Empty:
                     break
             self._finish(batch)
-            del batch  # or the last pictures stay in memory until the next ones come
+            del batch  # or the last images stay in memory until the next ones come
 
     def _finish(self, batch: list[tuple[Item, Future[Outcome]]]) -> None:
         try:

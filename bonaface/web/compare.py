@@ -1,4 +1,4 @@
-"""The tab that asks two models about one picture."""
+"""The tab that compares two models on one image."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from bonaface.web.batcher import Busy
 from bonaface.web.one import BUSY, PRIVATE, notice, verdict_html, waiting
 from bonaface.web.panels import panel
 from bonaface.web.service import NotReady, Service
-from bonaface.web.uploads import PictureInput, Upload
+from bonaface.web.uploads import ImageFileInput, Upload
 
 
 def build_compare(service: Service) -> None:
-    """Lay the tab out and connect it; without a second model it says how to get one."""
+    """Lay the tab out and connect it; without a second model, say how to add one."""
     if len(service.models) < 2:
-        lines = ["Start the app with two models to ask both about one picture."]
-        panel(notice("empty", "There is one model here", lines, "python app.py --model runs/one runs/other"))
+        lines = ["Start the app with two models to compare their verdicts on one image."]
+        panel(notice("empty", "Only one model is loaded", lines, "python app.py --model runs/one runs/other"))
         return
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            picture = PictureInput(
-                label="Picture for both models", sources=["upload", "clipboard", "webcam"], height=320,
-                buttons=["fullscreen"], elem_id="compare-picture",
+            image = ImageFileInput(
+                label="Image for both models", sources=["upload", "clipboard", "webcam"], height=320,
+                buttons=["fullscreen"], elem_id="compare-image",
             )  # fmt: skip
         columns = []
         for number in (1, 2):
             with gr.Column(scale=5, min_width=300):
-                lines = ["Choose a picture and its answer appears here."]
+                lines = ["Choose an image to see the verdict here."]
                 card = panel(notice("empty", f"Model {number}", lines), elem_id=f"compare-verdict-{number}")
                 columns += [
                     card,
@@ -42,7 +42,7 @@ def build_compare(service: Service) -> None:
 
     def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:
         if upload is None:
-            lines = ["Choose a picture and its answer appears here."]
+            lines = ["Choose an image to see the verdict here."]
             yield notice("empty", "Model 1", lines), None, notice("empty", "Model 2", lines), None
             return
         yield waiting(), None, waiting(), None
@@ -53,9 +53,9 @@ def build_compare(service: Service) -> None:
                 result = judge.check(upload)
                 found += [verdict_html(judge, result, f"{judge.title} says"), dict(result.labels) or None]
             except NotReady as error:
-                found += [notice("error", "No model to ask", [str(error)]), None]
+                found += [notice("error", "No model available", [str(error)]), None]
             except Busy:
                 found += [notice("error", *BUSY), None]
         yield tuple(found)
 
-    picture.change(check, picture, columns, show_progress="hidden", **PRIVATE)
+    image.change(check, image, columns, show_progress="hidden", **PRIVATE)

@@ -1,4 +1,4 @@
-"""What a score meant on images whose truth is known: the ones nearest to it, and how many of them were fake."""
+"""What a score has meant on images whose label is known: the nearest scores, and how many of them were fake."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class KnownScores:
         """From a run's files; None where none has enough real and fake images.
 
         Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
-        ``report/predictions.parquet``: a stranger's picture is of a camera and a generator that nobody trained on.
+        ``report/predictions.parquet``: a stranger's image is of a camera and a generator that nobody trained on.
         """
         if (folder / KNOWN).is_file():
             table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
@@ -111,27 +111,25 @@ def remarks(
 
     if meaning is None:
         if calibrated:
-            return [
-                "This model is calibrated, but came without the images that would show what a score like this meant."
-            ]
-        return ["This model is not calibrated: the number ranks pictures and is not the chance that one is fake."]
+            return ["This model is calibrated, but it has no predictions that would show what such a score has meant."]
+        return ["This model is not calibrated: the score ranks images but is not the probability that one is fake."]
     known = meaning.split != UNSEEN
-    images = f"{meaning.split} images" if known else "images of cameras and generators unknown to the model"
+    images = f"{meaning.split} images" if known else "images from unseen cameras and generators"
     ends = dict.fromkeys((score(meaning.nearest), score(meaning.farthest)))  # one, where rounding leaves no span
     lines = [
         f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share, 0)} were "
-        f"fake (95 % interval {percent(meaning.low, 0)} to {percent(meaning.high, 0)}), where "
-        f"{percent(meaning.base_rate, 0)} of all were.",
-        f"Where only 1 picture in {round(1 / RARE)} is fake, the same score would mean "
+        f"fake (95 % interval {percent(meaning.low, 0)} to {percent(meaning.high, 0)}), compared with "
+        f"{percent(meaning.base_rate, 0)} overall.",
+        f"If only 1 image in {round(1 / RARE)} were fake, the same score would mean a chance of "
         f"{percent(meaning.rare_low, 0)} to {percent(meaning.rare_high, 0)}.",
     ]
     if unseen and unseen.wrong is not None and not known:
         lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong, 0)} were wrong.")
     elif unseen and unseen.wrong is not None:
         lines.append(
-            "Those images are of cameras and generators that the model knows. On others, "
+            "Those images come from the cameras and generators in the training data. On images from others, "
             f"{percent(unseen.wrong, 0)} of its verdicts were wrong."
         )
     if REASON in warnings:
-        lines.append("This holds for pictures like those the model was trained on. This one is not.")
+        lines.append("This applies to images like those the model was trained on. This image is not like them.")
     return lines

@@ -1,4 +1,4 @@
-"""Pictures to try the app with: only such as the model was meant for, and none of anyone who did not agree."""
+"""Images to try the app with: of the kind that the model is meant for, and of nobody who did not agree."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from bonaface.models.drawings import knows_only_drawings
 
 
-def example_pictures(model: str | None, folder: Path) -> list[str]:
-    """Paths of example pictures for a model; those that we draw are written to ``folder``.
+def example_images(model: str | None, folder: Path) -> list[str]:
+    """Paths of example images for a model; those that we draw are written to ``folder``.
 
     A model that was trained on the embedded sample gets two of its drawn portraits. Any other gets the portrait of
     Eileen Collins that NASA placed in the public domain, where scikit-image, which carries it, is installed.

@@ -1,4 +1,4 @@
-"""A job's rows as files to take away: CSV, JSON, one self-contained HTML page, and a labelled folder of corrections."""
+"""A job's results as downloads: CSV, JSON, one self-contained HTML page, and a labelled folder of corrections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def summary(job: Job) -> str:
 
 
 def corrections_zip(job: Job, target: Path) -> Path:
-    """The marked pictures as ``<label>/corrected/<number>_<name>``: a data set for the next training.
+    """The marked images as ``<label>/corrected/<number>_<name>``: a data set for the next training.
 
     Labels and names become plain file names. Raises OSError.
     """
@@ -68,7 +68,7 @@ def corrections_zip(job: Job, target: Path) -> Path:
 
 
 def file_name(text: str) -> str:
-    """A stranger's text as the name of a file: letters, digits, ``. - _``, no leading dot, at most 80 long."""
+    """Untrusted text as the name of a file: letters, digits, ``. - _``, no leading dot, at most 80 long."""
     return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("._")[-80:] or "unnamed"
 
 
@@ -84,11 +84,11 @@ def _page(job: Job, judge: Judge) -> Page:
             sections.append(Section(verdict, f"{WORDS[verdict]} ({len(rows):,})", [Gallery(items)]))
     sections.append(Section("files", "All files", [Table(_frame(job.rows))]))
     return Page(
-        title="Pictures checked with bonaface",
-        subtitle=f"model {model.name}, weights {model.weights or 'not known'}, bonaface {model.version}",
+        title="Images checked with bonaface",
+        subtitle=f"model {model.name}, weights {model.weights or 'unknown'}, bonaface {model.version}",
         conclusion=summary(job),
         caveats=[
-            "No score proves that a picture is real or fake. It says how much a picture looks like the generated ones "
+            "No score proves that an image is real or fake. It says how much an image resembles the generated images "
             "that this model was trained on.",
             *([MEANING] if model.knows_only_drawings else []),
             *([model.conclusion] if model.conclusion else []),
@@ -101,9 +101,9 @@ def _page(job: Job, judge: Judge) -> Page:
 
 def _verdict_rule(band: Sequence[float] | None) -> str:
     if not band:
-        return "Verdicts are the model's largest label: it has no uncertain band."
+        return "The verdict is the model's most likely label: it has no uncertainty band."
     low, high = score(band[0]), score(band[1])
-    return f"The score runs from 0 to 1: real up to {low}, AI-generated from {high} on, uncertain between."
+    return f"Scores run from 0 to 1: real up to {low}, AI-generated from {high}, uncertain in between."
 
 
 def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What stands between the network and Gradio: nothing is fetched for a visitor, nothing too large comes in.
+"""Protection between the network and Gradio: nothing is fetched for a visitor, and no request is too large.
 
 Gradio takes a file as ``{"path": …}`` and, where the path is an address, downloads it before any code of an app runs.
 Every way in (queue, plain HTTP, MCP) ends in ``Blocks.preprocess_data``, so that is where :class:`GuardedBlocks` looks.
@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BUSY = "Too many requests are waiting. Try again in a minute."
-NO_ADDRESSES = "An address is never fetched here. Send the file itself."
+NO_ADDRESSES = "URLs are never fetched. Send the file itself."
 # Gradio's page needs inline scripts and styles, and its HTML component compiles templates. Whatever is shown, the
 # browser loads it from here alone.
 CONTENT_POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"

@@ -1,4 +1,4 @@
-"""What a visitor's batch of files is while it is checked and looked at: one folder, one row a file, gone afterwards."""
+"""A visitor's batch of files: one folder, one row per file, deleted afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Job:
         return Path(self.folder.name)
 
     def thumbnail(self, index: int) -> str | None:
-        """A small picture of an entry as a ``data:`` address; None where it cannot be read. Made once."""
+        """A small image of an entry as a ``data:`` address; None where it cannot be read. Made once."""
         if index not in self._thumbnails:
             from bonaface.web.markup import image_uri
 
@@ -73,7 +73,7 @@ class Jobs:
         threading.Thread(target=self._sweep, name="old jobs", daemon=True).start()
 
     def new(self, session: str) -> Job:
-        """Begin anew: what the visitor had before is deleted."""
+        """A new job; the visitor's last one is deleted."""
         self.drop(session)
         job = Job(tempfile.TemporaryDirectory(prefix="job-", dir=self.folder))
         with self._lock:
@@ -89,7 +89,7 @@ class Jobs:
             return job
 
     def stop(self, session: str) -> None:
-        """Let the check end after the pictures that are under way."""
+        """Let the check end after the images in progress."""
         job = self.of(session)
         if job:
             job.stopped.set()
@@ -131,7 +131,7 @@ def collect(job: Job, uploads: Sequence[Upload], limits: Limits) -> None:
                 target.write_bytes(upload.data)
             job.entries.append(Entry(upload.name, target))
         if len(job.entries) > limits.files:
-            raise ArchiveError(f"These are more than {limits.files:,} files. Send them in parts.")
+            raise ArchiveError(f"You sent more than {limits.files:,} files. Send fewer at a time.")
 
 
 def check(job: Job, judge: Judge) -> Iterator[int]:
@@ -141,7 +141,7 @@ def check(job: Job, judge: Judge) -> Iterator[int]:
     results = judge.stream([entry.path for entry in job.entries if entry.path])
     for entry in job.entries:
         if job.stopped.is_set():
-            result = judge.failure(STOPPED, "the check was stopped before this file's turn")
+            result = judge.failure(STOPPED, "the check was stopped before this file")
         elif entry.path is None:
             result = judge.failure(entry.status, entry.error)
         else:
@@ -151,14 +151,14 @@ def check(job: Job, judge: Judge) -> Iterator[int]:
 
 
 def small_image(path: Path | None) -> Image.Image | None:
-    """A small RGB picture, or None where there is none to be had."""
+    """A small RGB image, or None if there is none."""
     from bonaface.imaging.images import ImageError, load_image  # the first page need not wait for it
 
     if path is None:
         return None
     try:
-        picture = load_image(path)
+        image = load_image(path)
     except ImageError:
         return None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return picture
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return image

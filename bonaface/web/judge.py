@@ -1,4 +1,4 @@
-"""One loaded model and everything the page says with it. Importing this brings torch."""
+"""One loaded model and everything the page gets from it. Importing this imports torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bonaface.web.limits import Limits
 from bonaface.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonaface.web.uploads import Upload
 
-SHOWN = 1024  # pixels, the longer side of pictures on the page
+SHOWN = 1024  # pixels, the longer side of images on the page
 
 
 class Judge:
@@ -46,7 +46,7 @@ class Judge:
         self.known = KnownScores.of_run(self.folder, self.detector.real_label)
         self.title = self.folder.resolve().name if Path(name).is_dir() else name
         self.weights = weights_digest(self.folder)[:16]
-        # The first run of a network costs several times the others, and what finds faces is loaded by the first picture
+        # The first run of a network costs several times the others, and what finds faces is loaded by the first image
         # that is large enough: not in the first visitor's time.
         self.detector([Image.new("RGB", (2 * CROP_SIDE, 2 * CROP_SIDE), "grey")])
         self._batcher: Batcher[Path | bytes, Result] = Batcher(
@@ -55,18 +55,18 @@ class Judge:
 
     @property
     def greeting(self) -> str:
-        """That it is ready, and what everyone must know before asking it."""
+        """That it is ready, and what everyone must know before using it."""
         warning = f" {MEANING}" if self.detector.knows_only_drawings else ""
         return f"The model {self.title} is ready.{warning}"
 
     @property
     def caveats(self) -> list[str]:
-        """What its report says a reader must know; of drawings, also where the report is older or missing."""
+        """The caveats of its report; the one about drawings even if the report is older or missing."""
         told = [str(line) for line in self.metrics.get("caveats", [])]
         return [MEANING, *(line for line in told if line != MEANING)] if self.detector.knows_only_drawings else told
 
     def check(self, upload: Upload) -> Result:
-        """The result of one picture; requests of the same moment share a batch. Raises Busy."""
+        """The result of one image; requests of the same moment share a batch. Raises Busy."""
         source = upload.path or upload.data
         return _without_path(self._batcher(source), source)
 
@@ -75,19 +75,19 @@ class Judge:
         return map(_without_path, self.detector.stream(files), files)
 
     def failure(self, status: str, error: str) -> Result:
-        """The result of what is no picture."""
+        """The result for a file that is not an image."""
         return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
 
     def heat_map(self, data: bytes) -> Explanation:
-        """Where the picture, or its worst face, speaks for the verdict; at most ``SHOWN`` pixels. Raises ImageError."""
+        """The heat map of the image, or of its worst face; at most ``SHOWN`` pixels. Raises ImageError."""
         return shrunk(explain(self.detector, decode_image(data), test=False))
 
     def trust(self, heat: Explanation) -> str:
-        """How far to trust a heat map, in a sentence. To find that out takes longer than to draw it."""
+        """How far to trust a heat map, in a sentence. Testing it takes longer than drawing it."""
         return faithfulness_of(heat, self.detector).sentence
 
     def provenance(self, data: bytes) -> Provenance | None:
-        """What the file says of itself; None where it is no image."""
+        """What the file says about itself; None if it is not an image."""
         try:
             return read_provenance(data)
         except ImageError:
@@ -153,15 +153,15 @@ class Judge:
 
 
 def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
-    """The same explanation of a picture of at most ``side`` pixels: an overlay on 60 megapixels takes seconds."""
-    picture = found.picture.copy()
-    picture.thumbnail((side, side))
-    scale = picture.width / found.picture.width, picture.height / found.picture.height
+    """The same explanation of an image of at most ``side`` pixels: an overlay on 60 megapixels takes seconds."""
+    image = found.image.copy()
+    image.thumbnail((side, side))
+    scale = image.width / found.image.width, image.height / found.image.height
 
     def scaled(box: Box) -> Box:
         return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
 
-    return replace(found, picture=picture, region=scaled(found.region), face=scaled(found.face) if found.face else None)
+    return replace(found, image=image, region=scaled(found.region), face=scaled(found.face) if found.face else None)
 
 
 def _without_path(result: Result, source: Path | bytes) -> Result:

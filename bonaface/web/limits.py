@@ -1,4 +1,4 @@
-"""How much a visitor may ask for, and for how long it is kept."""
+"""How much a visitor may send, and how long it is kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Limits:
     """Bounds of the app; each is checked before the work that it guards.
 
     Attributes:
-        files: pictures that are checked in one go, those inside an archive included.
+        files: images per batch, including those inside an archive.
         upload_bytes: of one file, and of all files that are sent together.
         unpacked_bytes: what an archive may unpack to.
-        waiting: requests that may wait for their turn; whoever comes then is told that the app is busy.
-        together: requests that are run at the same time, and so as one batch of the model.
+        waiting: requests that may wait; further ones are told that the app is busy.
+        together: requests that are run together, as one batch of the model.
         keep_seconds: uploads and results are deleted when the page is closed, and at the latest after this time.
     """
 

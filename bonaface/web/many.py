@@ -1,4 +1,4 @@
-"""The tab that checks many pictures."""
+"""The tab that checks a batch of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FILTERS = {"All": None, WORDS["fake"]: "fake", WORDS["uncertain"]: "uncertain", WORDS["real"]: "real"}
 FILTERS[WORDS["error"]] = "error"
-NOTHING_RIGHT = "It was judged rightly"
+CORRECT = "Correct verdict"
 SECONDS_BETWEEN_UPDATES = 0.4
 # One listener for all tiles, those of later results included.
 PICK = """element.addEventListener('click', event => {
@@ -48,7 +48,7 @@ class ManyTab:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
                 self.files = FilesInput(
-                    label="Pictures, or a zip of them", file_count="multiple", height=170, elem_id="files",
+                    label="Images, or a zip file of images", file_count="multiple", height=170, elem_id="files",
                     type="filepath",
                 )  # fmt: skip
             with gr.Column(scale=4, min_width=300):
@@ -78,16 +78,14 @@ class ManyTab:
             with gr.Column(scale=4, min_width=300):
                 self.detail = panel("", elem_id="detail-text")
                 self.correct = gr.Checkbox(
-                    False, label="Correct verdicts", elem_id="correct",
-                    info="Mark what was judged wrongly and take it away as a data set for the next training.",
+                    False, label="Mark wrong verdicts", elem_id="correct",
+                    info="Download the marked images as a data set for the next training run.",
                 )  # fmt: skip
                 with gr.Group(visible=False) as self.corrections:
-                    self.truth = gr.Radio(
-                        [NOTHING_RIGHT], value=NOTHING_RIGHT, label="What is this picture really?", elem_id="truth"
-                    )
-                    self.make = gr.Button("Make a zip of the marked pictures", elem_id="make-corrections")
+                    self.truth = gr.Radio([CORRECT], value=CORRECT, label="True label", elem_id="truth")
+                    self.make = gr.Button("Create a zip of the marked images", elem_id="make-corrections")
                     self.archive = gr.DownloadButton(
-                        "Download marked pictures", interactive=False, elem_id="download-corrections"
+                        "Download marked images", interactive=False, elem_id="download-corrections"
                     )
 
     def _connect(self) -> None:
@@ -108,7 +106,7 @@ class ManyTab:
         """Check what was uploaded: the progress, then the results."""
         blank = (gr.skip(), gr.skip(), *[gr.DownloadButton(interactive=False, value=None)] * 3, gr.Row(visible=False))
         if not uploads:
-            yield trust_note("Choose pictures first, or a zip."), *[gr.skip()] * 6
+            yield trust_note("Choose images or a zip file first."), *[gr.skip()] * 6
             return
         job = self.jobs.new(request.session_hash or "")
         yield _progress("Reading the files …"), *blank
@@ -118,14 +116,14 @@ class ManyTab:
                 yield _progress("The model is loading …"), *blank
             judge = self.service.judge()
         except (ArchiveError, NotReady) as error:
-            yield notice("error", "This cannot be checked", [str(error)]), *blank
+            yield notice("error", "These files cannot be checked", [str(error)]), *blank
             return
         for progress in _paced(job, check(job, judge)):
             yield progress, *blank
         yield self._results(job, judge, choice)
 
     def halt(self, request: gr.Request) -> None:
-        """End the check after the pictures that are under way."""
+        """End the check after the images in progress."""
         self.jobs.stop(request.session_hash or "")
 
     def show(self, choice: str, request: gr.Request) -> Any:
@@ -134,7 +132,7 @@ class ManyTab:
         return _gallery(job, choice) if job and job.rows else gr.skip()
 
     def pick(self, choice: str, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """A tile was clicked: what there is to say of it, then its heat map."""
+        """A tile was clicked: show its result, then its heat map."""
         job = self._job(request)
         index = getattr(event, "index", None)
         if job is None or not isinstance(index, int) or not 0 <= index < len(job.rows):
@@ -142,38 +140,38 @@ class ManyTab:
             return
         job.chosen = index
         judge, row, entry = self.service.judge(), job.rows[index], job.entries[index]
-        options = [NOTHING_RIGHT, *judge.detector.labels] if entry.path else [NOTHING_RIGHT]
-        mark = gr.Radio(options, value=job.marks.get(index, NOTHING_RIGHT))
+        options = [CORRECT, *judge.detector.labels] if entry.path else [CORRECT]
+        mark = gr.Radio(options, value=job.marks.get(index, CORRECT))
         tiles = _gallery(job, choice)
         if row["error"] or entry.path is None:
             yield tiles, gr.Row(visible=True), None, render("detail", row=row, trust=""), mark
             return
-        drawing = render("detail", row=row, trust="The heat map is being drawn …")
+        drawing = render("detail", row=row, trust="Drawing the heat map …")
         yield tiles, gr.Row(visible=True), None, drawing, mark
         heat = judge.heat_map(entry.path.read_bytes())
-        text = render("detail", row=row, trust=f"Bright parts speak for {heat.target}. {judge.trust(heat)}")
-        yield gr.skip(), gr.skip(), (heat.picture, heat.overlay()), text, gr.skip()
+        text = render("detail", row=row, trust=f"Bright areas point to {heat.target}. {judge.trust(heat)}")
+        yield gr.skip(), gr.skip(), (heat.image, heat.overlay()), text, gr.skip()
 
     def mark(self, label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:
-        """The visitor says what the chosen picture is."""
+        """The visitor says what the chosen image is."""
         job = self._job(request)
         if job is None or job.chosen is None:
             return gr.skip(), gr.skip()
-        if label == NOTHING_RIGHT or label not in self.service.judge().detector.labels:
+        if label == CORRECT or label not in self.service.judge().detector.labels:
             job.marks.pop(job.chosen, None)
         else:
             job.marks[job.chosen] = label
         return _gallery(job, choice), gr.DownloadButton(value=None, interactive=False)
 
     def pack(self, request: gr.Request) -> Any:
-        """Make the zip of the marked pictures. Raises gr.Error."""
+        """Make the zip of the marked images. Raises gr.Error."""
         from bonaface.web.exports import corrections_zip
 
         job = self._job(request)
         if job is None or not job.marks:
-            raise gr.Error("Mark a picture first.", print_exception=False)
+            raise gr.Error("Mark an image first.", print_exception=False)
         path = corrections_zip(job, job.path / "bonaface-corrections.zip")
-        return gr.DownloadButton(f"Download {len(job.marks)} marked pictures", value=str(path), interactive=True)
+        return gr.DownloadButton(f"Download {len(job.marks)} marked images", value=str(path), interactive=True)
 
     def _job(self, request: gr.Request) -> Job | None:
         return self.jobs.of(request.session_hash or "")
@@ -182,7 +180,7 @@ class ManyTab:
         from bonaface.web.exports import summary, write_exports
 
         buttons = [gr.DownloadButton(value=path, interactive=True) for path in write_exports(job, judge)]
-        text = summary(job) + (" Stopped before the end." if job.stopped.is_set() else "")
+        text = summary(job) + (" Stopped early." if job.stopped.is_set() else "")
         progress = _progress(text, len(job.entries), len(job.entries))
         return progress, _gallery(job, choice), render("table", rows=job.rows), *buttons, gr.Row(visible=False)
 
@@ -202,7 +200,7 @@ def _paced(job: Job, checked: Iterator[int]) -> Iterator[str]:
 
 
 def _gallery(job: Job, choice: str) -> str:
-    """Tiles of the rows that the filter lets through: by score, the highest first, failures last."""
+    """Tiles of the rows that match the filter: by score, highest first, failures last."""
     wanted = FILTERS.get(choice)
     rows = [(i, row) for i, row in enumerate(job.rows) if wanted in (None, row["verdict"])]
     rows.sort(key=lambda item: -1.0 if item[1]["p_fake"] is None else item[1]["p_fake"], reverse=True)
@@ -223,14 +221,14 @@ def _gallery(job: Job, choice: str) -> str:
 
 def _empty_gallery() -> str:
     lines = [
-        "Choose files or a zip, then “Check all”. Every file gets a row, also those that cannot be read.",
-        "Results are sorted by score and can be taken away as CSV, JSON or a page that needs nothing else.",
+        "Choose files or a zip file, then click “Check all”. Every file gets a row, even if it cannot be read.",
+        "Results are sorted by score. You can download them as CSV, JSON or a single HTML page.",
     ]
     return notice("empty", "Nothing checked yet", lines)
 
 
 def _ready_note(files: int, upload_bytes: int) -> str:
-    text = f"At most {files:,} files and {upload_bytes / 1e6:.0f} MB at a time. They are deleted when you leave."
+    text = f"At most {files:,} files and {upload_bytes / 1e6:.0f} MB at a time. Files are deleted when you leave."
     return f'<p class="bf-note">{text}</p>'
 
 

@@ -1,4 +1,4 @@
-"""The tab that checks one picture."""
+"""The tab that checks one image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bonaface.web.batcher import Busy
 from bonaface.web.markup import image_uri, render
 from bonaface.web.panels import panel
 from bonaface.web.service import NotReady, Service
-from bonaface.web.uploads import PictureInput, Upload
+from bonaface.web.uploads import ImageFileInput, Upload
 
 if TYPE_CHECKING:
     from bonaface.inference.detector import Result
@@ -21,25 +21,23 @@ if TYPE_CHECKING:
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 KINDS = {"camera": "Camera", "generated": "Generated", "edited": "Edited", "unclear": "Unclear"}
 FACE_SIDE = 144
-BUSY = ("Busy", ["Too many pictures are waiting. Try again in a minute."])
+BUSY = ("Busy", ["Too many requests are waiting. Try again in a minute."])
 
 
 def build_one(service: Service, examples: list[str]) -> None:
     """Lay the tab out and connect it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            picture = PictureInput(
-                label="Picture to check",
+            image = ImageFileInput(
+                label="Image to check",
                 sources=["upload", "clipboard", "webcam"],
                 height=380,
                 buttons=["fullscreen"],
-                placeholder="Drop a picture of a face here,\npaste it, or click to choose",
-                elem_id="picture",
+                placeholder="Drop an image of a face here,\npaste it, or click to choose",
+                elem_id="image",
             )
             if examples:
-                gr.Examples(
-                    examples, picture, label="Or try one of these", api_visibility="private", elem_id="examples"
-                )
+                gr.Examples(examples, image, label="Or try one of these", api_visibility="private", elem_id="examples")
         with gr.Column(scale=6, min_width=300):
             verdict = panel(empty(), elem_id="verdict")
             labels = gr.Label(label="Label confidences", elem_id="labels", num_top_classes=6, show_heading=False)
@@ -71,7 +69,7 @@ def build_one(service: Service, examples: list[str]) -> None:
             judge = service.judge()
             result = judge.check(upload)
         except NotReady as error:
-            yield notice("error", "No model to ask", [str(error)]), None, "", nothing, None, trust_note()
+            yield notice("error", "No model available", [str(error)]), None, "", nothing, None, trust_note()
             return
         except Busy:
             yield notice("error", *BUSY), None, "", nothing, None, trust_note()
@@ -82,7 +80,7 @@ def build_one(service: Service, examples: list[str]) -> None:
             faces_html(upload, result),
             provenance_html(judge, upload),
             None,
-            trust_note("The heat map is being drawn …") if not result.error else trust_note(),
+            trust_note("Drawing the heat map …") if not result.error else trust_note(),
         )
 
     def heat(upload: Upload | None) -> Iterator[tuple[Any, Any]]:
@@ -95,34 +93,34 @@ def build_one(service: Service, examples: list[str]) -> None:
         except ImageError:
             yield None, trust_note()
             return
-        lead = f"Bright parts speak for {found.target}."
-        yield (found.picture, found.overlay()), trust_note(f"{lead} Testing how far to trust this …")
+        lead = f"Bright areas point to {found.target}."
+        yield (found.image, found.overlay()), trust_note(f"{lead} Testing how far to trust the map …")
         yield gr.skip(), trust_note(f"{lead} {judge.trust(found)}")
 
     outputs = [verdict, labels, faces, provenance, slider, trust]
-    shown = picture.change(check, picture, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)
+    shown = image.change(check, image, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)
     shown.then(
-        heat, picture, [slider, trust], show_progress="minimal", show_progress_on=slider, concurrency_limit=2, **PRIVATE
+        heat, image, [slider, trust], show_progress="minimal", show_progress_on=slider, concurrency_limit=2, **PRIVATE
     )
 
 
 def empty() -> str:
-    """What stands where the verdict will be."""
+    """The card in place of a verdict before there is one."""
     return render(
         "notice",
         kind="empty",
         title="Nothing checked yet",
         command="",
         lines=[
-            "Choose a picture and the answer appears here: real, AI-generated, or uncertain, and what that is worth.",
-            "No score is a proof. Your picture is deleted when you leave.",
+            "Choose an image to see the verdict here: real, AI-generated or uncertain, and how reliable that is.",
+            "No score is proof. Your image is deleted when you leave.",
         ],
     )
 
 
 def waiting() -> str:
     """While the model loads."""
-    lines = ["Your picture is the first in line. This takes some ten seconds after a start."]
+    lines = ["Your image is checked as soon as it is ready, about ten seconds after the app starts."]
     return notice("loading", "The model is loading", lines)
 
 
@@ -158,10 +156,10 @@ def faces_html(upload: Upload, result: Result) -> str:
     from bonaface.imaging.faces import crop_face
     from bonaface.imaging.images import decode_image
 
-    picture = decode_image(upload.read())
+    image = decode_image(upload.read())
     shown = [
         {
-            "image": image_uri(crop_face(picture, face.box), FACE_SIDE),
+            "image": image_uri(crop_face(image, face.box), FACE_SIDE),
             "verdict": face.verdict,
             "p_fake": face.p_fake,
         }
@@ -171,7 +169,7 @@ def faces_html(upload: Upload, result: Result) -> str:
 
 
 def provenance_html(judge: Judge, upload: Upload) -> str:
-    """What the file says of itself."""
+    """What the file says about itself."""
     from bonaface.provenance.read import NOTE
 
     try:
@@ -183,6 +181,6 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
     return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
 
 
-def trust_note(text: str = "The heat map of your picture will be shown here.") -> str:
+def trust_note(text: str = "The heat map of your image will appear here.") -> str:
     """The line under the heat map."""
     return f'<p class="bf-note" role="status">{text}</p>'

@@ -17,7 +17,7 @@ from bonaface.web.about import about_html, model_card
 from bonaface.web.api import build_api
 from bonaface.web.choice import HOW_TO_MAKE_ONE
 from bonaface.web.compare import build_compare
-from bonaface.web.examples import example_pictures
+from bonaface.web.examples import example_images
 from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
 from bonaface.web.many import ManyTab
@@ -32,7 +32,7 @@ FRAMING = 100_000  # bytes of an upload's body beside the file
 
 
 def build_page(service: Service, folder: Path) -> gr.Blocks:
-    """The interface. ``folder`` takes example pictures and what is being checked; it lives as long as the server."""
+    """The interface. ``folder`` takes example images and uploads in progress; it lasts as long as the server."""
     limits = service.limits
     jobs = Jobs(limits, folder)
     first = service.models[0] if service.models else None
@@ -41,13 +41,13 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
     ) as page:
         header = panel(render("header", situation=service.situation), elem_id="header")
         with gr.Tabs():
-            with gr.Tab("Picture", id="one"):
-                build_one(service, example_pictures(first, folder))
-            with gr.Tab("Many", id="many"):
+            with gr.Tab("Image", id="one"):
+                build_one(service, example_images(first, folder))
+            with gr.Tab("Batch", id="many"):
                 ManyTab(service, jobs)
             with gr.Tab("About", id="about"):
                 about = panel(_about(service)[0], elem_id="about")
-                with gr.Accordion("The model's card", open=False, elem_id="card"):
+                with gr.Accordion("Model card", open=False, elem_id="card"):
                     card = gr.Markdown(_about(service)[1])
             with gr.Tab("Compare", id="compare"):
                 build_compare(service)
@@ -71,7 +71,7 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
 
 
 def launch_options(service: Service) -> dict[str, Any]:
-    """What ``Blocks.launch`` is told, beside the address: looks, limits, what is in front of it."""
+    """The arguments of ``Blocks.launch`` other than the address: theme, limits, middleware."""
     limits = service.limits
 
     async def health(_: Request) -> JSONResponse:
@@ -99,7 +99,7 @@ def launch_options(service: Service) -> dict[str, Any]:
 
 
 def _about(service: Service) -> tuple[str, str]:
-    """What is said of the model, and its card."""
+    """What the page says about the model, and its card."""
     situation = service.situation
     if situation.status == "ready":
         judge = service.judge()
@@ -107,7 +107,7 @@ def _about(service: Service) -> tuple[str, str]:
     kind, title = {
         "loading": ("loading", "The model is loading"),
         "no model": ("empty", "There is no model yet"),
-        "failed": ("error", "The model did not load"),
+        "failed": ("error", "The model failed to load"),
     }[situation.status]
     command = HOW_TO_MAKE_ONE if situation.status == "no model" else ""
     return notice(kind, title, [situation.message], command), ""

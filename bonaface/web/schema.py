@@ -15,39 +15,39 @@ VerdictName = Literal["real", "fake", "uncertain", "error"]
 class FaceAnswer(BaseModel):
     """One face that was cut out and scored."""
 
-    box: list[float] = Field(description="x0, y0, x1, y1 in pixels of the upright picture")
+    box: list[float] = Field(description="x0, y0, x1, y1 in pixels of the upright image")
     p_fake: float = Field(description="in [0, 1]")
     verdict: VerdictName
 
 
 class Prediction(BaseModel):
-    """What the model says of one picture."""
+    """The model's result for one image."""
 
     name: str = Field(description="the file's name, as it was sent")
     status: str = Field(description="ok, or why there is no score: empty, truncated, not an image, ...")
     error: str | None = Field(description="the same in a sentence")
-    verdict: VerdictName = Field(description="by the model's own uncertain band; error where there is no score")
-    p_fake: float | None = Field(description="sum over all labels but the real one, in [0, 1]")
+    verdict: VerdictName = Field(description="by the model's uncertainty band; error if there is no score")
+    p_fake: float | None = Field(description="sum over all labels except the real one, in [0, 1]")
     labels: dict[str, float] = Field(description="probability of each label")
     band: list[float] | None = Field(description="p_fake up to the first is real, from the second on fake")
-    faces: list[FaceAnswer] = Field(description="the largest first; empty where the whole picture was scored")
+    faces: list[FaceAnswer] = Field(description="largest first; empty if the whole image was scored")
     warnings: list[str] = Field(
         description="no face found, very small, heavily compressed, unlike the training data, ..."
     )
-    meaning: str = Field(description="how many validation images with such a score were fake, and at which base rate")
+    meaning: str = Field(description="how many known images with such a score were fake, and at which base rate")
 
 
 class HeatMapAnswer(BaseModel):
     """What a heat map shows, and how far to trust it."""
 
-    target: Literal["real", "fake"] = Field(description="what the bright parts speak for")
+    target: Literal["real", "fake"] = Field(description="what the bright areas point to")
     method: str = Field(description="gradcam or occlusion")
     trust: str = Field(description="one sentence, from a deletion and insertion test")
     prediction: Prediction
 
 
 class ModelAnswer(BaseModel):
-    """Which model answers here."""
+    """Which model is loaded."""
 
     status: str = Field(description="ready, loading, failed or no model")
     message: str
@@ -57,7 +57,7 @@ class ModelAnswer(BaseModel):
     data_fingerprint: str = Field(description="of the training data")
     labels: list[str] = Field(description="in class order")
     real_label: str
-    knows_only_drawings: bool = Field(description="trained on the embedded sample: means nothing for photographs")
+    knows_only_drawings: bool = Field(description="trained on the sample set only: meaningless for photographs")
     band: list[float] | None = Field(description="p_fake up to the first is real, from the second on fake")
     figures: dict[str, list[float | None]] = Field(description="value, low and high of each figure on the test split")
     conclusion: str = Field(description="what the figures say, in words")

@@ -1,4 +1,4 @@
-"""The models behind the page: loaded in the background, so that the page is there at once and says so."""
+"""The models behind the page, loaded in the background so that the page opens at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Status = Literal["loading", "ready", "no model", "failed"]
 
 
 class NotReady(Exception):
-    """There is no model to ask, and why: the message is for the visitor."""
+    """No model is available; the message tells the visitor why."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Service:
 
     @property
     def situation(self) -> Situation:
-        """Whether the first model can be asked."""
+        """Whether the first model is ready."""
         if not self._judges:
             return Situation("no model", f"There is no model yet. `{HOW_TO_MAKE_ONE}` trains one on your images.")
         first = self._judges[0]
         if not first.done():
-            return Situation("loading", "The model is loading. You can choose a picture already.")
+            return Situation("loading", "The model is loading. You can already choose an image.")
         error = first.exception()
         if error is not None:
             return Situation("failed", str(error))

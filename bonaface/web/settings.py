@@ -1,4 +1,4 @@
-"""Where the server listens and what the environment says about it: each wrong value is named before anything starts."""
+"""Where the server listens, by options and environment: a wrong value is reported before anything starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from bonaface.errors import UsageError
 from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
 
-# What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least that is meant.
+# What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least valid value.
 WHOLE_NUMBERS = {
     "GRADIO_NUM_PORTS": 1, "GRADIO_NODE_NUM_PORTS": 1, "GRADIO_NODE_SERVER_PORT": 1, "GRADIO_NUM_WORKERS": 0,
     "GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1, "GRADIO_ANALYTICS_MAX_EVENTS": 1, "GRADIO_ANALYTICS_CACHE_FREQUENCY": 1,
@@ -53,11 +53,13 @@ def check_environment() -> None:
         switch(name)
     beat = os.environ.get("GRADIO_HEARTBEAT_INTERVAL", "")
     if beat and not re.fullmatch(r"(?!0*\.?0*$)\d*\.?\d+", beat):
-        raise UsageError(f"GRADIO_HEARTBEAT_INTERVAL is {beat!r}, which is no number of seconds", "set 15, or unset it")
+        raise UsageError(
+            f"GRADIO_HEARTBEAT_INTERVAL is {beat!r}, which is not a number of seconds", "set 15, or unset it"
+        )
     for name in PLACES:
         for place in filter(None, map(str.strip, os.environ.get(name, "").split(","))):
             if not Path(place).expanduser().exists():
-                raise UsageError(f"{name} names {place}, which is not there", f"set what exists, or unset {name}")
+                raise UsageError(f"{name} names {place}, which does not exist", f"correct or unset {name}")
 
 
 def server_port(option: str | None) -> int:
@@ -76,7 +78,7 @@ def server_root(option: str | None) -> str:
     whole = address.scheme in ("http", "https") and bool(address.netloc)
     path = address.path if whole else root
     if not re.fullmatch(r"(/[\w.~%@:+-]+)*", path, re.ASCII) or (address.scheme and not whole):
-        raise UsageError(f"{name} is {root!r}, which is no path", "give the part behind the host, as /bonaface")
+        raise UsageError(f"{name} is {root!r}, which is not a path", "give the part after the host, such as /bonaface")
     return root
 
 
@@ -93,22 +95,22 @@ def bindable(host: str, port: int, *, chosen_by: str = "--host") -> int:
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.EADDRINUSE:
-            hint = "choose another with --port (0 takes a free one), or stop what listens there"
+            hint = "choose another with --port (0 takes a free one), or stop the program that uses it"
             raise UsageError(f"port {port} of {host} is in use", hint) from error
         if number in (errno.EACCES, errno.EPERM):
-            hint = "choose one above 1023 with --port, and let a proxy listen there"
-            raise UsageError(f"port {port} of {host} is not for this user", hint) from error
+            hint = "choose one above 1023 with --port, and put a proxy in front"
+            raise UsageError(f"port {port} of {host} needs more privileges", hint) from error
         why = getattr(error, "strerror", None) or error
-        hint = "127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses"
-        raise UsageError(f"cannot listen on {host}, as {chosen_by} says: {why}", hint) from error
+        hint = "use 127.0.0.1 for this machine alone, or 0.0.0.0 for all of its addresses"
+        raise UsageError(f"cannot listen on {host}, set by {chosen_by}: {why}", hint) from error
 
 
 def prepare_environment(host: str, port: int, *, outside: bool) -> None:
     """Set what Gradio reads when it is imported and when it asks itself whether it is up.
 
     Args:
-        outside: something that lies elsewhere is needed (a model of the Hub, a public address), so that a proxy which
-            cannot be used is an error. Else the app does without, and offline.
+        outside: something from the network is needed (a model on the Hub, a public address), so that a proxy which
+            cannot be used is an error. Otherwise the app starts offline.
 
     Raises:
         UsageError: such a proxy.
@@ -124,7 +126,7 @@ def prepare_environment(host: str, port: int, *, outside: bool) -> None:
     try:
         ask_directly(host.strip("[]"))
     except UsageError as error:
-        print(f"note: {error}; this app needs none and stays offline", file=sys.stderr)
+        print(f"note: {error}; the app needs no proxy and stays offline", file=sys.stderr)
         ignore_proxies()
 
 

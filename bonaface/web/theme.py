@@ -9,10 +9,10 @@ from gradio.themes import Base, colors, sizes
 STYLE = Path(__file__).with_name("style.css")
 # Names and roles for screen readers that Gradio's own markup lacks (found with axe-core).
 NAMES_FOR_SCREEN_READERS = """() => {
-  const mend = () => {
+  const fix = () => {
     document.querySelectorAll('[aria-label="Empty value"]:not([role])').forEach(e => e.setAttribute('role', 'img'));
     document.querySelectorAll('.gallery-item:not([aria-label])').forEach(
-      (e, i) => e.setAttribute('aria-label', `Example picture ${i + 1}`));
+      (e, i) => e.setAttribute('aria-label', `Example image ${i + 1}`));
     document.querySelectorAll('button:has(button)').forEach(e => {  // the inner one is what can be pressed
       e.setAttribute('role', 'group');
       e.setAttribute('aria-label', 'Add files');
@@ -20,8 +20,8 @@ NAMES_FOR_SCREEN_READERS = """() => {
       e.tabIndex = -1;
     });
   };
-  mend();
-  new MutationObserver(mend).observe(document.body, {childList: true, subtree: true});
+  fix();
+  new MutationObserver(fix).observe(document.body, {childList: true, subtree: true});
 }"""
 ACCENT = colors.teal
 

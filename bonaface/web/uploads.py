@@ -1,4 +1,4 @@
-"""What a visitor sends -> bytes and a name, untouched: Gradio's own components would decode and save pictures anew."""
+"""What a visitor sends -> bytes and a name, unchanged: Gradio's own components would decode and re-encode images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Quiet(ComponentMeta):
         return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-class PictureInput(gr.Image, metaclass=Quiet):
+class ImageFileInput(gr.Image, metaclass=Quiet):
     """Gradio's image input; its value is an :class:`Upload` or None."""
 
     is_template = True  # it is shown by the browser code of the class above
@@ -69,7 +69,7 @@ def _upload(payload: Any) -> Upload:
     name = str(getattr(payload, "orig_name", None) or "")
     url = str(payload.url or "")
     if payload.path is None or (url.startswith("data:") and not payload.path):
-        return Upload(name or "picture", data=_inline(url))
+        return Upload(name or "image", data=_inline(url))
     path = Path(payload.path).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
         raise gr.Error("This file was not uploaded.", print_exception=False)
@@ -79,10 +79,10 @@ def _upload(payload: Any) -> Upload:
 def _inline(url: str) -> bytes:
     head, comma, body = url.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
-        raise gr.Error("Send a file, or its bytes as data:image/…;base64,…", print_exception=False)
+        raise gr.Error("Send a file, or its bytes as data:image/…;base64,… text.", print_exception=False)
     if len(body) > MAX_BYTES * 4 // 3 + 4:
         raise gr.Error(f"Send at most {MAX_BYTES / 1e6:.0f} MB.", print_exception=False)
     try:
         return base64.b64decode(body, validate=True)
     except binascii.Error as error:
-        raise gr.Error("The base64 text is damaged.", print_exception=False) from error
+        raise gr.Error("The base64 text is invalid.", print_exception=False) from error

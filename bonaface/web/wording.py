@@ -14,42 +14,42 @@ from bonaface.web.markup import score
 NOT_CALIBRATED = "not calibrated"
 WARNINGS = {
     DRAWINGS_ONLY: MEANING_OF_DRAWINGS,
-    NO_FACE: "The whole picture was scored. The model was made for faces, so its score may mean little.",
-    SMALL: "There is little to look at; scores of small pictures are less certain.",
-    COMPRESSED: "Strong JPEG compression takes away the traces that the model looks for.",
-    UNFAMILIAR: "The picture is far from everything that the model has seen, so no verdict is given.",
-    NOT_CALIBRATED: "This model came without calibration: the verdict is simply its largest label.",
+    NO_FACE: "The whole image was scored. The model is meant for faces, so the score may mean little.",
+    SMALL: "A small image has little detail, so its score is less reliable.",
+    COMPRESSED: "Strong JPEG compression removes the traces that the model looks for.",
+    UNFAMILIAR: "The image differs too much from the training data for a verdict.",
+    NOT_CALIBRATED: "This model has no calibration, so the verdict is its most likely label.",
 }
-# What to do about a file that gave no picture, by the reason of its ImageError.
+# What to do about a file that is not a readable image, by the reason of its ImageError.
 REMEDIES = {
-    "empty": "The file holds nothing. Was it copied completely?",
-    "truncated": "The file ends too early. Was it copied completely?",
-    "not an image": "Send a photograph as JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF.",
-    "wrong extension": "The file is named like an image, but is none. Send a photograph as JPEG, PNG or WebP.",
-    "too many pixels": "Scale it down and send it again.",
-    "too many bytes": "Save it with fewer bytes and send it again.",
-    "missing": "It was deleted, for it came too long ago. Send it again.",
+    "empty": "Check that it was copied completely, then send it again.",
+    "truncated": "Check that it was copied completely, then send it again.",
+    "not an image": "Send a JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF image.",
+    "wrong extension": "The file has the extension of an image but is not one. Send a JPEG, PNG or WebP image.",
+    "too many pixels": "Scale the image down and send it again.",
+    "too many bytes": "Save the image as a smaller file and send it again.",
+    "missing": "Uploads are deleted after a few minutes. Send the file again.",
 }
 
 
 def why(result: Result, facts: ModelFacts) -> str:
-    """Why this verdict: by the model's stored band, and what that band promises."""
+    """Why this verdict: by the model's stored band, and what that band guarantees."""
     if UNFAMILIAR in result.warnings:
-        return "No verdict: the picture is unlike what the model was trained on."
+        return "No verdict: the image is unlike the training data."
     if result.band is None:
-        return "This is the model's largest label."
+        return "This is the model's most likely label."
     low, high = result.band
     band = facts.band
-    promised = band if band and band.certified and not facts.judged_on else None
-    delta = percent(promised.delta, None) if promised else None
-    sure = f", with {percent(promised.confidence, None)} confidence" if promised else ""
+    certified = band if band and band.certified and not facts.judged_on else None
+    delta = percent(certified.delta, None) if certified else None
+    sure = f", with {percent(certified.confidence, None)} confidence" if certified else ""
     if result.verdict == "fake":
-        promise = f" At most {delta} of real pictures like those it was tested on score so high{sure}." if delta else ""
-        return f"The score is at or above {score(high)}, from where this model says AI-generated.{promise}"
+        bound = f" At most {delta} of real images like those it was tested on score this high{sure}." if delta else ""
+        return f"The score is at or above {score(high)}, this model's threshold for AI-generated.{bound}"
     if result.verdict == "real":
-        promise = f" At most {delta} of fakes like those it was tested on score so low{sure}." if delta else ""
-        return f"The score is at or below {score(low)}, up to where this model says real.{promise}"
-    return f"The score lies between {score(low)} and {score(high)}, where this model errs too often to give a verdict."
+        bound = f" At most {delta} of fakes like those it was tested on score this low{sure}." if delta else ""
+        return f"The score is at or below {score(low)}, this model's threshold for real.{bound}"
+    return f"The score is between {score(low)} and {score(high)}, where this model is wrong too often for a verdict."
 
 
 def warnings_of(result: Result) -> list[tuple[str, str]]:
@@ -63,4 +63,7 @@ def failure_lines(result: Result) -> list[str]:
     reason = (
         f"It {reason}" if reason.startswith("holds") else f"It is {reason}" if reason.startswith("named") else reason
     )
-    return [reason[:1].upper() + reason[1:] + ".", REMEDIES.get(result.status, "Save it anew and send it again.")]
+    return [
+        reason[:1].upper() + reason[1:] + ".",
+        REMEDIES.get(result.status, "Save it again as JPEG or PNG, then send it."),
+    ]

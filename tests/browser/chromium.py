@@ -55,11 +55,11 @@ def opened(browser: Browser, server: Server, query: str = "?__theme=light", widt
 
 
 def check_one(page: Page, file: Path | dict[str, object], where: str = "verdict") -> str:
-    """Put a picture into the first tab; the text of the answer."""
-    if page.locator("#picture img").count():
-        page.locator("#picture").get_by_label("Remove Image").click()
+    """Put an image into the first tab; the text of the answer."""
+    if page.locator("#image img").count():
+        page.locator("#image").get_by_label("Remove Image").click()
         expect(page.locator(f"#{where}")).to_contain_text("Nothing checked yet")
-    page.set_input_files("#picture input[type=file]", file)
+    page.set_input_files("#image input[type=file]", file)
     expect(page.locator(f"#{where}")).not_to_contain_text("Nothing checked yet")
     expect(page.locator(f"#{where} .bf-loading")).to_have_count(0)
     return page.inner_text(f"#{where}")
@@ -67,7 +67,7 @@ def check_one(page: Page, file: Path | dict[str, object], where: str = "verdict"
 
 def check_many(page: Page, files: list[object]) -> str:
     """Put files into the second tab and check them all; the text of the summary."""
-    page.get_by_role("tab", name="Many", exact=True).click()
+    page.get_by_role("tab", name="Batch", exact=True).click()
     page.set_input_files("#files input[type=file]", files)
     expect(page.locator("#files")).to_contain_text("KB")
     page.click("#start")
@@ -92,7 +92,7 @@ def upload(name: str, data: bytes, kind: str = "image/png") -> dict[str, object]
 
 
 def png(seed: int, *, dark: bool, size: tuple[int, int] = (36, 36)) -> bytes:
-    """Bytes of a picture like those that the tiny model knows."""
+    """Bytes of an image like those that the tiny model knows."""
     buffer = io.BytesIO()
     Image.fromarray(noise(seed, dark=dark, size=size)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -110,8 +110,8 @@ def zipped(members: dict[str, bytes]) -> bytes:
 @functools.cache
 def two_faces() -> bytes:
     """A wide photograph of two faces: NASA's portrait of Eileen Collins (public domain) and its mirror image."""
-    picture = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB"))
+    image = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB"))
     buffer = io.BytesIO()
-    picture = picture[:400, 110:380]
-    Image.fromarray(np.concatenate([picture, picture[:, ::-1]], axis=1)).save(buffer, "JPEG", quality=92)
+    image = image[:400, 110:380]
+    Image.fromarray(np.concatenate([image, image[:, ::-1]], axis=1)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()

@@ -62,26 +62,26 @@ def bomb() -> bytes:
 
 
 def heat_is_drawn(page: Page, note: str, slider: str) -> None:
-    expect(page.locator(note)).to_contain_text("Bright parts speak for")
+    expect(page.locator(note)).to_contain_text("Bright areas point to")
     expect(page.locator(note)).not_to_contain_text("…")
     expect(page.locator(f"{slider} img").first).to_be_visible()
 
 
-# --- one picture --------------------------------------------------------------------------------------------------
+# --- one image --------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_gets_a_verdict_its_meaning_a_heat_map_and_what_the_file_says(page: Page) -> None:
+def test_an_image_gets_a_verdict_its_meaning_a_heat_map_and_what_the_file_says(page: Page) -> None:
     text = check_one(page, upload("photo.jpg", jpeg_of_a_camera(), "image/jpeg"))
     assert "Real" in text
     assert re.search(
-        r"Of the \d+ calibration images that scored like this .* were fake .*, where 50\s% of all were", text
+        r"Of the \d+ calibration images that scored like this .* were fake .*, compared with 50\s% overall", text
     )
     expect(page.locator("#labels")).to_contain_text("real")
     expect(page.locator("#provenance")).to_contain_text("Canon EOS <img src=x")
     heat_is_drawn(page, "#trust", "#heat")
     assert "AI-generated" in check_one(page, upload("fake.png", png(2, dark=True))).split("score for")[0]
     expect(page.locator("#provenance")).to_contain_text("Nothing")
-    page.locator("#picture").get_by_label("Remove Image").click()
+    page.locator("#image").get_by_label("Remove Image").click()
     expect(page.locator("#verdict")).to_contain_text("Nothing checked yet")
     expect(page.locator("#heat img")).to_have_count(0)
 
@@ -89,7 +89,7 @@ def test_a_picture_gets_a_verdict_its_meaning_a_heat_map_and_what_the_file_says(
 def test_several_faces_have_a_result_each(page: Page) -> None:
     check_one(page, upload("two.jpg", two_faces(), "image/jpeg"))
     expect(page.locator("#faces li")).to_have_count(2)
-    expect(page.locator("#faces")).to_contain_text("2 faces, a result for each")
+    expect(page.locator("#faces")).to_contain_text("2 faces, one result each")
     scores = [float(score) for score in re.findall(r"score ([\d.]+)", page.inner_text("#faces"))]
     shown = float(re.search(r"([\d.]+)\s*score for", page.inner_text("#verdict"))[1])  # type: ignore[index]
     assert shown == max(scores)
@@ -104,7 +104,7 @@ def test_several_faces_have_a_result_each(page: Page) -> None:
         (upload("empty.png", b""), "empty"),
     ],
 )
-def test_what_is_no_picture_is_said_kindly(page: Page, file: dict[str, object], said: str) -> None:
+def test_what_is_no_image_is_said_kindly(page: Page, file: dict[str, object], said: str) -> None:
     text = check_one(page, file)
     assert "This file could not be read" in text
     assert said in text
@@ -113,7 +113,7 @@ def test_what_is_no_picture_is_said_kindly(page: Page, file: dict[str, object], 
 
 
 def test_too_large_an_upload_is_refused_and_the_page_goes_on(page: Page) -> None:
-    page.set_input_files("#picture input[type=file]", upload("big.png", png(5, dark=False) + bytes(5_000_000)))
+    page.set_input_files("#image input[type=file]", upload("big.png", png(5, dark=False) + bytes(5_000_000)))
     expect(page.locator(".toast-body")).to_contain_text("maximum allowed size")
     page.reload()
     page.wait_for_selector("#verdict .bf-card")
@@ -123,7 +123,7 @@ def test_too_large_an_upload_is_refused_and_the_page_goes_on(page: Page) -> None
 def test_two_tabs_at_once_get_their_own_answers(browser: Browser, app: Server) -> None:
     with opened(browser, app) as first, opened(browser, app) as second:
         for tab, dark in ((first, True), (second, False)):
-            tab.get_by_role("tab", name="Many", exact=True).click()
+            tab.get_by_role("tab", name="Batch", exact=True).click()
             files = [upload(f"{'dark' if dark else 'bright'}{i}.png", png(20 + i, dark=dark)) for i in range(6)]
             tab.set_input_files("#files input[type=file]", files)
             expect(tab.locator("#files")).to_contain_text("KB")
@@ -133,10 +133,10 @@ def test_two_tabs_at_once_get_their_own_answers(browser: Browser, app: Server) -
             expect(tab.locator("#table tbody th")).to_have_text([f"{name}{i}.png" for i in range(6)])
 
 
-# --- many pictures ------------------------------------------------------------------------------------------------
+# --- many images ------------------------------------------------------------------------------------------------
 
 
-def test_many_pictures_a_row_for_every_file_filters_and_downloads_that_agree(page: Page, tmp_path: Path) -> None:
+def test_many_images_a_row_for_every_file_filters_and_downloads_that_agree(page: Page, tmp_path: Path) -> None:
     files = [
         upload("dark.png", png(6, dark=True)),
         upload("broken.jpg", b"\xff\xd8\xff\xe0 no more", "image/jpeg"),
@@ -182,12 +182,12 @@ def test_many_pictures_a_row_for_every_file_filters_and_downloads_that_agree(pag
 
 
 def test_a_heat_map_on_demand_and_corrections_as_a_labelled_folder(page: Page, tmp_path: Path) -> None:
-    picture = png(9, dark=True)
-    check_many(page, [upload("../wrong name.png", picture), upload("right.png", png(10, dark=False))])
+    image = png(9, dark=True)
+    check_many(page, [upload("../wrong name.png", image), upload("right.png", png(10, dark=False))])
     page.locator(".bf-tile", has_text="wrong name.png").click()
     heat_is_drawn(page, "#detail-text", "#detail-heat")
     expect(page.locator("#truth")).to_be_hidden()  # nobody is asked who did not choose to be
-    page.get_by_label("Correct verdicts").check()
+    page.get_by_label("Mark wrong verdicts").check()
     page.get_by_role("radio", name="real", exact=True).check()
     expect(page.locator(".bf-tile", has_text="marked: real")).to_have_count(1)
     page.click("#make-corrections")
@@ -199,7 +199,7 @@ def test_a_heat_map_on_demand_and_corrections_as_a_labelled_folder(page: Page, t
     with zipfile.ZipFile(tmp_path / "corrections.zip") as archive:
         (name,) = archive.namelist()
         assert re.fullmatch(r"real/corrected/0000_[\w.]+\.png", name)
-        assert archive.read(name) == picture
+        assert archive.read(name) == image
 
 
 def test_a_zip_with_hostile_names_is_a_list_of_rows_and_nothing_runs(page: Page) -> None:
@@ -218,7 +218,7 @@ def test_a_zip_with_hostile_names_is_a_list_of_rows_and_nothing_runs(page: Page)
 
 
 def test_a_zip_bomb_and_too_many_files_are_refused_kindly(page: Page) -> None:
-    page.get_by_role("tab", name="Many", exact=True).click()
+    page.get_by_role("tab", name="Batch", exact=True).click()
     bad = upload("bomb.zip", zipped({"bomb.png": bytes(60_000_000)}), "application/zip")
     many = upload("many.zip", zipped({f"{i}.png": b"x" for i in range(MAX_FILES + 1)}), "application/zip")
     for file, said in ((bad, "more than 50 MB"), (many, f"at most {MAX_FILES}")):
@@ -231,7 +231,7 @@ def test_a_zip_bomb_and_too_many_files_are_refused_kindly(page: Page) -> None:
 
 
 def test_a_check_can_be_stopped_and_every_file_still_has_its_row(page: Page) -> None:
-    page.get_by_role("tab", name="Many", exact=True).click()
+    page.get_by_role("tab", name="Batch", exact=True).click()
     large = png(13, dark=True, size=(330, 330))
     page.set_input_files("#files input[type=file]", [upload(f"{i}.png", large) for i in range(MAX_FILES)])
     expect(page.locator("#files")).to_contain_text("KB")
@@ -249,20 +249,20 @@ def test_a_check_can_be_stopped_and_every_file_still_has_its_row(page: Page) -> 
 def test_about_shows_figures_with_intervals_plots_limits_fingerprints_and_the_card(page: Page) -> None:
     page.get_by_role("tab", name="About", exact=True).click()
     about = page.locator("#about")
-    expect(about).to_contain_text("How good it is, on its test images")
+    expect(about).to_contain_text("Performance on the test images")
     text = about.inner_text()
     assert re.search(r"AUC\s+[\d.]+\s+\([\d.]+–[\d.]+\)", text)
-    for said in ("Source by source", "What it cannot do", "What is kept", "Training data"):
+    for said in ("By source", "Limitations", "Privacy", "Training data"):
         assert said in text
     assert re.search(r"Weights\s+[0-9a-f]{16}", text)
     assert about.locator("figure img").count() >= 3
-    page.get_by_role("button", name="The model's card").click()
+    page.get_by_role("button", name="Model card").click()
     expect(page.locator("#card")).to_contain_text("The tiny card")
 
 
 def test_two_models_answer_side_by_side(page: Page) -> None:
     page.get_by_role("tab", name="Compare", exact=True).click()
-    page.set_input_files("#compare-picture input[type=file]", upload("a.png", png(14, dark=True)))
+    page.set_input_files("#compare-image input[type=file]", upload("a.png", png(14, dark=True)))
     for number in (1, 2):
         expect(page.locator(f"#compare-verdict-{number}")).to_contain_text(f"tiny{number - 1} says")
         expect(page.locator(f"#compare-labels-{number}")).to_contain_text("fake")
@@ -296,11 +296,11 @@ def test_no_serious_violation_on_any_tab_and_nothing_wider_than_a_phone(
         look("empty")
         check_one(page, upload("two.jpg", two_faces(), "image/jpeg"))
         heat_is_drawn(page, "#trust", "#heat")
-        look("picture")
+        look("image")
         check_many(page, [upload("a.png", png(15, dark=True)), upload("b.jpg", b"no", "image/jpeg")])
         page.locator(".bf-tile").first.click()
         heat_is_drawn(page, "#detail-text", "#detail-heat")
-        page.get_by_label("Correct verdicts").check()
+        page.get_by_label("Mark wrong verdicts").check()
         look("many")
         tab("About")
         look("about")
@@ -314,7 +314,7 @@ def test_the_page_can_be_used_with_the_keyboard(page: Page) -> None:
     tile.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#detail-text")).to_contain_text("a.png")
-    page.get_by_role("tab", name="Many", exact=True).focus()
+    page.get_by_role("tab", name="Batch", exact=True).focus()
     page.keyboard.press("Tab")
     expect(page.get_by_role("tab", name="About", exact=True)).to_be_focused()
     page.keyboard.press("Enter")

@@ -101,12 +101,12 @@ def test_the_figures_are_those_of_the_folds(out: Path) -> None:
     assert result["pooled"]["n"] == sum(fold["n"] for fold in result["folds"]) == 136
 
 
-def test_the_report_has_words_table_and_pictures(out: Path) -> None:
+def test_the_report_has_words_table_and_plots(out: Path) -> None:
     report = out / "report"
     html, words = (report / "report.html").read_text(), (report / "crossval.md").read_text()
-    assert "Fold by fold" in html
+    assert "By fold" in html
     assert {"folds_auc.png", "folds_roc.png", "metrics.json"} <= {path.name for path in report.iterdir()}
-    assert "that it was trained on, a detector of this recipe reaches AUC" in words
+    assert "On new images from known generators and cameras, a detector trained with this recipe reaches AUC" in words
     assert "| mean ± sd |" in words
     assert "| fold2 (small) | 34 | 34 |" in words
 
@@ -172,9 +172,9 @@ def test_left_out_sources_are_unseen_and_small_ones_never_the_worst(recipe: Path
         counts = metrics["facts"]["counts"]
         assert {row["source"] for row in counts if row["split"] == "test"} == held
         assert not held & {row["source"] for row in counts if row["split"] != "test"}
-    assert "that it was not trained on" in result["conclusion"]
+    assert "from unseen generators and unseen cameras" in result["conclusion"]
     pooled = json.loads((out / "report" / "metrics.json").read_text())
-    assert "that it never saw in training" in pooled["conclusion"]
+    assert "outside its training data" in pooled["conclusion"]
 
 
 def test_families_are_dealt_whole_and_judged_together(recipe: Path, tmp_path: Path) -> None:
@@ -188,16 +188,14 @@ def test_families_are_dealt_whole_and_judged_together(recipe: Path, tmp_path: Pa
     rows = result["families"]["rows"]
     assert {row["family"] for row in rows} == {"cam", "gan"}
     assert result["families"]["auc_low"] <= result["families"]["auc"] <= result["families"]["auc_high"]
-    assert "each family weighing the root of its size" in (out / "report" / "crossval.md").read_text()
+    assert "each family weighted by the square root of its size" in (out / "report" / "crossval.md").read_text()
 
 
 def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_path: Path) -> None:
     model = tmp_path / "without-weights"
     ResNetConfig(id2label={0: "fake", 1: "real"}).save_pretrained(model)
     flags = ["--dataloader_num_workers", "0", "--model", str(model)]
-    with pytest.raises(
-        UsageError, match=r"(?s)the fold fold1 failed \(exit code 2\); its log.*without-weights"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"(?s)fold fold1 failed \(exit code 2\); its log.*without-weights") as caught:
         run_crossval_command([str(recipe), *flags], folds=2, out=tmp_path / "cv", jobs=1)
     assert caught.value.exit_code == 2
     assert "log.txt" in caught.value.hint
@@ -215,15 +213,15 @@ def test_a_model_that_is_not_there_is_named_before_any_fold(recipe: Path, tmp_pa
 @pytest.mark.parametrize(
     ("flags", "options", "message", "hint"),
     [
-        ([], {"folds": 1}, "--folds 1 leaves nothing", "2 folds or more"),
+        ([], {"folds": 1}, "--folds 1 is too few", "2 folds or more"),
         ([], {"folds": 60}, "--folds 60 is more than the source", "give at most --folds"),
-        ([], {"folds": 2, "by_source": True}, "--folds and --leave-one-source-out are different", "one of them"),
+        ([], {"folds": 2, "by_source": True}, "--folds and --leave-one-source-out exclude", "one of them"),
         (["--learning_rat", "1"], {}, "unknown flag `--learning_rat`", "learning_rate"),
         (["--fold", "5"], {}, "unknown flag `--fold`", "--folds"),
-        (["--output_dir", "x"], {}, "--output_dir is not for", "--out"),
-        (["--push_to_hub", "True"], {}, "--push_to_hub is not for", "train one on everything"),
-        (["--calibrate_on", "x.parquet"], {}, "--calibrate_on is not for", "train_hf.py"),
-        (["--splits=x.csv"], {}, "--splits is not for", "makes its own"),
+        (["--output_dir", "x"], {}, "--output_dir cannot be used", "--out"),
+        (["--push_to_hub", "True"], {}, "--push_to_hub cannot be used", "train a model on all images"),
+        (["--calibrate_on", "x.parquet"], {}, "--calibrate_on cannot be used", "bonaface train"),
+        (["--splits=x.csv"], {}, "--splits cannot be used", "makes its own"),
         (["--data", "/nowhere/at/all"], {}, "no data folder", "folder"),
     ],
 )

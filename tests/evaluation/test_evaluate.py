@@ -79,7 +79,7 @@ def test_the_held_out_images_are_found_again(root: Path, data: FaceData, folder:
     strange = replace(detector.facts, data_fingerprint="0" * 16)
     other, caveats = evaluation_data(str(root / "data"), OPTIONS, facts=strange)
     assert len(other.splits[""]) == 160
-    assert "too good" in caveats[0]
+    assert "too optimistic" in caveats[0]
     everything, caveats = evaluation_data(
         str(root / "data"), EvaluationOptions(split="all"), facts=detector.facts, folder=folder
     )
@@ -110,7 +110,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evalu
         "screenshot",
     } <= set(rows["degradation"])
     assert sections["coverage"] == {"files": 24, "scored": 24, "unreadable": [], "faceless": None}
-    assert [row["rule"] for row in sections["thresholds"]] == ["likeliest label", "band"]
+    assert [row["rule"] for row in sections["thresholds"]] == ["most likely label", "band"]
     assert {row["prior"] for row in sections["thresholds"]} == {0.1}
     table = pd.read_parquet(root / "out/report/predictions.parquet")
     before = uncalibrated(score_matrix(table, ["fake", "real"]), Detector.from_pretrained(folder).facts.calibration)
@@ -203,7 +203,7 @@ def test_any_labels_can_be_judged(root: Path, data: FaceData, stranger: Path) ->
     result = json.loads((root / "stranger_out/report/metrics.json").read_text())
     assert result["labels"] == ["fake", "real"]
     assert result["sections"]["calibration"]["stored"] is None
-    assert "stores no band" in (root / "stranger_out/report/report.html").read_text()
+    assert "has no uncertainty band" in (root / "stranger_out/report/report.html").read_text()
 
 
 def test_labels_of_the_data_fold_into_two(tmp_path: Path, stranger: Path) -> None:
@@ -225,7 +225,7 @@ def test_labels_of_the_data_fold_into_two(tmp_path: Path, stranger: Path) -> Non
 
 @pytest.fixture
 def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two degradations in place of all: the pictures of a report take longer than its scores."""
+    """Two degradations in place of all: the plots of a report take longer than its scores."""
     monkeypatch.setattr(evaluation, "all_variants", lambda quick: [CLEAN, Variant("jpeg", 30), Variant("blur", 2)])
 
 

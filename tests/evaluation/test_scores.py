@@ -55,9 +55,9 @@ def test_scores_are_those_of_the_detector(data: FaceData, detectors: list[Detect
     scored = score_images(rows, detectors, variants=variants, batch_size=7, threads=2)
     for row in (0, 3, len(rows) - 1):
         image = decode_image(image_bytes(rows[row]["image"]), name="")
-        pictures = [degrade(image, variant, rows[row]["path"]) for variant in variants]
+        images = [degrade(image, variant, rows[row]["path"]) for variant in variants]
         for detector, found in zip(detectors, scored.probabilities, strict=True):
-            np.testing.assert_allclose(found[row], detector.scores(pictures), atol=1e-5)
+            np.testing.assert_allclose(found[row], detector.scores(images), atol=1e-5)
         np.testing.assert_allclose(scored.features[0][row], detectors[0].features([image])[0], atol=1e-4)
     alone = score_images(rows, detectors[1:], variants=variants, batch_size=64, threads=1)
     np.testing.assert_allclose(alone.probabilities[0], scored.probabilities[1], atol=1e-5)
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_detector(data: FaceData, detectors: list[Detect
 def test_a_degradation_that_does_nothing_costs_nothing(
     data: FaceData, detectors: list[Detector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures smaller than the downscaling's target keep their score without being run again."""
+    """Images smaller than the downscaling's target keep their score without being run again."""
     seen = []
     run = scores.probabilities_of
     monkeypatch.setattr(scores, "probabilities_of", lambda d, pixels: seen.append(len(pixels)) or run(d, pixels))
@@ -79,7 +79,7 @@ def test_a_degradation_that_does_nothing_costs_nothing(
     assert (p[:, 0] != p[:, 3]).any()
 
 
-def test_the_same_picture_is_degraded_alike_everywhere() -> None:
+def test_the_same_image_is_degraded_alike_everywhere() -> None:
     image = Image.effect_noise((40, 40), 60).convert("RGB")
     noisy = Variant("noise", 10)
     first, again, other = (degrade(image, noisy, path) for path in ("a.jpg", "a.jpg", "b.jpg"))

@@ -105,15 +105,15 @@ def test_the_stock_pipeline_gives_the_calibrated_scores(tmp_path: Path, name: st
     torch.manual_seed(0)
     model, processor = load_model(name, ["fake", "real"], from_scratch=True, image_size=32)
     model.eval()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
-    pixels = processor(picture, return_tensors="pt")["pixel_values"]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
     calibration = Calibration(1.7, (0.4, -0.4), folded=False)
     with torch.inference_mode():
         before = model(pixel_values=pixels).logits
     assert fold(model, calibration)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    result = {r["label"]: r["score"] for r in pipeline("image-classification", model=str(tmp_path))(picture)}
+    result = {r["label"]: r["score"] for r in pipeline("image-classification", model=str(tmp_path))(image)}
     assert [result["fake"], result["real"]] == pytest.approx(apply(before, calibration)[0].tolist(), abs=1e-6)
     assert abs(result["fake"] - float(before.softmax(-1)[0, 0])) > 1e-3
 

@@ -51,13 +51,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names of many files: a few pictures under many names, some that are broken, and one that is missing."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Names of many files: a few images under many names, some that are broken, and one that is missing."""
+    folder = tmp_path_factory.mktemp("images")
     seeds = [make_image(folder / f"seed{i}.png", i, (500, 500)) for i in range(10)]
     for i in range(N_FILES):
         (folder / f"{i:05d}.png").symlink_to(seeds[i % 10])
     (folder / "00017.jpg").write_bytes(b"")
-    (folder / "00033.jpg").write_text("not a picture at all")
+    (folder / "00033.jpg").write_text("not an image at all")
     return [*find_inputs([folder]), str(folder / "none.png")]
 
 
@@ -130,9 +130,9 @@ def test_mistakes_of_the_workers_reach_the_user(model: Path, paths: list[str], t
     """Errors that arise on a node alone, such as weights of the face detector that are none."""
     weights = tmp_path / "yunet.onnx"
     weights.write_bytes(b"no model")
-    picture = make_image(tmp_path / "x.png", size=(400, 400))
+    image = make_image(tmp_path / "x.png", size=(400, 400))
     with pytest.raises(UsageError, match="is not a YuNet model"):
-        score_files([str(picture)], RayDetector(model, yunet=weights), tmp_path / "s.csv", faces=True)
+        score_files([str(image)], RayDetector(model, yunet=weights), tmp_path / "s.csv", faces=True)
 
 
 class Lost(Exception):
@@ -190,7 +190,7 @@ def test_results_keep_their_order_however_workers_finish_and_are_lost(
 
 def test_files_that_cost_every_worker_end_the_run_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bonaface.inference.cluster.LOOK_SECONDS", 0.0)
-    with pytest.raises(UsageError, match=r"3 workers were lost at the 3 files from 7-0 on \(the worker is gone\)"):
+    with pytest.raises(UsageError, match=r"3 workers were lost at the 3 files from 7-0 onwards \(the worker is gone\)"):
         run_crew(FakeRay(0, 0, deadly="7-1"), 40)
     with pytest.raises(UsageError, match="while they load"):
         run_crew(FakeRay(0, 0, loads=False), 4)

@@ -1,4 +1,4 @@
-"""The Detector says what the stock pipeline says, however it is called; its rules hold; bad pictures stay apart."""
+"""The Detector says what the stock pipeline says, however it is called; its rules hold; bad images stay apart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CALIBRATED = ModelFacts("real", band=Band(0.4, 0.6))
 def save_model(
     folder: Path, name: str = "resnet", labels: tuple[str, ...] = ("fake", "real"), facts: ModelFacts | None = None
 ) -> Path:
-    """An untrained model of 32 px; its logits are spread so that scores differ between pictures."""
+    """An untrained model of 32 px; its logits are spread so that scores differ between images."""
     torch.manual_seed(1)
     model, processor = load_model(name, list(labels), from_scratch=True, image_size=32)
     if facts is not None:
@@ -46,7 +46,7 @@ def save_model(
     return folder
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (50, 40)) -> Image.Image:
+def random_image(seed: int = 0, size: tuple[int, int] = (50, 40)) -> Image.Image:
     """Smooth noise, so that a resize does not average it to grey."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
@@ -69,7 +69,7 @@ def detector(folder: Path) -> Detector:
 
 
 class Found:
-    """A face detector that finds given boxes in any picture."""
+    """A face detector that finds given boxes in any image."""
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.faces, self.calls = [Face(box, 0.9) for box in boxes], 0
@@ -82,17 +82,17 @@ class Found:
 @pytest.mark.parametrize("name", ["resnet", "vit", "cnn", "timm/resnet18.a1_in1k"])
 def test_it_agrees_with_the_stock_pipeline(tmp_path: Path, name: str) -> None:
     save_model(tmp_path, name)
-    pictures = [picture(i, (30 + i % 3, 40 + i % 2)) for i in range(11)]
-    results = Detector.from_pretrained(tmp_path)(pictures, faces=False)
-    for result, stock in zip(results, pipeline("image-classification", model=str(tmp_path))(pictures), strict=True):
+    images = [random_image(i, (30 + i % 3, 40 + i % 2)) for i in range(11)]
+    results = Detector.from_pretrained(tmp_path)(images, faces=False)
+    for result, stock in zip(results, pipeline("image-classification", model=str(tmp_path))(images), strict=True):
         assert result.labels == pytest.approx({row["label"]: row["score"] for row in stock}, abs=1e-4)
         assert result.p_fake == pytest.approx(result.labels["fake"])
-    assert len({result.p_fake for result in results}) == len(pictures)
+    assert len({result.p_fake for result in results}) == len(images)
 
 
 def test_a_stranger_s_model_with_three_labels_is_judged_by_its_largest_label(tmp_path: Path) -> None:
     save_model(tmp_path, labels=("diffusion", "Real", "gan"))
-    result = Detector.from_pretrained(tmp_path)(picture())[0]
+    result = Detector.from_pretrained(tmp_path)(random_image())[0]
     assert result.p_fake == pytest.approx(result.labels["diffusion"] + result.labels["gan"])
     assert result.verdict == ("real" if max(result.labels, key=result.labels.__getitem__) == "Real" else "fake")
     assert result.band is None
@@ -101,25 +101,25 @@ def test_a_stranger_s_model_with_three_labels_is_judged_by_its_largest_label(tmp
 
 def test_one_logit_is_a_label_and_its_absence(tmp_path: Path) -> None:
     save_model(tmp_path, labels=("real",))
-    result = Detector.from_pretrained(tmp_path)(picture())[0]
-    stock = pipeline("image-classification", model=str(tmp_path))(picture())[0]["score"]
+    result = Detector.from_pretrained(tmp_path)(random_image())[0]
+    stock = pipeline("image-classification", model=str(tmp_path))(random_image())[0]["score"]
     assert result.labels == pytest.approx({"real": stock, "not real": 1 - stock}, abs=1e-4)
     assert result.p_fake == pytest.approx(1 - stock, abs=1e-4)
 
 
-def test_paths_bytes_and_pictures_of_any_mode_are_the_same_to_it(detector: Detector, tmp_path: Path) -> None:
+def test_paths_bytes_and_images_of_any_mode_are_the_same_to_it(detector: Detector, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = encoded(picture(), format="PNG", exif=exif)
-    clear = picture(3).convert("RGBA")
+    turned = encoded(random_image(), format="PNG", exif=exif)
+    clear = random_image(3).convert("RGBA")
     clear.putalpha(128)
-    for data in (turned, encoded(clear, format="PNG"), encoded(picture().convert("L"), format="PNG")):
+    for data in (turned, encoded(clear, format="PNG"), encoded(random_image().convert("L"), format="PNG")):
         path = tmp_path / "p.png"
         path.write_bytes(data)
         forms = [data, path, str(path), Image.open(io.BytesIO(data)), decode_image(data)]
         scores = detector.scores(forms)[:, 0]
         assert scores == pytest.approx([scores[0]] * len(forms), abs=1e-6)
-    upright = detector.scores([picture()])[0, 0]
+    upright = detector.scores([random_image()])[0, 0]
     assert detector.scores([turned])[0, 0] != pytest.approx(upright, abs=1e-6)
 
 
@@ -129,9 +129,9 @@ def test_a_string_is_a_path_and_never_fetched(detector: Detector) -> None:
     assert error.value.reason == "missing"
 
 
-def test_bad_pictures_among_many_have_results_of_their_own_in_order(detector: Detector, tmp_path: Path) -> None:
+def test_bad_images_among_many_have_results_of_their_own_in_order(detector: Detector, tmp_path: Path) -> None:
     good = make_image(tmp_path / "good.png")
-    bad = [b"", b"not an image at all", encoded(picture(), format="PNG")[:200], tmp_path / "missing.jpg"]
+    bad = [b"", b"not an image at all", encoded(random_image(), format="PNG")[:200], tmp_path / "missing.jpg"]
     results = detector([good, *bad, good])
     assert [r.status for r in results] == ["ok", "empty", "not an image", "truncated", "missing", "ok"]
     assert results[0].p_fake == pytest.approx(results[-1].p_fake, abs=1e-6)
@@ -142,7 +142,7 @@ def test_bad_pictures_among_many_have_results_of_their_own_in_order(detector: De
 
 def test_kinds_of_input_mix_and_a_bad_one_has_its_own_row(detector: Detector, tmp_path: Path) -> None:
     """A file, an array, a tensor and a row of one image score alike, beside what is refused."""
-    image = picture(size=(40, 40))
+    image = random_image(size=(40, 40))
     data, array = encoded(image, format="PNG"), np.asarray(image)
     bad = [None, 5, io.StringIO("x"), ["a.jpg"], array * 2.0, {"label": 1}, "data:image/png;base64," + "A" * 10**6]
     good = [data, io.BytesIO(data), array, torch.from_numpy(array.copy()).permute(2, 0, 1), {"bytes": data}]
@@ -158,17 +158,17 @@ def test_kinds_of_input_mix_and_a_bad_one_has_its_own_row(detector: Detector, tm
             detector(value)
 
 
-def test_an_error_does_not_keep_the_broken_picture(detector: Detector) -> None:
+def test_an_error_does_not_keep_the_broken_image(detector: Detector) -> None:
     """A traceback's frames would hold a quarter of a gigabyte until the batch is done, small and large alike."""
     for side in (50, 2100):
-        data = encoded(picture(size=(side, side)), format="PNG")
+        data = encoded(random_image(size=(side, side)), format="PNG")
         error = detector.reader.read([data[: len(data) // 2]], faces=False)[0].error
         assert error is not None
         assert error.reason == "truncated"
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
-def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together they have at most ``TOGETHER`` pixels; one of more is alone; a failure gives its place back."""
     monkeypatch.setattr(reader, "TOGETHER", 10)
     budget, held, most = reader._PixelBudget(), [0], []
@@ -189,8 +189,8 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 1), (1, 30), (2, 60)])
-def test_the_smallest_pictures_are_scored(detector: Detector, size: tuple[int, int]) -> None:
-    result = detector(picture(size=size))[0]
+def test_the_smallest_images_are_scored(detector: Detector, size: tuple[int, int]) -> None:
+    result = detector(random_image(size=size))[0]
     assert result.status == "ok"
     assert SMALL in result.warnings
 
@@ -201,25 +201,25 @@ def test_a_strip_is_refused_before_a_processor_blows_it_up(detector: Detector) -
 
 
 def test_the_band_decides(detector: Detector) -> None:
-    results = detector([picture(i) for i in range(40)])
+    results = detector([random_image(i) for i in range(40)])
     for result in results:
         expected = "real" if result.p_fake <= 0.4 else "fake" if result.p_fake >= 0.6 else "uncertain"
         assert (result.verdict, result.band) == (expected, (0.4, 0.6))
     low, high = np.quantile([r.p_fake for r in results], [0.3, 0.7])
     detector.band = (float(low), float(high))
-    assert {r.verdict for r in detector([picture(i) for i in range(40)])} == {"real", "fake", "uncertain"}
+    assert {r.verdict for r in detector([random_image(i) for i in range(40)])} == {"real", "fake", "uncertain"}
 
 
 def test_a_calibration_that_is_not_in_the_weights_is_applied(detector: Detector) -> None:
-    before = np.log(detector.scores([picture()]))
+    before = np.log(detector.scores([random_image()]))
     detector.facts = replace(detector.facts, calibration=Calibration(2.0, (1.0, -1.0), folded=False))
-    after = np.log(detector.scores([picture()]))
+    after = np.log(detector.scores([random_image()]))
     assert np.diff(after) == pytest.approx((np.diff(before) - 2.0) / 2.0, abs=1e-6)
 
 
 def test_what_is_unlike_the_training_data_is_uncertain(tmp_path: Path) -> None:
     save_model(tmp_path)
-    known, strange = picture(0), Image.new("RGB", (64, 64), "white")
+    known, strange = random_image(0), Image.new("RGB", (64, 64), "white")
     features = Detector.from_pretrained(tmp_path).features([known, strange])
     assert features is not None
     bank = features[:1] / np.linalg.norm(features[0])
@@ -234,8 +234,8 @@ def test_what_is_unlike_the_training_data_is_uncertain(tmp_path: Path) -> None:
     assert results[1].verdict == "uncertain"
 
 
-def test_a_heavily_compressed_picture_is_said_to_be(detector: Detector) -> None:
-    poor, good = (encoded(picture(size=(96, 96)), format="JPEG", quality=quality) for quality in (10, 90))
+def test_a_heavily_compressed_image_is_said_to_be(detector: Detector) -> None:
+    poor, good = (encoded(random_image(size=(96, 96)), format="JPEG", quality=quality) for quality in (10, 90))
     assert [COMPRESSED in result.warnings for result in detector([poor, good])] == [True, False]
 
 
@@ -243,7 +243,7 @@ def test_a_heavily_compressed_picture_is_said_to_be(detector: Detector) -> None:
     ("size", "box", "faces", "searched", "cut"),
     [
         ((320, 900), (10, 10, 60, 60), None, 0, 0),  # a crop by its size
-        ((600, 600), (100, 100, 350, 350), None, 1, 0),  # a face that fills the picture
+        ((600, 600), (100, 100, 350, 350), None, 1, 0),  # a face that fills the image
         ((600, 600), (100, 100, 160, 160), None, 1, 1),  # a photograph
         ((600, 600), (100, 100, 350, 350), True, 1, 1),  # asked for
         ((600, 600), (100, 100, 160, 160), False, 0, 0),
@@ -253,20 +253,20 @@ def test_faces_are_cut_from_photographs_and_not_from_crops(
     detector: Detector, size: tuple[int, int], box: Any, faces: bool | None, searched: int, cut: int
 ) -> None:
     detector.reader._faces = found = Found(box)  # type: ignore[assignment]
-    result = detector(picture(size=size), faces=faces)[0]
+    result = detector(random_image(size=size), faces=faces)[0]
     assert (found.calls, len(result.faces)) == (searched, cut)
 
 
-def test_a_model_of_whole_pictures_never_cuts_by_itself(detector: Detector) -> None:
+def test_a_model_of_whole_images_never_cuts_by_itself(detector: Detector) -> None:
     detector.reader._faces = Found((100, 100, 160, 160))  # type: ignore[assignment]
     detector.reader.face_margin = None
-    assert not detector(picture(size=(600, 600)))[0].faces
-    assert detector(picture(size=(600, 600)), faces=True)[0].faces
+    assert not detector(random_image(size=(600, 600)))[0].faces
+    assert detector(random_image(size=(600, 600)), faces=True)[0].faces
 
 
-def test_the_worst_face_speaks_for_the_picture(detector: Detector) -> None:
+def test_the_worst_face_speaks_for_the_image(detector: Detector) -> None:
     detector.reader._faces = Found((10, 10, 110, 110), (300, 300, 390, 390), (500, 100, 520, 120))  # type: ignore[assignment]
-    image = picture(size=(700, 600))
+    image = random_image(size=(700, 600))
     result = detector(image)[0]
     assert [face.box[0] for face in result.faces] == [10, 300]  # the third is too small beside them
     assert result.p_fake == max(face.p_fake for face in result.faces)
@@ -275,9 +275,9 @@ def test_the_worst_face_speaks_for_the_picture(detector: Detector) -> None:
 
 
 def test_each_box_keeps_its_own_score_in_a_mixed_batch(detector: Detector) -> None:
-    """Pictures of one size share a call of the image processor, so faces are not read in the order of their boxes."""
+    """Images of one size share a call of the image processor, so faces are not read in the order of their boxes."""
     detector.reader._faces = Found((300, 300, 390, 390), (10, 10, 110, 110))  # type: ignore[assignment]
-    large, small = picture(1, (700, 600)), picture(2, (117, 117))  # the size of the second face's square
+    large, small = random_image(1, (700, 600)), random_image(2, (117, 117))  # the size of the second face's square
     squares = [large.crop(detector.reader.face_square(large, face.box)) for face in detector.reader._faces.faces]
     assert squares[0].size == small.size
     expected = [detector(square, faces=False)[0].p_fake for square in squares]
@@ -288,7 +288,7 @@ def test_each_box_keeps_its_own_score_in_a_mixed_batch(detector: Detector) -> No
 
 def test_without_a_face_the_whole_photograph_is_scored_and_it_says_so(detector: Detector) -> None:
     detector.reader._faces = Found()  # type: ignore[assignment]
-    image = picture(size=(600, 600))
+    image = random_image(size=(600, 600))
     result = detector(image)[0]
     assert NO_FACE in result.warnings
     assert result.p_fake == pytest.approx(detector(image, faces=False)[0].p_fake, abs=1e-6)
@@ -308,14 +308,14 @@ def test_real_photographs_of_faces_are_found(folder: Path, faces_dir: Path, yune
 
 
 def test_many_threads_get_the_same_results(detector: Detector) -> None:
-    pictures = [picture(i, (40 + i % 4, 40)) for i in range(24)]
-    expected = [result.p_fake for result in detector(pictures)]
+    images = [random_image(i, (40 + i % 4, 40)) for i in range(24)]
+    expected = [result.p_fake for result in detector(images)]
 
     def judge(i: int) -> list[float]:
-        mine = pictures[i:] + pictures[:i]
+        mine = images[i:] + images[:i]
         results = detector(mine) if i % 2 else [detector(image)[0] for image in mine]
         scores = [result.p_fake for result in results]
-        return scores[len(pictures) - i :] + scores[: len(pictures) - i]
+        return scores[len(images) - i :] + scores[: len(images) - i]
 
     with ThreadPoolExecutor(8) as threads:
         for scores in threads.map(judge, range(8)):
@@ -329,7 +329,7 @@ def test_a_stream_is_lazy(detector: Detector) -> None:
         nonlocal asked
         while True:
             asked += 1
-            yield picture(asked % 5)
+            yield random_image(asked % 5)
 
     stream = detector.stream(endless(), batch_size=8)
     assert [next(stream).status for _ in range(20)] == ["ok"] * 20
@@ -337,15 +337,15 @@ def test_a_stream_is_lazy(detector: Detector) -> None:
 
 
 def test_bf16_is_close_to_float32(folder: Path, detector: Detector) -> None:
-    pictures = [picture(i) for i in range(8)]
-    short = Detector.from_pretrained(folder, dtype="bf16").scores(pictures)
-    assert np.abs(short - detector.scores(pictures)).max() < 2e-2
+    images = [random_image(i) for i in range(8)]
+    short = Detector.from_pretrained(folder, dtype="bf16").scores(images)
+    assert np.abs(short - detector.scores(images)).max() < 2e-2
 
 
 def test_mistakes_have_hints(folder: Path, tmp_path: Path) -> None:
     for kwargs, message in (
         ({"engine": "tensorrt"}, "unknown engine"),
-        ({"engine": "onnx"}, "holds no model.onnx"),
+        ({"engine": "onnx"}, "contains no model.onnx"),
         ({"dtype": "int4"}, "unknown dtype"),
         ({"real_label": "genuine"}, "no label"),
     ):
@@ -364,7 +364,7 @@ def test_a_folder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     weights = {name: value for name, value in load_file(file).items() if not name.startswith("classifier")}
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(UsageError, match="lacks weights"):
+    with pytest.raises(UsageError, match="has no weights"):
         Detector.from_pretrained(tmp_path)
 
 

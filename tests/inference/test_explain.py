@@ -89,8 +89,8 @@ def trained(folder: Path, name: str) -> Detector:
     model.train()
     for _ in range(80):
         fakes = rng.random(16) < 0.5
-        pictures = [planted(rng, bool(fake))[0] for fake in fakes]
-        pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+        images = [planted(rng, bool(fake))[0] for fake in fakes]
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
         loss = model(pixel_values=pixels, labels=torch.from_numpy((~fakes).astype(np.int64))).loss
         optimiser.zero_grad()
         loss.backward()
@@ -153,7 +153,7 @@ def test_a_score_that_depends_on_nothing_cannot_be_explained(cnn: Detector) -> N
     flat = measure(pixels, np.ones((SIDE, SIDE), dtype=np.float32), lambda batch: np.full(len(batch), 0.9))
     assert flat.flat
     assert not flat.trusted
-    assert "no map can say" in flat.sentence
+    assert "no map can show" in flat.sentence
 
 
 @pytest.mark.parametrize(

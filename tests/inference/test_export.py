@@ -32,7 +32,7 @@ def small_cnn() -> PlainCNNForImageClassification:
     return PlainCNNForImageClassification(PlainCNNConfig(image_size=32, channels=(8, 16), hidden_size=16, **LABELS))
 
 
-def pictures(n: int = 12) -> list[Image.Image]:
+def make_images(n: int = 12) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
     return [Image.fromarray(pixels).resize((40 + i % 2, 40)) for i, pixels in enumerate(small)]
@@ -59,7 +59,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     network.config.bonaface = FACTS.to_block()
     network.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    features = Detector.from_pretrained(folder).features(pictures()[:1])
+    features = Detector.from_pretrained(folder).features(make_images()[:1])
     assert features is not None
     familiar = Unfamiliar(features / np.linalg.norm(features), 1, 0.05, 0.99, 1)
     familiar.save(folder)
@@ -70,7 +70,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model that tells dark pictures from light ones, and such pictures."""
+    """A model that tells dark images from light ones, and such images."""
     data = make_faces(tmp_path_factory.mktemp("data"), {"real/camera": 40, "fake/gen": 40})
     folder = tmp_path_factory.mktemp("learned")
     torch.manual_seed(0)
@@ -102,13 +102,13 @@ def test_it_says_the_same_without_torch_s_weights(
     monkeypatch.setattr(AutoModelForImageClassification, "from_pretrained", None)
     exported = Detector.from_pretrained(tmp_path / "out")
     assert exported.engine.name == format
-    for n in (1, 5, 12):  # any number of pictures
-        assert np.abs(exported.scores(pictures(n)) - original.scores(pictures(n))).max() <= 1e-4
-    before, after = original.features(pictures()), exported.features(pictures())
+    for n in (1, 5, 12):  # any number of images
+        assert np.abs(exported.scores(make_images(n)) - original.scores(make_images(n))).max() <= 1e-4
+    before, after = original.features(make_images()), exported.features(make_images())
     assert before is not None
     assert after is not None
     assert np.abs(before - after).max() <= 1e-3
-    results = [[(r.verdict, r.band, UNFAMILIAR in r.warnings) for r in d(pictures())] for d in (original, exported)]
+    results = [[(r.verdict, r.band, UNFAMILIAR in r.warnings) for r in d(make_images())] for d in (original, exported)]
     assert results[0] == results[1]
     assert {strange for _, _, strange in results[0]} == {True, False}
 
@@ -193,7 +193,7 @@ def test_what_says_something_else_is_not_written(
             return logits + torch.tensor([-13.0, 0.0]), features
 
     monkeypatch.setattr(network_files, "WithFeatures", Wrong)
-    with pytest.raises(UsageError, match="not written"):
+    with pytest.raises(UsageError, match="not exported"):
         export_model(learned[0], tmp_path / "out", "openvino", data=str(learned[1]), n_check=20)
     assert list(tmp_path.iterdir()) == []
 
@@ -211,12 +211,12 @@ def test_mistakes_have_hints(learned: tuple[Path, Path], tmp_path: Path) -> None
     folder = learned[0]
     with pytest.raises(UsageError, match="unknown format"):
         export_model(folder, tmp_path / "out", "coreml")
-    with pytest.raises(UsageError, match="int8 needs pictures"):
+    with pytest.raises(UsageError, match="int8 needs images"):
         export_model(folder, tmp_path / "out", "onnx", int8=True)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export_model(folder, folder, "onnx")
     export_model(folder, tmp_path / "out", "onnx", n_check=2)
     with pytest.raises(UsageError, match="runs on the CPU"):
         Detector.from_pretrained(tmp_path / "out", device="cuda")
-    with pytest.raises(UsageError, match="no bf16"):
+    with pytest.raises(UsageError, match="not support bf16"):
         Detector.from_pretrained(tmp_path / "out", dtype="bf16")

@@ -48,14 +48,14 @@ def detector(model: Path) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty pictures and, among them, three files that are none."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty images and, among them, three files that are none."""
+    folder = tmp_path_factory.mktemp("images")
     for i in range(40):
         make_image(folder / f"{i:02d}.png", i, (40 + i % 3, 40))
     (folder / "05x.jpg").write_bytes(b"")
     (folder / "17x.jpg").write_bytes((folder / "01.png").read_bytes()[:300])
-    (folder / "33x.png").write_text("not a picture at all")
+    (folder / "33x.png").write_text("not an image at all")
     return folder
 
 
@@ -65,10 +65,10 @@ def inputs(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_the_table_has_the_detector_s_numbers_in_input_order(
-    detector: Detector, pictures: Path, tmp_path: Path, suffix: str
+    detector: Detector, images: Path, tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"scores.{suffix}"
-    paths = inputs(pictures)[::-1]
+    paths = inputs(images)[::-1]
     summary = score_files(paths, detector, out, batch_size=8)
     read = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda f: pd.read_json(f, lines=True)}[suffix]
     table = read(out)
@@ -93,22 +93,22 @@ def test_the_table_has_the_detector_s_numbers_in_input_order(
 
 
 def test_the_command_gives_the_same_table(
-    model: Path, detector: Detector, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, detector: Detector, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score_files(inputs(pictures), detector, tmp_path / "library.csv")
-    assert run_predict_command([str(pictures)], str(model), str(tmp_path / "command.csv")) == 0
+    score_files(inputs(images), detector, tmp_path / "library.csv")
+    assert run_predict_command([str(images)], str(model), str(tmp_path / "command.csv")) == 0
     assert "43 files" in capsys.readouterr().out
     assert (tmp_path / "command.csv").read_bytes() == (tmp_path / "library.csv").read_bytes()
 
 
 def test_without_a_file_the_command_prints_a_table(
-    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_predict_command([str(pictures / "00.png"), str(pictures / "05x.jpg")], str(model)) == 0
+    assert run_predict_command([str(images / "00.png"), str(images / "05x.jpg")], str(model)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[2].endswith("00.png")
     assert lines[2].startswith("error")
-    assert run_predict_command([str(pictures / "05x.jpg")], str(model)) == 1
+    assert run_predict_command([str(images / "05x.jpg")], str(model)) == 1
 
 
 def test_inputs_are_files_folders_patterns_and_a_list(tmp_path: Path) -> None:
@@ -169,11 +169,11 @@ score_files(find_inputs([sys.argv[2]]), detector, sys.argv[3], batch_size=4, mod
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_undisturbed_table(
-    detector: Detector, model: Path, pictures: Path, tmp_path: Path
+    detector: Detector, model: Path, images: Path, tmp_path: Path
 ) -> None:
-    score_files(inputs(pictures), detector, tmp_path / "whole.csv", batch_size=4, model="m")
+    score_files(inputs(images), detector, tmp_path / "whole.csv", batch_size=4, model="m")
     out, journal = tmp_path / "killed.csv", tmp_path / ".killed.csv.journal"
-    command = [sys.executable, "-c", KILLED, str(model), str(pictures), str(out)]
+    command = [sys.executable, "-c", KILLED, str(model), str(images), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -186,7 +186,7 @@ def test_a_killed_run_ends_with_the_undisturbed_table(
     assert 9 <= rows < 43
     with journal.open("ab") as file:  # what a kill in the middle of a write leaves
         file.write(b'{"path": "/hal')
-    summary = score_files(inputs(pictures), detector, out, batch_size=4, model="m")
+    summary = score_files(inputs(images), detector, out, batch_size=4, model="m")
     assert summary.continued_from == rows // 4 * 4
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not journal.exists()
@@ -207,31 +207,27 @@ def interrupted(detector: Detector, paths: list[str], out: Path, after: int) -> 
         score_files(paths, broken, out, batch_size=4)
 
 
-def test_a_run_that_ended_before_its_first_batch_binds_nobody(
-    detector: Detector, pictures: Path, tmp_path: Path
-) -> None:
-    paths, out = inputs(pictures), tmp_path / "s.csv"
+def test_a_run_that_ended_before_its_first_batch_binds_nobody(detector: Detector, images: Path, tmp_path: Path) -> None:
+    paths, out = inputs(images), tmp_path / "s.csv"
     interrupted(detector, paths, out, 2)
     assert score_files(paths[1:], detector, out, batch_size=5).continued_from == 0
     assert out.is_file()
 
 
-def test_a_run_is_not_continued_with_other_inputs_or_options(
-    detector: Detector, pictures: Path, tmp_path: Path
-) -> None:
-    paths, out = inputs(pictures), tmp_path / "s.csv"
+def test_a_run_is_not_continued_with_other_inputs_or_options(detector: Detector, images: Path, tmp_path: Path) -> None:
+    paths, out = inputs(images), tmp_path / "s.csv"
     interrupted(detector, paths, out, 14)
     with pytest.raises(UsageError, match="other inputs"):
         score_files(paths[1:], detector, out, batch_size=4)
     with pytest.raises(UsageError, match="other options"):
         score_files(paths, detector, out, batch_size=4, faces=True)
     assert score_files(paths, detector, out, batch_size=4).continued_from == 12
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         score_files(paths, detector, out, batch_size=4)
 
 
-def test_two_runs_on_one_table_are_kept_apart(detector: Detector, pictures: Path, tmp_path: Path) -> None:
-    paths, out = inputs(pictures), tmp_path / "s.csv"
+def test_two_runs_on_one_table_are_kept_apart(detector: Detector, images: Path, tmp_path: Path) -> None:
+    paths, out = inputs(images), tmp_path / "s.csv"
 
     def second() -> Iterator[str]:
         with pytest.raises(UsageError, match="another process"):
@@ -284,14 +280,14 @@ def test_faces_are_in_the_table(detector: Detector, tmp_path: Path, monkeypatch:
 def test_mistakes_have_hints(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write a table"):
         score_files(["x.png"], detector, tmp_path / "scores.xlsx")
-    with pytest.raises(UsageError, match="no image to score"):
+    with pytest.raises(UsageError, match="no images found"):
         score_files(find_inputs([tmp_path]), detector, tmp_path / "scores.csv")
     with pytest.raises(UsageError, match="unknown engine"):
         run_predict_command(["x.png"], "m", engine="tpu")
 
 
 def test_memory_does_not_grow_with_the_inputs(detector: Detector, tmp_path: Path) -> None:
-    """Python's own memory: pictures are a few tensors, rows and names are on disk."""
+    """Python's own memory: images are a few tensors, rows and names are on disk."""
     path = str(make_image(tmp_path / "x.png", size=(32, 32)))
     peaks = []
     for n in (16, 160, 800):  # the first fills caches

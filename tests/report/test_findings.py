@@ -1,4 +1,4 @@
-"""The report's words: what was seen in training, what is weak, what cannot be said; never praise for a coin's throw."""
+"""The report's words: what was seen in training, what is weak, what cannot be said; no praise for guessing."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def words(frame: pd.DataFrame, **facts: Any) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("trained", "expected", "caveat"),
     [
-        (["fake-0", "fake-1", "real-0", "real-1"], "It says nothing about generators it never saw.", True),
-        (["fake-0", "real-0"], "saw only some", False),
-        (["other"], "never saw in training", False),
+        (["fake-0", "fake-1", "real-0", "real-1"], "These figures say nothing about unseen generators.", True),
+        (["fake-0", "real-0"], "of which only some are in its training data", False),
+        (["other"], "outside its training data", False),
         (None, "not recorded", False),
     ],
 )
@@ -57,7 +57,7 @@ def test_it_says_whether_the_sources_were_seen(trained: list[str] | None, expect
 
 def test_the_train_split_tells_which_sources_were_seen() -> None:
     frame = predictions(split=["train" if i // 4 % 2 else "test" for i in range(240)])
-    assert "On 120 test images, from 4 sources that it saw in training," in words(frame)[0]
+    assert "On 120 test images from 4 sources in its training data," in words(frame)[0]
     unnamed = predictions(source="", split=["train" if i // 4 % 2 else "test" for i in range(240)])
     assert "not recorded" in words(unnamed)[0]
 
@@ -67,25 +67,25 @@ def test_the_figures_in_the_words_are_the_figures() -> None:
     figures = metrics.table_metrics(frame, LABELS, "real")
     low, high = metrics.bootstrap(frame, ["auc"], real_label="real", n_resamples=100)["auc"]
     conclusion, _ = words(frame)
-    assert f"separates real from AI-generated with AUC {figures['auc']:.2f} ({low:.2f}–{high:.2f})" in conclusion
+    assert f"separates real from AI-generated images with AUC {figures['auc']:.2f} ({low:.2f}–{high:.2f})" in conclusion
     assert f"finds {100 * figures['recall']:.1f}\N{NO-BREAK SPACE}% of the fakes" in conclusion
     assert f"calls {100 * figures['fpr']:.1f}\N{NO-BREAK SPACE}% of the real images fake" in conclusion
     table = metrics.per_source(frame, real_label="real")
     worst = table[~table["is_real"]].sort_values("auc").iloc[0]
-    assert f"those of {worst['source']}: AUC {worst['auc']:.2f}" in conclusion
+    assert f"from {worst['source']}: AUC {worst['auc']:.2f}" in conclusion
 
 
-def test_a_coins_throw_is_not_praised_and_a_wrong_order_is_named() -> None:
-    assert "cannot be shown to tell real from AI-generated" in words(predictions(shift=0.0))[0]
+def test_guessing_is_not_praised_and_a_wrong_order_is_named() -> None:
+    assert "cannot be shown to separate real from AI-generated images" in words(predictions(shift=0.0))[0]
     assert "the wrong way round" in words(predictions(shift=-2.0))[0]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.501, 0.9, "separates real from AI-generated with AUC 0.70"),
-        (0.5, 0.9, "cannot be shown to tell"),
-        (0.1, 0.5, "cannot be shown to tell"),
+        (0.501, 0.9, "separates real from AI-generated images with AUC 0.70"),
+        (0.5, 0.9, "cannot be shown to separate"),
+        (0.1, 0.5, "cannot be shown to separate"),
         (0.1, 0.499, "the wrong way round"),
     ],
 )
@@ -135,7 +135,7 @@ UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, 
             {},
             [
                 "4 folds",
-                "87.5\N{NO-BREAK SPACE}% of the images, and 3.1\N{NO-BREAK SPACE}% of those",
+                "87.5\N{NO-BREAK SPACE}% of the images, of which 3.1\N{NO-BREAK SPACE}% were wrong",
                 "0.020 (0.080 before)",
             ],
             "Most often",
@@ -143,7 +143,7 @@ UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, 
         ({"wrong": None}, ["it gave no verdict at all"], "Most often"),
         (
             {"hardest": HardestSource("gan", "fake", 50, 0.25)},
-            ["about gan (fake): 25.0\N{NO-BREAK SPACE}%"],
+            ["worst on gan (fake), where 25.0\N{NO-BREAK SPACE}%"],
             "no verdict",
         ),
         ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5\N{NO-BREAK SPACE}%"], "Most often"),
@@ -168,8 +168,8 @@ def test_a_detector_of_drawings_says_so_before_all_else(trained: list[str]) -> N
 @pytest.mark.parametrize(
     ("trained", "one", "two"),
     [
-        (["gan", "sd"], ", from the source it saw in training, the", ", from 2 sources that it saw in training, the"),
-        (["x"], ", from a source it never saw in training, the", ", from 2 sources that it never saw in training, the"),
+        (["gan", "sd"], " from a source in its training data, the", " from 2 sources in its training data, the"),
+        (["x"], " from a source outside its training data, the", " from 2 sources outside its training data, the"),
     ],
 )
 def test_one_source_and_several_are_counted_and_only_one_of_several_is_the_hardest(
@@ -191,4 +191,4 @@ def test_one_source_and_several_are_counted_and_only_one_of_several_is_the_harde
 def test_a_source_that_is_large_enough_to_be_the_worst_is_not_called_small(n: int, small: bool) -> None:
     figures = metrics.table_metrics(predictions(), LABELS, "real")
     sources = metrics.per_source(predictions(), real_label="real").assign(n=n)
-    assert any("mostly chance" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small
+    assert any("mostly noise" in caveat for caveat in findings.list_caveats(figures, sources, "none", {})) == small

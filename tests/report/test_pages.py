@@ -93,7 +93,7 @@ def test_markdown_leaves_names_readable() -> None:
     assert table.splitlines() == ["| source | n | auc |", "|---|---:|---:|", "| a\\|b | 1,200 | 0.500 |"]
 
 
-def test_markdown_has_brief_sections_only_and_no_pictures() -> None:
+def test_markdown_has_brief_sections_only_and_no_plots() -> None:
     text = pages.page_markdown(
         page(Section("a", "Long", ["hidden"]), Section("b", "Short", ["shown", Gallery([])], brief=True))
     )
@@ -113,7 +113,7 @@ def test_thumbnails_are_small_fresh_jpegs_without_metadata() -> None:
         page(Section("g", "G", [Gallery([Thumbnail(image, "t", "n"), Thumbnail(None, "t", "n")], "c")]))
     )
     assert html.count("data:image/jpeg") == 1
-    assert "no picture" in html
+    assert "no image" in html
 
 
 def test_cells_read_well() -> None:

@@ -1,4 +1,4 @@
-"""Pictures hold what they should, never fail on odd data, and treat labels as text; both themes can be read."""
+"""Images hold what they should, never fail on odd data, and treat labels as text; both themes can be read."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ DRAWINGS: dict[str, Callable[[style.Theme], Figure]] = {
 
 @pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_every_picture_draws_on_its_paper_with_hostile_names(name: str, theme: style.Theme, tmp_path: Path) -> None:
+def test_every_plot_is_drawn_on_its_paper_with_hostile_names(name: str, theme: style.Theme, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = DRAWINGS[name](theme)
@@ -112,7 +112,7 @@ def test_every_picture_draws_on_its_paper_with_hostile_names(name: str, theme: s
         lambda: plots.confusion_matrix(np.eye(12), [str(i) for i in range(12)]),
     ],
 )
-def test_missing_classes_and_empty_tables_still_give_a_picture(draw: Callable[[], Figure], tmp_path: Path) -> None:
+def test_missing_classes_and_empty_tables_still_give_a_plot(draw: Callable[[], Figure], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         style.save_figure(draw(), tmp_path / "x.png", dpi=50)
@@ -132,11 +132,11 @@ def test_each_fold_has_its_dot_and_the_worst_curve_its_name() -> None:
     np.testing.assert_allclose(dots[:, 0], [math.nan, 0.7, 0.9])
     figure = fold_plots.fold_roc_curves({"a": scored(), "b": scored(seed=1), "c": scored(seed=2)}, scored(), worst="b")
     _, names = figure.axes[0].get_legend_handles_labels()
-    assert names == ["other folds", "worst: b", "all images together"]
+    assert names == ["other folds", "worst: b", "pooled"]
 
 
 def test_the_log_curve_never_promises_more_than_the_steps() -> None:
-    """Between two false alarms the share found is that of the lower one; a slope would invent operating points."""
+    """Between two false positives the share found is that of the lower one; a slope would invent operating points."""
     (axis,) = plots.roc_curve({"": ([True, True, False, False], [0.9, 0.4, 0.6, 0.1])}, log=True).axes
     x, y = axis.lines[1].get_data()
     assert max(y[np.asarray(x) < 0.5]) == 0.5
@@ -172,7 +172,7 @@ def test_contrast_meets_wcag(theme: style.Theme) -> None:
             assert (high + 0.05) / (low + 0.05) >= least, colour
 
 
-def test_a_picture_that_fails_leaves_no_file(tmp_path: Path) -> None:
+def test_a_plot_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nope"):
         style.save_figure(Figure(), tmp_path / "x.nope")
     assert list(tmp_path.iterdir()) == []

@@ -67,9 +67,9 @@ def test_the_folder_holds_everything_and_nothing_else(tmp_path: Path) -> None:
     frame = predictions(splits=("train", "validation", "test"))
     result = report(tmp_path, frame, history=HISTORY, details={"title": "T", "recipe": {"learning_rate": 5e-5}})
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    pictures = {"roc.png", "roc_log.png", "sources.png", "sources_auc.png", "reliability.png", "scores.png"}
-    pictures |= {"confusion.png", "loss.png", "accuracy.png"}
-    assert names == {"metrics.json", "predictions.parquet", "report.html", "report.md"} | pictures
+    plots = {"roc.png", "roc_log.png", "sources.png", "sources_auc.png", "reliability.png", "scores.png"}
+    plots |= {"confusion.png", "loss.png", "accuracy.png"}
+    assert names == {"metrics.json", "predictions.parquet", "report.html", "report.md"} | plots
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "report/predictions.parquet"), frame)
 
     def no_constant(name: str) -> None:
@@ -191,4 +191,4 @@ def test_the_gallery_shows_the_most_confident_mistakes_first(tmp_path: Path) -> 
         assert gaps.is_monotonic_decreasing
         assert len(part) <= 5
     html = (tmp_path / "report/report.html").read_text(encoding="utf-8")
-    assert html.count("no picture") == 1
+    assert html.count("no image") == 1

@@ -105,7 +105,7 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     assert "4 folds" in facts.judged_on
     words = worth_in_words(facts.unseen)
     assert f"{percent(worth.coverage)} of the images" in words
-    assert f"{percent(worth.wrong)} of those were wrong" in words
+    assert f"of which {percent(worth.wrong)} were wrong" in words
     assert "no verdict at all" in worth_in_words(replace(worth, wrong=None))
     assert worth_in_words(None) == ""
 

@@ -92,7 +92,7 @@ def test_the_older_of_two_names_of_a_flag_beats_the_newer_one_of_a_recipe(tmp_pa
 def test_a_cross_validation_refuses_flags_that_each_fold_gets_from_it(flag: str) -> None:
     with pytest.raises(UsageError) as caught:
         run_crossval_command(["--model", "cnn", flag])
-    assert str(caught.value) == f"{flag.partition('=')[0]} is not for a cross-validation"
+    assert str(caught.value) == f"{flag.partition('=')[0]} cannot be used in a cross-validation"
 
 
 def test_commands_take_underscores_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ def client(app: Server, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "a picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "an image.png"
     Image.fromarray(noise(50, dark=True)).save(path)
     return path
 
@@ -71,7 +71,7 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
 
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{found.server_address[1]}/picture.png", asked
+    yield f"http://127.0.0.1:{found.server_address[1]}/image.png", asked
     found.shutdown()
     found.server_close()
 
@@ -130,34 +130,34 @@ def test_all_ways_to_the_model_give_the_same_score(app: Server, client: Client, 
         assert max(scores) - min(scores) < 1e-4, scores
 
 
-def test_an_answer_says_verdict_score_labels_band_and_what_they_mean(client: Client, picture: Path) -> None:
-    answer = client.predict(handle_file(picture), api_name="/predict")
-    assert (answer["name"], answer["status"], answer["verdict"]) == ("a picture.png", "ok", "fake")
+def test_an_answer_says_verdict_score_labels_band_and_what_they_mean(client: Client, image: Path) -> None:
+    answer = client.predict(handle_file(image), api_name="/predict")
+    assert (answer["name"], answer["status"], answer["verdict"]) == ("an image.png", "ok", "fake")
     assert sum(answer["labels"].values()) == pytest.approx(1)
     assert answer["p_fake"] == pytest.approx(answer["labels"]["fake"])
     assert answer["p_fake"] >= answer["band"][1]
     assert "calibration images that scored like this" in answer["meaning"]
 
 
-def test_one_bad_file_in_a_batch_fails_alone(client: Client, picture: Path, tmp_path: Path) -> None:
+def test_one_bad_file_in_a_batch_fails_alone(client: Client, image: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_text("just some text, long enough to be one")
-    good, failed, again = client.predict([handle_file(f) for f in (picture, bad, picture)], api_name="/predict_batch")
+    good, failed, again = client.predict([handle_file(f) for f in (image, bad, image)], api_name="/predict_batch")
     assert failed["verdict"] == "error"
     assert failed["p_fake"] is None
     assert failed["error"] == "named .jpg, but holds text"
     assert good["p_fake"] == again["p_fake"] > 0.5
     with pytest.raises(AppError, match=f"more than {MAX_FILES} files"):
-        client.predict([handle_file(picture)] * (MAX_FILES + 1), api_name="/predict_batch")
+        client.predict([handle_file(image)] * (MAX_FILES + 1), api_name="/predict_batch")
 
 
-def test_explain_gives_a_picture_of_the_same_size_and_a_sentence(client: Client, picture: Path) -> None:
-    answer, overlay = client.predict(handle_file(picture), api_name="/explain")
+def test_explain_gives_an_image_of_the_same_size_and_a_sentence(client: Client, image: Path) -> None:
+    answer, overlay = client.predict(handle_file(image), api_name="/explain")
     assert answer["target"] == "fake"
     assert answer["method"] == "gradcam"
     assert answer["trust"].endswith(".")
-    with Image.open(overlay) as image:
-        assert image.size == (36, 36)
+    with Image.open(overlay) as drawn:
+        assert drawn.size == (36, 36)
 
 
 def test_the_endpoints_are_typed_and_documented(app: Server) -> None:
@@ -181,18 +181,18 @@ def test_model_info_is_what_the_model_folder_says(client: Client) -> None:
     assert answer["figures"]["auc"] == [figures["auc"][key] for key in ("value", "low", "high")]
 
 
-def test_curl_as_in_the_readme(app: Server, picture: Path) -> None:
+def test_curl_as_in_the_readme(app: Server, image: Path) -> None:
     """One command with the bytes inside the question; or upload, then ask."""
 
     def curl(*arguments: str) -> Any:
         command = ["curl", "-sS", "-m", "60", "-H", "Content-Type: application/json", *arguments]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, input=question).stdout)
 
-    question = json.dumps({"data": [inline(picture)]})
+    question = json.dumps({"data": [inline(image)]})
     answer = curl("-d", "@-", f"{app.url}/gradio_api/run/predict")["data"][0]
     assert answer["verdict"] == "fake"
     uploaded = subprocess.run(
-        ["curl", "-sS", "-F", f"files=@{picture}", f"{app.url}/gradio_api/upload"], check=True, capture_output=True
+        ["curl", "-sS", "-F", f"files=@{image}", f"{app.url}/gradio_api/upload"], check=True, capture_output=True
     )
     question = json.dumps({"data": [{"path": json.loads(uploaded.stdout)[0], "meta": FILE}]})
     again = curl("-d", "@-", f"{app.url}/gradio_api/run/predict")["data"][0]
@@ -202,12 +202,12 @@ def test_curl_as_in_the_readme(app: Server, picture: Path) -> None:
 
 
 def test_many_at_the_same_moment_get_their_own_answers(app: Server, tmp_path: Path) -> None:
-    pictures = []
+    images = []
     for i in range(24):
-        pictures.append(tmp_path / f"{i}.png")
-        Image.fromarray(noise(100 + i, dark=i % 2 == 0)).save(pictures[-1])
+        images.append(tmp_path / f"{i}.png")
+        Image.fromarray(noise(100 + i, dark=i % 2 == 0)).save(images[-1])
     with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(lambda path: prediction_of(call(app, "predict", [inline(path)])), pictures))
+        answers = list(pool.map(lambda path: prediction_of(call(app, "predict", [inline(path)])), images))
     assert [answer["p_fake"] > 0.5 for answer in answers] == [i % 2 == 0 for i in range(24)]  # type: ignore[operator]
 
 
@@ -232,8 +232,8 @@ def test_an_address_is_refused_and_never_fetched(app: Server, elsewhere: tuple[s
     assert asked == []
 
 
-def test_a_file_of_the_server_is_not_a_file_of_the_visitor(app: Server, tmp_path: Path, picture: Path) -> None:
-    for file in ({"path": str(picture), "meta": FILE}, {"path": str(picture)}, {"path": "/etc/passwd", "meta": FILE}):
+def test_a_file_of_the_server_is_not_a_file_of_the_visitor(app: Server, tmp_path: Path, image: Path) -> None:
+    for file in ({"path": str(image), "meta": FILE}, {"path": str(image)}, {"path": "/etc/passwd", "meta": FILE}):
         answer = call(app, "predict", [file]).decode()
         assert "event: complete" not in answer
         assert "p_fake" not in answer
@@ -252,7 +252,7 @@ def test_what_is_too_large_is_refused(app: Server) -> None:
     assert app.get("/health")[0] == 200
 
 
-def test_bytes_that_are_no_picture_are_said_so(app: Server) -> None:
+def test_bytes_that_are_no_image_are_said_so(app: Server) -> None:
     text = "data:image/png;base64," + base64.b64encode(b"just some text, long enough to be one").decode()
     answer = prediction_of(call(app, "predict", [{"url": text}]))
     assert (answer["verdict"], answer["status"]) == ("error", "not an image")
@@ -267,7 +267,7 @@ def test_the_page_may_load_nothing_from_elsewhere(app: Server) -> None:
 # --- tools ---------------------------------------------------------------------------------------------------------
 
 
-def test_tools_answer_and_refuse_addresses_too(app: Server, elsewhere: tuple[str, list[str]], picture: Path) -> None:
+def test_tools_answer_and_refuse_addresses_too(app: Server, elsewhere: tuple[str, list[str]], image: Path) -> None:
     address, asked = elsewhere
 
     async def use() -> tuple[set[str], Any, Any]:
@@ -275,7 +275,7 @@ def test_tools_answer_and_refuse_addresses_too(app: Server, elsewhere: tuple[str
         async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
             await session.initialize()
             names = {tool.name for tool in (await session.list_tools()).tools}
-            answer = await session.call_tool("predict", {"image": inline(picture)["url"]})
+            answer = await session.call_tool("predict", {"image": inline(image)["url"]})
             return names, answer, await session.call_tool("predict", {"image": address})
 
     names, answer, refusal = asyncio.run(use())
@@ -302,12 +302,12 @@ def test_the_page_is_there_before_the_model_and_health_says_so(guarded: Server) 
     assert json.loads(guarded.get("/health")[1])["status"] == "ready"
 
 
-def test_without_the_password_there_is_no_answer(guarded: Server, picture: Path) -> None:
+def test_without_the_password_there_is_no_answer(guarded: Server, image: Path) -> None:
     assert guarded.get("/gradio_api/info")[0] == 401
-    answer = post(f"{guarded.url}/gradio_api/call/predict", {"data": [inline(picture)]}).decode()
+    answer = post(f"{guarded.url}/gradio_api/call/predict", {"data": [inline(image)]}).decode()
     assert "event_id" not in answer
     client = Client(guarded.url, auth=("me", "a-long:secret"), verbose=False)
-    assert client.predict(handle_file(picture), api_name="/predict")["verdict"] == "fake"
+    assert client.predict(handle_file(image), api_name="/predict")["verdict"] == "fake"
 
 
 def test_without_a_model_the_page_opens_and_says_how_to_make_one(tmp_path: Path) -> None:
@@ -325,19 +325,19 @@ def test_without_a_model_the_page_opens_and_says_how_to_make_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("forwarded", [True, False])
-def test_below_a_path_of_a_reverse_proxy_every_way_in_works(picture: Path, tmp_path: Path, forwarded: bool) -> None:
+def test_below_a_path_of_a_reverse_proxy_every_way_in_works(image: Path, tmp_path: Path, forwarded: bool) -> None:
     found = server("--root-path", "/tools/faces")
     with reverse_proxy(found.url, "/tools/faces", forwarded=forwarded) as url:
         below = replace(found, url=url)
         assert json.loads(below.get("/health")[1])["status"] == "ready"
         assert json.loads(below.get("/config")[1])["root"] == url
         client = Client(f"{url}/", verbose=False, download_files=str(tmp_path))
-        answer = client.predict(handle_file(picture), api_name="/predict")
-        assert (answer["name"], answer["verdict"]) == ("a picture.png", "fake")
-        _, overlay = client.predict(handle_file(picture), api_name="/explain")  # fetched from an address of the app
-        with Image.open(overlay) as image:
-            assert image.size == (36, 36)
-        assert prediction_of(call(below, "predict", [inline(picture)]))["p_fake"] == answer["p_fake"]
+        answer = client.predict(handle_file(image), api_name="/predict")
+        assert (answer["name"], answer["verdict"]) == ("an image.png", "fake")
+        _, overlay = client.predict(handle_file(image), api_name="/explain")  # fetched from an address of the app
+        with Image.open(overlay) as drawn:
+            assert drawn.size == (36, 36)
+        assert prediction_of(call(below, "predict", [inline(image)]))["p_fake"] == answer["p_fake"]
         assert replace(found, url=url.removesuffix("/tools/faces")).get("/health")[0] == 404
     assert found.get("/health")[0] == 200  # whoever watches it asks without the path
 

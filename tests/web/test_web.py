@@ -35,7 +35,7 @@ from bonaface.web.archives import ArchiveError, is_zip, unpack
 from bonaface.web.batcher import Batcher, Busy
 from bonaface.web.choice import default_model
 from bonaface.web.evidence import FEWEST, KnownScores, remarks
-from bonaface.web.examples import example_pictures
+from bonaface.web.examples import example_images
 from bonaface.web.exports import file_name
 from bonaface.web.guards import RequestGuard, refuse_addresses
 from bonaface.web.limits import Limits
@@ -43,7 +43,7 @@ from bonaface.web.markup import render, score
 from bonaface.web.page import build_page
 from bonaface.web.schema import Answer, HeatMapAnswer, Prediction
 from bonaface.web.service import Service
-from bonaface.web.uploads import PictureInput, Upload
+from bonaface.web.uploads import ImageFileInput, Upload
 
 LIMITS = Limits(files=5, unpacked_bytes=2_000_000)
 WORTH = UnseenWorth(n=1000, folds=4, ece_before=0.2, ece=0.1, coverage=0.5, wrong=0.257, hardest=None)
@@ -120,7 +120,7 @@ def test_links_nested_archives_and_encrypted_files_get_a_line_and_are_not_opened
     entries = list(unpack(path, tmp_path, LIMITS))
     assert [entry.path for entry in entries] == [None] * 3
     assert [entry.error for entry in entries] == [
-        "a link, which is not followed", "an archive inside the archive, which is not opened", "encrypted",
+        "a link; links are not followed", "an archive inside the archive; it is not opened", "encrypted",
     ]  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_a_bomb_stops_at_the_limit_whether_it_says_its_size_or_lies(tmp_path: Pa
 
 def test_too_many_files_are_refused_before_the_list_of_them_is_read(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "many.zip", {f"{i}.jpg": b"" for i in range(6)})
-    with pytest.raises(ArchiveError, match="holds 6 files; at most 5"):
+    with pytest.raises(ArchiveError, match="contains 6 files; at most 5"):
         list(unpack(path, tmp_path, LIMITS))
     path = make_zip(tmp_path / "more.zip", {f"{i}.jpg": b"" for i in range(1500)})
     with pytest.raises(ArchiveError, match="too many files"):
@@ -255,7 +255,7 @@ def test_meaning_counts_the_nearest_known_scores() -> None:
 
 
 def test_the_same_score_means_less_where_fakes_are_rare_and_few_images_never_make_it_sure() -> None:
-    """Bayes' rule by counting: 1000 pictures of which 100 are fake, with the rates that the interval's ends imply."""
+    """Bayes' rule by counting: 1000 images of which 100 are fake, with the rates that the interval's ends imply."""
     found = known().meaning(0.6)
     for share, rare in ((found.low, found.rare_low), (found.high, found.rare_high)):
         among_fakes, among_reals = share / 0.25, (1 - share) / 0.75  # up to one common factor
@@ -292,7 +292,7 @@ def test_images_of_sources_left_out_speak_before_those_of_known_ones(tmp_path: P
     assert found is not None
     assert (found.split, len(found.p_fake), found.is_fake.mean()) == ("unseen", 3 * FEWEST, pytest.approx(1 / 3))
     lines = remarks(found.meaning(0.7), True, unseen=WORTH)
-    assert "images of cameras and generators unknown to the model that scored like this (0.70)," in lines[0]
+    assert "images from unseen cameras and generators that scored like this (0.70)," in lines[0]
     assert lines[-1] == "Of all its verdicts on such images, 26\N{NO-BREAK SPACE}% were wrong."
     write_known(tmp_path, left_out.head(1))  # too few
     assert KnownScores.of_run(tmp_path, "real").split == "test"  # type: ignore[union-attr]
@@ -302,12 +302,12 @@ def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> 
     lines = remarks(known().meaning(0.7), True)
     assert lines[0].startswith("Of the 50 calibration images that scored like this")
     assert "95 % interval" in lines[0]
-    assert "where 25\N{NO-BREAK SPACE}% of all were" in lines[0]
-    assert "not the chance" in remarks(None, False)[0]
+    assert "compared with 25\N{NO-BREAK SPACE}% overall" in lines[0]
+    assert "not the probability" in remarks(None, False)[0]
     honest = remarks(known().meaning(0.7), True, unseen=WORTH)[-1]
-    assert "that the model knows. On others, 26\N{NO-BREAK SPACE}% of its verdicts were wrong." in honest
-    assert "On others" not in " ".join(remarks(known().meaning(0.7), True, unseen=replace(WORTH, wrong=None)))
-    assert "This one is not." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
+    assert "On images from others, 26\N{NO-BREAK SPACE}% of its verdicts were wrong." in honest
+    assert "from others" not in " ".join(remarks(known().meaning(0.7), True, unseen=replace(WORTH, wrong=None)))
+    assert "This image is not like them." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
 
 
 # --- what comes in ------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_a_file_that_was_not_uploaded_is_refused(tmp_path: Path, monkeypatch: py
     (uploads / "mine.png").write_bytes(b"mine")
     (uploads / "link.png").symlink_to(tmp_path / "other.png")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    component = PictureInput()
+    component = ImageFileInput()
     kind = component.data_model
     for path in (tmp_path / "other.png", uploads / "link.png", uploads / ".." / "other.png"):
         with pytest.raises(gr.Error, match="not uploaded"):
@@ -360,7 +360,7 @@ def test_a_file_that_was_not_uploaded_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_inline_bytes_are_taken_as_they_are() -> None:
-    component = PictureInput()
+    component = ImageFileInput()
     text = "data:image/png;base64," + base64.b64encode(b"bytes").decode()
     assert component.preprocess(component.data_model(url=text)).read() == b"bytes"
     for damaged in ("data:image/png;base64,%%%", "data:image/png,plain", "nothing"):
@@ -468,9 +468,9 @@ def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch
     upload = Upload("a.png", data=buffer.getvalue())
     (pair, soon), (_, later) = listeners["heat"](upload)
     assert computed == ["map", "test"]
-    assert [picture.size for picture in pair] == [(36, 36)] * 2
-    assert soon.endswith("Testing how far to trust this …</p>")
-    assert "Bright parts speak for fake. " in later
+    assert [image.size for image in pair] == [(36, 36)] * 2
+    assert soon.endswith("Testing how far to trust the map …</p>")
+    assert "Bright areas point to fake. " in later
     answer, overlay = listeners["explain"](upload)
     assert computed == ["map", "test"] * 2
     assert answer["trust"] in later
@@ -525,13 +525,13 @@ def test_examples_are_such_as_the_model_was_meant_for(tmp_path: Path) -> None:
     def examples_of(sources: list[str]) -> list[str]:
         config = {"bonaface": unfamiliar(sources)}
         (model / "config.json").write_text(json.dumps(config))
-        return example_pictures(str(model), tmp_path)
+        return example_images(str(model), tmp_path)
 
     drawn = examples_of([*REAL, *FAKE])
     assert [Path(path).parent for path in drawn] == [tmp_path] * 2
     photographs = examples_of(["ffhq", "sdxl"])
     assert [Path(path).name for path in photographs] == ["astronaut.png"]
-    assert example_pictures(None, tmp_path) == photographs
+    assert example_images(None, tmp_path) == photographs
 
 
 @pytest.mark.parametrize(
