@@ -111,7 +111,7 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
 
 
 def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
-    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's picture."""
+    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's image."""
     unseen, logits = overconfident(n=2000), np.linspace(-8, 8, 9)[:, None] * np.array([0.5, -0.5])
     kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
     scores = []
@@ -133,7 +133,8 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     hardest = worth.hardest
     assert hardest.source in {"camera0", "generator0"}
     assert hardest.n == (unseen["source"] == hardest.source).sum()
-    assert f"about {hardest.source} ({hardest.label}): {percent(hardest.wrong)}" in worth_in_words(worth)
+    where = f"on {hardest.source} ({hardest.label}), where {percent(hardest.wrong)}"
+    assert where in worth_in_words(worth)
 
 
 def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
@@ -164,7 +165,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image labelled fake"):
         read_unseen(tmp_path / "reals.parquet", LABELS)
     (tmp_path / "crossval.json").write_text(json.dumps({"kind": "folds"}))
-    with pytest.raises(UsageError, match="know every source"):
+    with pytest.raises(UsageError, match="trained on every source"):
         read_unseen(file, LABELS)
     (tmp_path / "crossval.json").write_text("[]")
     with pytest.raises(UsageError, match="damaged"):
@@ -172,7 +173,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "crossval.json").unlink()
     for nonsense in (np.nan, 3.0, -1.0):
         unseen.assign(p_fake=[nonsense, *unseen["p_fake"][1:]]).to_parquet(file)
-        with pytest.raises(UsageError, match="no probabilities"):
+        with pytest.raises(UsageError, match="not probabilities"):
             read_unseen(file, LABELS)
     unseen.assign(fold="one").to_parquet(file)
     with pytest.raises(UsageError, match="one fold"):
