@@ -93,7 +93,7 @@ def are_serial(names: Iterable[str]) -> bool:
 
 
 def is_number(name: str) -> bool:
-    """``000``, ``000_003``, ``000.mp4``."""
+    """Digits and no letter, as ``000_003``, or ``000.mp4``."""
     name = without_video_suffix(name)
     return not re.search(r"[^\W\d_]", name) and bool(re.search(r"\d", name))
 
