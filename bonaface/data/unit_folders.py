@@ -49,6 +49,7 @@ def which_are_units(folders: Mapping[str, Content], several: int) -> tuple[set[s
 
 
 def most(values: Iterable[bool], share: float = 0.8) -> bool:
+    """Whether at least this share of them is true, and there are any."""
     flags = list(values)
     return bool(flags) and sum(flags) >= share * len(flags)
 
