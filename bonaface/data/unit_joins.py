@@ -94,6 +94,8 @@ def _rare(keys: Sequence[Key]) -> set[Key]:
 
 def _key(name: str) -> Key:
     """The words of a name, without ``real`` and ``fake`` and the suffix of a video, in one spelling."""
+    if name.isdecimal():  # most of a large set
+        return (name,)
     plain = unicodedata.normalize("NFC", without_video_suffix(name)).casefold()
     words = tuple(word for word in re.split(r"[\s_\-.,()+&]+", plain) if word)
     return tuple(word for word in words if not said_by(word)) or words
