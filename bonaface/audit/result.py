@@ -66,7 +66,7 @@ class Audit:
 
     @property
     def groups(self) -> dict[str, str]:
-        """path -> name of its duplicate group, for those that have one; ``data.load_data(copies=…)`` takes it."""
+        """Path -> name of its duplicate group, for those that have one; ``data.load_data(copies=…)`` takes it."""
         return {path: group.paths[0] for group in self.duplicates for path in group.paths}
 
     def counts(self) -> pd.DataFrame:

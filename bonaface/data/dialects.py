@@ -53,7 +53,7 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, UTF-16 or UTF-32, else in the code page of Western Windows; line ends are ``\\n``.
+    r"""A text file in UTF-8, UTF-16 or UTF-32, else in the code page of Western Windows; line ends are ``\n``.
 
     Raises:
         UsageError: it cannot be read.

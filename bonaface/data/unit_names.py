@@ -48,6 +48,7 @@ def are_serial(names: Iterable[str]) -> bool:
 
 
 def is_number(name: str) -> bool:
+    """Digits and no letter, as ``0123`` or ``12-7``."""
     return not re.search(r"[^\W\d_]", name) and bool(re.search(r"\d", name))
 
 
