@@ -192,7 +192,7 @@ def split_listing(
         if "train" not in named and "" not in named:
             raise UsageError(
                 f"{name or listing.origin} has the splits {', '.join(sorted(named))} but no split to train on",
-                "add a folder `train`, or put the label folders at the top, and splits are made from them",
+                "add a folder `train`, or put the label folders at the top so that splits are made",
             )
         absent = {name for name in SPLITS if name not in named}
         pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
