@@ -94,7 +94,7 @@ def _refuse_too_many(k: int, what: str, groups: int) -> None:
             f"--folds {k} is more than the number of groups of images that {what} has: {groups}",
             f"use at most --folds {groups}"
             if groups > 1
-            else "copies, and images of one person or video, stay in one fold; `--groups none` treats each on its own",
+            else "use `--groups none` to treat each image on its own; copies stay in one fold all the same",
         )
 
 

@@ -66,7 +66,7 @@ def find_real_label(labels: Sequence[str], real_label: str | None = None, *, ori
     if real_label is not None:
         if real_label in labels:
             return real_label
-        raise RealLabelError(f"{origin} has no label `{real_label}`", f"its labels are: {', '.join(labels)}")
+        raise RealLabelError(f"{origin} has no label `{real_label}`", f"choose one of {', '.join(labels)}")
     found = [label for label in labels if said_by(label) == "real"]
     if len(found) == 1:
         return found[0]

@@ -115,7 +115,7 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
             return load_columns(str(root), parquet), broken, ""
         raise UsageError(
             f"no images found in {root}" + (f"; {left_out(broken)}" if broken else ""),
-            f"supported file types: {', '.join(sorted(IMAGE_SUFFIXES))}; hidden folders and caches are skipped",
+            f"use a supported file type: {', '.join(sorted(IMAGE_SUFFIXES))}; hidden folders and caches are skipped",
         )
     if metadata:
         rows, unused = read_metadata(root, metadata, images)

@@ -38,7 +38,7 @@ NOT_SEARCHED = {
     "name", "freeze", "head_only", "mix", "lora_rank", "ema_decay", "layer_decay", "schedule", "lr_scheduler_type",
     "lr_scheduler_kwargs", "early_stopping_patience", "max_train_samples", "optim", "optim_args",
 }  # fmt: skip
-HINT = "for example, `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, mixup: [0.0, 0.2]}`"
+HINT = "write, for example, `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2}, mixup: [0.0, 0.2]}`"
 
 
 def check_space(space: Any, recipe: Recipe, args: TrainingArguments) -> dict[str, Any]:

@@ -404,7 +404,7 @@ def test_the_command_writes_both_files(
     assert result["level"] == "clean"
     assert result["n_files"] == 144
     assert {row["source"] for row in result["counts"]} == {"alps", "bay", "gan", "diffusion"}
-    assert 0 <= result["file_facts"]["low"] <= result["file_facts"]["auc"] <= result["file_facts"]["high"] <= 1
+    assert result["file_facts"]["low"] < 0.5  # so that chance explains it
     assert sorted(path.name for path in (tmp_path / "new/out").iterdir()) == ["audit.html", "audit.json"]
 
 
