@@ -36,7 +36,11 @@ FACT_NAMES = {
 
 @dataclass
 class Audit:
-    """All that was found. ``files`` has one row per readable file: path, label, source, split, group, sha256, facts."""
+    """All that was found.
+
+    ``files`` has one row per readable file: path, label, source, split, group, unit (the group without copies), sha256
+    and facts.
+    """
 
     origin: str
     labels: list[str]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
@@ -26,6 +26,9 @@ from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import STAGE_KEYS, Recipe, weights_of
 from bonaface.training.recipe import blame, check_recipe, nearest, stages_of, with_keys
 from bonaface.training.trainer import FaceTrainer, build_trainer, drawing_weights, mixing
+
+if TYPE_CHECKING:
+    import optuna
 
 DEFAULT_SPACE: dict[str, Any] = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -179,7 +182,11 @@ def search(
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=2),
             **settings,
         )
-    study = optuna.load_study(study_name="search", storage=storage)
+    return _write_best(optuna.load_study(study_name="search", storage=storage), folder, said)
+
+
+def _write_best(study: optuna.Study, folder: Path, said: dict[str, Any]) -> Path:
+    """The table of trials, and the best one as a recipe, whose path it gives."""
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
     with atomic_path(folder / "trials.csv") as partial:
         table.sort_values("value", ascending=False).to_csv(partial, index=False)
