@@ -48,7 +48,7 @@ def number(value: float | None) -> str:
 def _environment() -> jinja2.Environment:
     folder = resource(FOLDER)
     if folder is None:
-        raise UsageError(f"this copy of bonaface lacks {FOLDER}", "use a whole checkout, or install it with pip")
+        raise UsageError(f"this copy of bonaface lacks {FOLDER}", "use a complete checkout, or install it with pip")
     environment = jinja2.Environment(  # noqa: S701  # Markdown and Python, no HTML: `cell` and `text` escape names
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
