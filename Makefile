@@ -9,13 +9,13 @@ LOWEST := .venv-lowest
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 
-# Where the environment forbids cached bytecode, every start of Python would compile torch and transformers anew.
+# Where the environment forbids cached bytecode, every start of Python would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo app detector test test-fast test-lowest lint format clean
 .DEFAULT_GOAL := help
 
-help: ## what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # uv installs the whole set in well under a minute; pip brings uv. What is installed already and in range stays, so that
@@ -39,11 +39,11 @@ $(LOWEST)/.dev: requirements.txt requirements-dev.txt pyproject.toml | $(RUNTIME
 demo: $(RUNTIME) ## train on the embedded sample set; a few minutes on two cores
 	$(BIN)/python train_hf.py recipes/sample.yaml
 
-app: $(RUNTIME) ## serve the newest run on photographs, or MODEL=…, on http://127.0.0.1:7860
+app: $(RUNTIME) ## serve the newest run trained on photographs, or MODEL=…, at http://127.0.0.1:7860
 	$(BIN)/python app.py $(if $(MODEL),--model $(MODEL))
 
-# The sources that each training leaves out calibrate the one that knows all: see docs/detector.md.
-detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 minutes of one core
+# The sources that each fold leaves out calibrate the model that is trained on all of them: see docs/detector.md.
+detector: $(RUNTIME) ## retrain the shipped detector on DATA=…; about 90 minutes on one core
 	$(BIN)/python -m bonaface crossval recipes/faces.yaml --data $(DATA) --leave-one-source-out --out runs/bonaface-small-unseen
 	$(BIN)/python train_hf.py recipes/faces.yaml --data $(DATA) --output_dir runs/bonaface-small \
 		--calibrate_on runs/bonaface-small-unseen/report/predictions.parquet
@@ -52,24 +52,24 @@ detector: $(RUNTIME) ## train the shipped detector anew on DATA=…; some 90 min
 	rm -rf models/bonaface-small
 	$(BIN)/python -m hub pack runs/bonaface-small models/bonaface-small
 
-test: lint ## ruff, mypy, the layers and all tests; JOBS=2 at once
+test: lint ## run ruff, mypy, the layer check and all tests, in JOBS=2 processes
 	$(BIN)/python $(PYTEST) --durations 20
 
-test-fast: $(DEV) ## the tests that are not slow, in about two minutes
+test-fast: $(DEV) ## run the tests that are not slow, in about two minutes
 	$(BIN)/python $(PYTEST) -m "not slow"
 
-test-lowest: $(LOWEST)/.dev ## all tests with the lowest versions that we allow
+test-lowest: $(LOWEST)/.dev ## run all tests with the lowest versions that we allow
 	$(LOWEST)/bin/python $(PYTEST)
 
-lint: $(DEV) ## ruff, mypy and the layers alone
+lint: $(DEV) ## run ruff, mypy and the layer check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(DEV) ## let ruff rewrite
+format: $(DEV) ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and what runs and tests left
+clean: ## remove the environments and what runs and tests wrote
 	rm -rf $(VENV) $(LOWEST) runs data prepared build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,7 +16,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``from bonaface import Detector``: imported when it is asked for, since it brings torch."""
+    """``from bonaface import Detector``: imported on first use, since it brings torch."""
     if name == "Detector":
         from bonaface.inference.detector import Detector
 

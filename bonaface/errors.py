@@ -1,4 +1,4 @@
-"""What a user did wrong, or what the system refused, said in one line with the way to fix it."""
+"""What a user did wrong, or what the system refused, in one line, with the way to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 
 
 class UsageError(Exception):
-    """A mistake of the caller: ``message`` says what is wrong and where, ``hint`` how to mend it."""
+    """A mistake of the caller: ``message`` says what is wrong and where, ``hint`` how to fix it."""
 
     def __init__(self, message: str, hint: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class UsageError(Exception):
 
 
 class UnknownNameError(UsageError):
-    """A flag, key or argument that there is none of: ``name`` as it was written, without leading dashes."""
+    """An unknown flag, key or argument: ``name`` as it was written, without leading dashes."""
 
     def __init__(self, message: str, hint: str, name: str) -> None:
         super().__init__(message, hint)
@@ -37,16 +37,14 @@ class UnknownNameError(UsageError):
 
 
 class RealLabelError(UsageError):
-    """Labels of a model or of data among which the one of photographs is not named, or cannot be told."""
+    """No label of a model or of data is known to be that of photographs."""
 
 
 class DivergedError(UsageError):
     """A training whose loss, weights or scores are no longer finite numbers."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            message, "make learning_rate smaller or warmup_steps longer; the same folder takes the changed command"
-        )
+        super().__init__(message, "lower learning_rate or raise warmup_steps; you may keep the same output folder")
 
     def __reduce__(self) -> tuple[type[DivergedError], tuple[str]]:  # type: ignore[override]
         return type(self), (str(self),)
@@ -59,16 +57,16 @@ class SystemRefusalError(UsageError):
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
            errno.EFBIG)  # fmt: skip
-# A full disk in the words of libraries that hand on no error number: safetensors, SQLite, torch.save.
+# How libraries that pass on no error number report a full disk: safetensors, SQLite, torch.save.
 FULL_WORDS = ("os error 28", "No space left on device", "database or disk is full", "unexpected pos")
 
 
 @contextmanager
 def writing(place: str | os.PathLike[str]) -> Iterator[None]:
-    """A block that writes to this file or below this folder: what the system refuses is said with a path.
+    """A block that writes to this file or below this folder: the system's refusals are reported with a path.
 
     Raises:
-        SystemRefusalError: instead of the error of the system, or of a library that met it.
+        SystemRefusalError: in place of the system's error, or that of a library that ran into it.
     """
     try:
         yield
@@ -120,14 +118,14 @@ def _refusal(error: BaseException, place: Path | None) -> SystemRefusalError | N
         if getattr(seen, "errno", None) in FULL or any(words in str(seen) for words in FULL_WORDS):
             where = getattr(seen, "filename", None) or _fullest(place)
             return SystemRefusalError(
-                f"no space left on the disk: cannot write to {where}",
-                "make room and give the same command again; what is done is kept",
+                f"no space left on disk: cannot write to {where}",
+                "free some space and run the same command again; finished work is kept",
             )
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.errno in REFUSED and (error.filename or place):
         return SystemRefusalError(
             f"cannot use {error.filename or place}: {(error.strerror or 'refused').lower()}",
-            "choose another place, or change its permissions",
+            "choose another path, or change its permissions",
         )
     return None
 

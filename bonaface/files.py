@@ -1,4 +1,4 @@
-"""The one place where files and folders appear: written under a temporary name, then renamed, so nobody reads half."""
+"""Atomic writes: every file and folder is written under a temporary name, then renamed, so nobody reads half of one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def atomic_path(path: str | os.PathLike[str], scratch: Path | None = None) -> It
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file or folder is one that a process was killed over."""
+    """Whether a file or folder was left unfinished by a killed process."""
     return re.fullmatch(r"\..+\.\d+\.partial(\.[^.]+)?", path.name) is not None
 
 
@@ -83,13 +83,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
-    """Write strict JSON in UTF-8, with a last line end. Raises ValueError for a number that is not finite."""
+    """Write strict JSON in UTF-8, with a newline at the end. Raises ValueError for a number that is not finite."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(errors="backslashreplace"))  # a surrogate, of an undecodable path, as JSON's escape
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file, or what is in it is damaged or no object."""
+    """The object in a JSON file; empty if the file is missing or damaged, or contains no object."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""The proxy variables of the environment, as httpx reads them: the Hub's client and Gradio both ask through it.
+"""The proxy variables of the environment, as httpx reads them: the Hub's client and Gradio both use it.
 
-httpx refuses to make any client at all while one of them is of no use to it, whichever address is to be asked.
+httpx refuses to create any client while one of them is invalid, whatever the address of the request.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ def check_proxies() -> None:
         try:
             scheme = httpx.URL(url if "://" in url else f"http://{url}").scheme
         except httpx.InvalidURL as error:
-            raise UsageError(
-                f"{name} is no address of a proxy: {error}", "set http://HOST:PORT, or unset it"
-            ) from error
+            raise UsageError(f"{name} is not a proxy address: {error}", "set http://HOST:PORT, or unset it") from error
         if scheme not in SCHEMES:
-            raise UsageError(
-                f"{name} names a proxy of the kind {scheme}://, which is not known", f"set one of {', '.join(SCHEMES)}"
-            )
+            raise UsageError(f"{name} has an unsupported proxy scheme: {scheme}://", f"use one of {', '.join(SCHEMES)}")
         if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
             raise UsageError(
-                f"{name} names a SOCKS proxy, which needs a package that is not installed",
+                f"{name} is a SOCKS proxy, which needs a package that is not installed",
                 f"pip install 'httpx[socks]', or unset {name}",
             )
     for host in filter(None, map(str.strip, proxies.get("no", "").split(","))):
         if not _is_host(host):
             name = _spelled("no_proxy")
-            raise UsageError(f"{name} has an entry that cannot be read: {host}", "name hosts, or IPv6 addresses bare")
+            raise UsageError(
+                f"{name} has an invalid entry: {host}", "list host names, or IPv6 addresses without brackets"
+            )
 
 
 def ask_directly(*hosts: str) -> None:
-    """Let no proxy come between this process and these hosts, or itself; others are asked as before.
+    """Reach these hosts, and this machine, without a proxy; other hosts as before.
 
     Raises:
-        UsageError: as :func:`check_proxies`, for then nothing can be asked.
+        UsageError: as :func:`check_proxies`.
     """
     check_proxies()
     proxies = getproxies_environment()
@@ -61,7 +59,7 @@ def ask_directly(*hosts: str) -> None:
 
 
 def ignore_proxies() -> None:
-    """Use none of them, and leave the Hub alone, which might be out of reach, or not to be asked from here."""
+    """Use no proxy, and do not contact the Hub, which may be unreachable without one."""
     _set_no_proxy("*")
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub's client is imported
 
@@ -71,7 +69,7 @@ def _set_no_proxy(hosts: str) -> None:
 
 
 def _spelled(name: str) -> str:
-    """The variable as the environment has it: small letters go before capitals."""
+    """The variable's name as the environment spells it: lower case takes precedence."""
     return name if os.environ.get(name) else next((key for key in os.environ if key.lower() == name), name.upper())
 
 

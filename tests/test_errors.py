@@ -53,7 +53,7 @@ def test_a_full_disk_is_named_with_the_place_whoever_met_it(
     work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bonaface.errors.shutil.disk_usage", lambda place: Room)
-    with pytest.raises(SystemRefusalError, match="no space left on the disk") as caught, writing(tmp_path / "out"):
+    with pytest.raises(SystemRefusalError, match="no space left on disk") as caught, writing(tmp_path / "out"):
         work()
     assert str(tmp_path / "out") in str(caught.value)
     assert "same command" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Cheap statistics of what a model sees: of the aligned face crop, its colours, light, borders and sharpness.
+"""Simple statistics of what a model sees: colours, light, borders and sharpness of the aligned face crop.
 
 Where these few numbers tell the classes apart, a detector may learn the studio, the light or the framing instead of the
 traces that a generator leaves.
@@ -35,9 +35,9 @@ NAMES = {
     **{f"{side}_flat": f"spread within the {side} border" for side in ("top", "bottom", "left", "right")},
     "sharpness": "sharpness (log variance of the Laplacian)",
     "crop_side": "resolution of the face, px",
-    "face_share": "share of the picture's shorter side that the face takes",
-    "face_x": "horizontal place of the face",
-    "face_y": "vertical place of the face",
+    "face_share": "share of the image's shorter side that the face takes up",
+    "face_x": "horizontal position of the face",
+    "face_y": "vertical position of the face",
     "face": "face found",
     "n_faces": "number of faces",
 }
@@ -46,7 +46,7 @@ NAMES = {
 def appearance(image: Image.Image, detector: FaceDetector) -> dict[str, float | str]:
     """The statistics of one RGB image by the keys of ``NAMES``.
 
-    Levels and spreads are in [0, 1]; places are the centre of the face box as shares of width and height.
+    Levels and spreads are in [0, 1]; positions are the centre of the face box as shares of width and height.
     """
     face = find_main_face(image, detector.detect(image))
     crop = crop_face(image, face.box, margin=MARGIN if face.n_faces else 0.0)

@@ -1,12 +1,12 @@
-"""What a data set gives away before any training: leaks, duplicates, broken files, imbalance.
+"""An audit of a data set before any training: leaks, duplicates, broken files, imbalance.
 
 A detector that is trained on a set where the fakes are PNG and the photographs JPEG learns PNG. The audit measures how
-well such facts alone separate the classes and says which ones do; its verdict has three levels:
+well such facts alone separate the classes and names those that do; its verdict has three levels:
 
 ========== ============================================================================================
 clean      nothing found that a detector could learn instead of the difference between real and fake
-warning    something to know before the figures are believed
-leak       the classes, or the splits, are given away: figures from these files as they are mean little
+warning    something to consider before the figures are trusted
+leak       a shortcut reveals the classes, or splits share images: figures from these files mean little
 ========== ============================================================================================
 """
 
@@ -63,7 +63,7 @@ def audit_dataset(
         detector: finds the faces for the appearance leak; default: YuNet where its weights are found, else Haar.
         seed: of the folds and samples.
         workers: threads; default one a CPU core.
-        whole_reasons: broken files get the sentence that a listing's full check gives, not only its kind.
+        whole_reasons: give the full sentence of a listing's full check for each broken file, not only its kind.
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
@@ -92,8 +92,8 @@ def audit_dataset(
         files, audit.broken, duplicates, audit.facts_leak, audit.appearance_leak, audit.looks, data.real_label
     )
     if fast and n_rows > FAST_FILES:
-        text = f"copies were looked for among {FAST_FILES:,} of {n_rows:,} files"
-        audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` looks at all of them"))
+        text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates"
+        audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` searches all of them"))
     return audit
 
 
@@ -165,7 +165,7 @@ def scan_files(
             records.append(about | {"split": row["split"], "group": row["group"]} | result[0])
             smalls.append(result[1])
     if not records:
-        raise UsageError(f"no file of the data set can be read: {left_out(broken)}", "fix or replace these files")
+        raise UsageError(f"none of the files can be read: {left_out(broken)}", "fix or replace these files")
     files = pd.DataFrame(records)
     files["jpeg_quality"] = files["jpeg_quality"].astype("Int64")
     return files, np.stack(smalls) if thumbnails else None, broken
@@ -215,7 +215,7 @@ def _look(audit: Audit, rows: datasets.Dataset, pool: ThreadPoolExecutor, detect
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool is the parallelism
     try:
-        found = list(_mapped(picked, one, pool, "looking at faces"))
+        found = list(_mapped(picked, one, pool, "examining faces"))
     finally:
         cv2.setNumThreads(threads)
     looks = [{"path": row["path"]} | look for row, look in found if look is not None]

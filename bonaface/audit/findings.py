@@ -15,8 +15,8 @@ LEVELS = ("clean", "warning", "leak")
 FEW_IMAGES = 20  # a source with fewer cannot be tested on
 MOST_UNEVEN = 3.0  # largest to smallest class
 
-# (AUC, lower bound) from which a leak of this kind is a warning or a leak. What a picture shows always differs a little
-# between sources, so appearance is judged more mildly than facts that have nothing to do with it.
+# (AUC, lower bound) from which a leak of this kind is a warning or a leak. What images show always differs a little
+# between sources, so the limits are higher for appearance than for facts that have nothing to do with it.
 FACTS_LIMITS = {"leak": (0.75, 0.65), "warning": (0.65, 0.55)}
 APPEARANCE_LIMITS = {"leak": (0.95, 0.9), "warning": (0.75, 0.65)}
 SOURCE_LIMITS = {"leak": (0.95, 0.85), "warning": (0.85, 0.7)}
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Files that show the same picture: ``kind`` is "exact" (all the same bytes) or "near"."""
+    """Files that show the same image: ``kind`` is "exact" (all the same bytes) or "near"."""
 
     kind: str
     paths: tuple[str, ...]
@@ -69,9 +69,9 @@ def leak_level(auc: float, low: float, limits: dict[str, tuple[float, float]]) -
 
 
 def _facts(leak: Leak) -> Iterator[Finding]:
-    hint = "bring all files to one history with `python -m bonaface prepare`"
+    hint = "give all files the same encoding history with `python -m bonaface prepare`"
     if leak.why_not:
-        yield Finding("warning", "file facts", f"the file facts could not be judged: {leak.why_not}", "add images")
+        yield Finding("warning", "file facts", f"file facts could not be assessed: {leak.why_not}", "add images")
     level = leak_level(leak.auc, leak.low, FACTS_LIMITS)
     if level != "clean":
         clues = _most_telling(leak)
@@ -82,7 +82,7 @@ def _facts(leak: Leak) -> Iterator[Finding]:
 
 
 def _appearance(leak: Leak) -> Iterator[Finding]:
-    hint = "align the faces with `python -m bonaface prepare`, and collect both classes in like surroundings"
+    hint = "align the faces with `python -m bonaface prepare`, and collect both classes under similar conditions"
     level = leak_level(leak.auc, leak.low, APPEARANCE_LIMITS)
     if level != "clean":
         clues = _most_telling(leak)
@@ -104,12 +104,12 @@ def _single_sources(leak: Leak, topic: str, what: str, hint: str, most: str = "l
         levels = [leak_level(a, low, SOURCE_LIMITS) for a, low in zip(rows["auc"], rows["auc_low"], strict=True)]
         names = [f"{s} ({a:.2f})" for s, a, x in zip(rows["source"], rows["auc"], levels, strict=True) if x == level]
         if names:
-            text = f"{what} give away {'one source' if len(names) == 1 else 'some sources'}, AUC: {', '.join(names)}"
+            text = f"{what} reveal {'one source' if len(names) == 1 else 'some sources'}, AUC: {', '.join(names)}"
             yield Finding(min(level, most, key=LEVELS.index), topic, text, hint)
 
 
 def _duplicates(groups: Sequence[DuplicateGroup], n: int) -> Iterator[Finding]:
-    """Copies are noted; across labels or splits they are a leak from 1 % of the files on."""
+    """Copies are a warning; across labels or splits they are a leak if they make up 1 % of the files."""
 
     def level(found: Sequence[DuplicateGroup]) -> str:
         return "leak" if sum(len(group.paths) for group in found) >= max(0.01 * n, 2) else "warning"
@@ -118,7 +118,7 @@ def _duplicates(groups: Sequence[DuplicateGroup], n: int) -> Iterator[Finding]:
     across_splits = [group for group in groups if len(group.splits) > 1]
     if across_labels:
         text = f"{_groups(across_labels)} under more than one label, for example {_example(across_labels[0])}"
-        yield Finding(level(across_labels), "duplicates", text, "find out which label is right and drop the others")
+        yield Finding(level(across_labels), "duplicates", text, "find out which label is right and remove the others")
     if across_splits:
         text = f"{_groups(across_splits)} in more than one split, for example {_example(across_splits[0])}"
         yield Finding(level(across_splits), "duplicates", text, "move each group into one split")
@@ -142,8 +142,10 @@ def _faces(looks: pd.DataFrame, files: pd.DataFrame) -> Iterator[Finding]:
     lost = looks[looks["face"] == "none"] if len(looks) else looks
     if len(lost) >= max(0.1 * len(looks), 3):
         source = files.set_index("path")["source"].loc[lost["path"]].value_counts()
-        text = f"no face was found in {len(lost):,} of {len(looks):,} images looked at, most in {source.index[0]}"
-        yield Finding("warning", "faces", text, "look at them in the report; a Haar cascade misses more than YuNet")
+        text = f"no face was found in {len(lost):,} of {len(looks):,} sampled images, mostly in {source.index[0]}"
+        yield Finding(
+            "warning", "faces", text, "check them in the report; the Haar cascade misses more faces than YuNet"
+        )
 
 
 def _broken(broken: Sequence[BrokenFile], n: int) -> Iterator[Finding]:
@@ -151,7 +153,7 @@ def _broken(broken: Sequence[BrokenFile], n: int) -> Iterator[Finding]:
         kinds = Counter(file.reason.split(":")[0] for file in broken)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in kinds.most_common())
         text = f"{len(broken):,} of {n + len(broken):,} files cannot be used ({reasons}), such as {broken[0].path}"
-        yield Finding("warning", "broken files", text, "replace or delete them; they are left out of everything")
+        yield Finding("warning", "broken files", text, "replace or delete them; they are left out")
 
 
 def _balance(files: pd.DataFrame, real_label: str) -> Iterator[Finding]:
@@ -163,18 +165,18 @@ def _balance(files: pd.DataFrame, real_label: str) -> Iterator[Finding]:
     for name in ("real", "fake"):
         counts = files.loc[kind == name, "source"].value_counts()
         if len(counts) == 1:
-            text = (
-                f"all {name} images come from one source, {counts.index[0]}: how a detector does on others is unknown"
-            )
-            yield Finding("warning", "sources", text, "name the sources in folders (fake/GENERATOR/…) or add others")
+            text = f"all {name} images come from one source, {counts.index[0]}: accuracy on other sources is unknown"
+            yield Finding("warning", "sources", text, "sort the images by source (fake/GENERATOR/…) or add sources")
         small = counts[counts < FEW_IMAGES]
         if len(small):
             listed = ", ".join(f"{source} ({n})" for source, n in small.items())
             text = f"{name} sources with fewer than {FEW_IMAGES} images, too few to test on: {listed}"
-            yield Finding("warning", "sources", text, "add images or merge them with a like source")
+            yield Finding("warning", "sources", text, "add images or merge them with a similar source")
     if set(kind) == {"real", "fake"}:
         area = (files["width"] * files["height"]) ** 0.5
         middle = area.groupby(kind).median()
         if middle.max() > 2 * middle.min():
-            text = f"uneven sizes: real images are about {middle['real']:.0f} px a side, fake ones {middle['fake']:.0f}"
-            yield Finding("warning", "balance", text, "`python -m bonaface prepare` brings them to one size range")
+            text = (
+                f"uneven sizes: real images are about {middle['real']:.0f} px per side, fake ones {middle['fake']:.0f}"
+            )
+            yield Finding("warning", "balance", text, "`python -m bonaface prepare` resizes all to the same range")

@@ -1,7 +1,7 @@
-"""Do a few cheap facts tell the classes apart? A cross-validated classifier, and in words what it goes by.
+"""Do a few cheap facts tell the classes apart? A cross-validated classifier, and in words what it relies on.
 
-What a small tree ensemble can do with the size of a file, a detector that is trained on these files will do as well,
-and will then fail on files from elsewhere (Grommelt et al. 2024, "Fake or JPEG? Revealing common biases in generated
+If a small tree ensemble can separate the classes by file size, a detector trained on these files can do so too, and
+will then fail on files from elsewhere (Grommelt et al. 2024, "Fake or JPEG? Revealing common biases in generated
 image detection datasets").
 """
 
@@ -68,13 +68,13 @@ def measure_leak(
     *,
     seed: int = 0,
 ) -> Leak:
-    """Cross-validate a classifier on facts (n rows; numbers, booleans or words) and name those that carry it.
+    """Cross-validate a classifier on facts (n rows; numbers, booleans or words) and name those that it relies on.
 
     Args:
         is_fake: bool (n,).
         sources: the source of each row.
         groups: rows of one group stay in one fold.
-        names: column -> the words for it; a unit follows a comma ("width, px"). Columns without are used, not named.
+        names: column -> the words for it; a unit follows a comma ("width, px"). Other columns are used but not named.
     """
     fake, source = np.asarray(is_fake, dtype=bool), np.asarray(sources, dtype=object)
     folds = _folds(fake, np.asarray(groups, dtype=object), seed)
@@ -107,7 +107,7 @@ def describe(values: pd.Series, is_fake: NDArray[np.bool_], name: str) -> str:
         return f"{name}: fake images are {fake}, real ones {real}"
     low, middle, high = ([_value(np.nanpercentile(part.astype(float), q)) for part in parts] for q in (25, 50, 75))
     return (
-        f"{name}: fake images {middle[0]}{unit} (middle half {low[0]} to {high[0]}), "
+        f"{name}: fake images {middle[0]}{unit} (quartiles {low[0]} to {high[0]}), "
         f"real ones {middle[1]}{unit} ({low[1]} to {high[1]})"
     )
 
@@ -124,7 +124,7 @@ def _commonest(shares: pd.Series, unit: str) -> str:
 
 def _value(value: object, unit: str = "") -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "without"
+        return "none"
     if isinstance(value, int | float | np.number):
         number = float(value)
         return (f"{number:,.0f}" if abs(number) >= 1000 or number == round(number) else f"{number:.3g}") + unit
@@ -135,7 +135,7 @@ def _folds(fake: NDArray[np.bool_], groups: NDArray[np.object_], seed: int) -> l
     """Train and test rows of each fold, or the reason why there are none."""
     fewest = min((len(set(groups[fake == kind])) for kind in (False, True)), default=0)
     if fewest < 2 * FOLDS:
-        return f"a class has {fewest} images (counting near duplicates once): too few to measure"
+        return f"one class has only {fewest} images (near duplicates count once), too few to measure"
     if len(set(groups)) == len(groups):
         return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(fake, fake))
     return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(fake, fake, groups))

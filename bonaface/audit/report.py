@@ -34,16 +34,16 @@ from bonaface.report.pages import (
 SHEET = 10  # samples of a source
 MOST_GROUPS, MOST_OUTLIERS, MOST_SOURCES = 24, 20, 30
 WORDS = {
-    "clean": "Nothing was found here that gives the classes away.",
-    "warning": "There are things to know before figures from these files are believed.",
-    "leak": "These files give the answer away: a detector trained on them as they are would learn the wrong thing.",
+    "clean": "No shortcuts were found.",
+    "warning": "Read the warnings before you trust figures from these files.",
+    "leak": "These files leak: a detector trained on them as they are would score well for the wrong reasons.",
 }
 
 Show = Callable[[str, str, str], Thumbnail]
 
 
 def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
-    """Write both files into the folder ``out``; ``rows`` give the pictures. Returns the path of ``audit.html``."""
+    """Write both files into the folder ``out``; ``rows`` give the images. Returns the path of ``audit.html``."""
     page = Page(
         title="Data audit",
         subtitle=f"{audit.origin} · {len(audit.files) + len(audit.broken):,} files",
@@ -54,7 +54,7 @@ def write_audit(audit: Audit, out: Path, rows: datasets.Dataset) -> Path:
         sections=_sections(audit, _loader(rows)),
     )
     write_text(out / "audit.html", page_html(page))
-    write_json(out / "audit.json", jsonable(audit.to_dict()))  # last: where it stands, the report is whole
+    write_json(out / "audit.json", jsonable(audit.to_dict()))  # last: where it exists, the report is complete
     return out / "audit.html"
 
 
@@ -98,7 +98,7 @@ def _key_figures(audit: Audit) -> list[KeyFigure]:
                 "AUC of appearance",
                 _figure(audit.appearance_leak),
                 _span(audit.appearance_leak),
-                "how well colour, light, borders, sharpness and framing alone do",
+                "how well colour, light, borders, sharpness and framing alone tell real from fake",
             )
         )
     copies = sum(len(group.paths) - 1 for group in audit.duplicates)
@@ -111,10 +111,10 @@ def _lead(audit: Audit) -> list[Block]:
     blocks: list[Block] = []
     for name, leak in (("file facts", audit.facts_leak), ("appearance", audit.appearance_leak)):
         if leak is not None and not leak.why_not:
-            caption = f"What a small classifier that sees only {name} makes of each image (cross-validated)."
+            caption = f"Scores of a small classifier that sees only {name} (cross-validated)."
             draw = partial(plots.score_histogram, leak.is_fake, leak.scores, bins=25)
             blocks.append(Plot(f"scores_{name[:4]}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
-    return blocks or ["Too few images to measure how well facts tell the classes apart."]
+    return blocks or ["Too few images to measure how well these facts separate the classes."]
 
 
 def _sections(audit: Audit, show: Show) -> list[Section]:
@@ -131,19 +131,19 @@ def _sections(audit: Audit, show: Show) -> list[Section]:
 
 def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.DataFrame) -> Section:
     if leak.why_not:
-        return Section(key, title, [f"Not judged: {leak.why_not}."])
+        return Section(key, title, [f"Not assessed: {leak.why_not}."])
     level = leak_level(leak.auc, leak.low, FACTS_LIMITS if key == "facts" else APPEARANCE_LIMITS)
     text = (
-        f"A classifier that sees none of the picture but these facts reaches an AUC of {leak.auc:.3f} {_span(leak)} on "
+        f"A classifier that sees only these facts, not the image, reaches an AUC of {leak.auc:.3f} {_span(leak)} on "
         f"{leak.n:,} images ({level}). "
         if key == "facts"
-        else f"A classifier that sees a few statistics of the aligned face and its place in the picture reaches an AUC "
-        f"of {leak.auc:.3f} {_span(leak)} on {leak.n:,} images ({level}); faces by {audit.face_detector}. "
+        else "A classifier that sees a few statistics of the aligned face and its position in the image reaches an "
+        f"AUC of {leak.auc:.3f} {_span(leak)} on {leak.n:,} images ({level}); faces by {audit.face_detector}. "
     )
-    text += "Below, each fact on its own." if leak.clues else "No single fact tells much on its own."
+    text += "Each fact on its own:" if leak.clues else "No single fact separates the classes on its own."
     blocks: list[Block] = [text]
     if leak.clues:
-        clues = pd.DataFrame([(c.auc, c.text) for c in leak.clues[:8]], columns=["AUC alone", "what differs"])
+        clues = pd.DataFrame([(c.auc, c.text) for c in leak.clues[:8]], columns=["AUC alone", "difference"])
         blocks.append(Table(clues))
     fake = (values["label"] != audit.real_label).to_numpy()
     for clue in [c for c in leak.clues if pd.api.types.is_numeric_dtype(values[c.name])][:3]:
@@ -152,7 +152,7 @@ def _leak_section(key: str, title: str, audit: Audit, leak: Leak, values: pd.Dat
         draw = partial(plots.fact_histogram, numbers[~fake], numbers[fake], name)
         caption = f"{_sentence(name.partition(', ')[0])} of real and of fake images."
         blocks.append(Plot(f"{key}_{clue.name}", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
-    caption = f"Each source against all of the other class, by {title.lower()}: AUC with its 95 % interval."
+    caption = f"Each source against the whole other class, by {title.lower()}: AUC with its 95 % interval."
     draw = partial(plots.source_bars, leak.sources.head(MOST_SOURCES), value="auc")
     blocks.append(Plot(f"{key}_sources", caption, lambda theme, draw=draw: draw(theme=theme)))  # type: ignore[misc]
     return Section(key, title, blocks)
@@ -205,7 +205,7 @@ def _outlier_sections(audit: Audit, show: Show) -> list[Section]:
     for i in score.nlargest(min(MOST_OUTLIERS, len(looks) // 5)).index:
         why = "no face found" if looks["face"][i] == "none" else APPEARANCE_NAMES[str(odd.loc[i].idxmax())]
         items.append(show(looks["path"][i], looks["source"][i], why.partition(" (")[0].partition(", ")[0]))
-    text = "The images that differ most from the rest of their source, and in what most. Are they portraits at all?"
+    text = "The images that differ most from the rest of their source, and in what most. Check that they are portraits."
     return [Section("outliers", "Outliers", [text, Gallery(items, "Least like their source")])]
 
 

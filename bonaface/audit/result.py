@@ -36,7 +36,7 @@ FACT_NAMES = {
 
 @dataclass
 class Audit:
-    """All that was found. ``files`` has one row a readable file: path, label, source, split, group, sha256, facts."""
+    """All that was found. ``files`` has one row per readable file: path, label, source, split, group, sha256, facts."""
 
     origin: str
     labels: list[str]
@@ -58,9 +58,9 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """One line: the level and what it rests on."""
+        """One line: the level and the reason for it."""
         if self.level == "clean":
-            return "clean: nothing found that gives the classes away"
+            return "clean: no shortcuts found"
         worst = [finding.text for finding in self.findings if finding.level == self.level]
         return f"{self.level}: {worst[0]}" + (f" (and {len(worst) - 1} more)" if len(worst) > 1 else "")
 
@@ -70,7 +70,7 @@ class Audit:
         return {path: group.paths[0] for group in self.duplicates for path in group.paths}
 
     def counts(self) -> pd.DataFrame:
-        """One row a label and source: images, median size, bytes per pixel, the commonest format and JPEG quality."""
+        """One row per label and source: images, median size, bytes per pixel, the commonest format and JPEG quality."""
         files = self.files.assign(pixels=np.sqrt(self.files["width"] * self.files["height"]))
         table = files.groupby(["label", "source"], sort=True).agg(
             images=("path", "size"),

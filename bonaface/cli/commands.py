@@ -1,4 +1,4 @@
-"""What our command lines have in common: both spellings of flags, quick help, errors in two lines."""
+"""What our command lines share: both spellings of flags, quick help, errors in two lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bonaface.errors import usage_errors_exit
 
 
 class Commands(TyperGroup):
-    """Commands whose errors, and Ctrl-C, are told by our own rules: click would say "Aborted" and exit with 1."""
+    """Commands whose errors, and Ctrl-C, follow our own rules: click would say "Aborted" and exit with 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -20,7 +20,7 @@ class Commands(TyperGroup):
 
 
 def command_line(name: str, text: str) -> typer.Typer:
-    """An empty command line of this name, with this help."""
+    """A command line of this name without commands yet, with this help."""
     return typer.Typer(
         name=name,
         help=text,

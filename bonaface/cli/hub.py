@@ -1,4 +1,4 @@
-"""``python -m hub``: publish a model, a data set or the app on the Hub. ``HF_TOKEN`` or ``hf auth login`` say who."""
+"""``python -m hub``: publish a model, a data set or the app on the Hub; needs ``HF_TOKEN`` or ``hf auth login``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from bonaface.errors import usage_errors_exit
 
 app = command_line("hub", "Publish on the Hub: models, data sets, and the app as a Space.")
 
-Folder = Annotated[Path, typer.Argument(help="A finished run, as train_hf.py wrote it.")]
-Repo = Annotated[str, typer.Argument(help="USER/NAME on the Hub; made where it is missing.")]
-Private = Annotated[bool, typer.Option("--private", help="For your eyes only; refused where it is public already.")]
-Revision = Annotated[str | None, typer.Option(help="A branch; made from main where it is missing.")]
-License = Annotated[str | None, typer.Option(help="Of the weights or files, as the Hub spells it: apache-2.0, mit …")]
-DataLicense = Annotated[str | None, typer.Option(help="Of the training images, in words.")]
+Folder = Annotated[Path, typer.Argument(help="A finished run of train_hf.py.")]
+Repo = Annotated[str, typer.Argument(help="USER/NAME on the Hub; created if it is missing.")]
+Private = Annotated[bool, typer.Option("--private", help="Create it as private; refused if it is already public.")]
+Revision = Annotated[str | None, typer.Option(help="A branch; created from main if it is missing.")]
+License = Annotated[
+    str | None, typer.Option(help="Licence of the weights or files, by its Hub name: apache-2.0, mit …")
+]
+DataLicense = Annotated[str | None, typer.Option(help="Licence of the training images, in words.")]
 DataIds = Annotated[list[str] | None, typer.Option("--dataset", help="Hub id of the training data; may be repeated.")]
-Unseen = Annotated[Path | None, typer.Option(help="A cross-validation that left sources out, for the card.")]
+Unseen = Annotated[Path | None, typer.Option(help="Folder of a leave-one-source-out cross-validation, for the card.")]
 
 
 @app.command()
@@ -35,14 +37,14 @@ def push(
     dataset: DataIds = None,
     unseen: Unseen = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Leave the data's pictures in the report; you may publish them.")
+        bool, typer.Option("--pictures", help="Keep the data set's images in the report, if you may publish them.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Without names for the labels, or without figures.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Publish even without label names or figures.")] = False,
 ) -> None:
-    """Publish a run as a model: weights, report and card in one commit; nothing where nothing is new.
+    """Publish a run as a model: weights, report and card in one commit; none if nothing has changed.
 
-    Sections of the card that somebody edited are kept. Checkpoints, pickles, paths of this machine and pictures of the
-    data set stay here.
+    Sections of the card that were edited by hand are kept. Checkpoints, pickles, local paths and images of the data set
+    are not published.
     """
     from bonaface.hub.card import Story
     from bonaface.hub.push import push_model
@@ -59,7 +61,7 @@ def card(
     dataset: DataIds = None,
     unseen: Unseen = None,
 ) -> None:
-    """Write FOLDER/README.md, the model card, and keep what was edited in it by hand."""
+    """Write the model card, FOLDER/README.md; sections that were edited by hand are kept."""
     from bonaface.hub.card import Story, write_card
     from bonaface.hub.push import check_folder
 
@@ -71,9 +73,9 @@ def card(
 def pack(
     folder: Folder,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    pictures: Annotated[bool, typer.Option("--pictures", help="Leave the data's pictures in the report.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Keep the data set's images in the report.")] = False,
 ) -> None:
-    """Write what would be published of a run to a folder, and publish nothing."""
+    """Write to a folder what `push` would publish, and publish nothing."""
     from bonaface.hub.pack import pack_model
 
     print(pack_model(folder, out, pictures=pictures))
@@ -83,11 +85,13 @@ def pack(
 def space(
     model: Annotated[str, typer.Argument(help="Hub id, with or without @revision, or a model folder.")],
     repo: Repo,
-    docker: Annotated[bool, typer.Option("--docker", help="From a Dockerfile, not the Hub's Gradio image.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the folder here, and publish nothing.")] = None,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Use a Dockerfile instead of the Hub's Gradio image.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write to this folder, and publish nothing.")] = None,
     private: Private = False,
 ) -> None:
-    """Publish the app as a Space that serves a model, from its own files alone."""
+    """Publish the app as a Space that serves a model and contains all the code it needs."""
     from bonaface.hub.space import make_space
 
     print(make_space(model, repo, docker=docker, out=out, private=private))
@@ -95,13 +99,13 @@ def space(
 
 @app.command()
 def dataset(
-    folder: Annotated[str, typer.Argument(help="Data in any form that training takes.")],
+    folder: Annotated[str, typer.Argument(help="Data in any form that training accepts.")],
     repo: Repo,
     private: Private = False,
     revision: Revision = None,
     license: License = None,
-    real_label: Annotated[str | None, typer.Option(help="The label that means a photograph.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Audit file facts and copies, not the faces.")] = False,
+    real_label: Annotated[str | None, typer.Option(help="The label of photographs.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Audit file facts and duplicates, but not the faces.")] = False,
 ) -> None:
     """Publish a data set: Parquet with image, label, source and group, and a card with its audit."""
     from bonaface.hub.dataset import push_dataset

@@ -1,4 +1,4 @@
-"""``python -m bonaface``: one command a stage. Heavy imports wait until a command runs, so that help is quick."""
+"""``python -m bonaface``: one command per stage. Heavy imports wait until a command runs, so that help is quick."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from bonaface.imaging import FACE_MARGIN
 
 app = command_line(
     "bonaface",
-    "Train, check and use honest detectors of AI-generated faces.",
+    "Train, evaluate and use detectors of AI-generated faces.",
 )
 
 app.add_typer(hub.app, name="hub")
 AS_GIVEN = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands with a parser of their own
 
 DATA_HELP = (
-    "Folder with one sub-folder a label (also below splits or generators), folder with metadata.csv or .jsonl, "
+    "Folder with one subfolder per label (also below splits or generators), folder with metadata.csv or .jsonl, "
     "or Hub data set id. Links are followed."
 )
-RealLabel = Annotated[
-    str | None, typer.Option(help="The label that means a photograph; found by its name if not given.")
-]
+RealLabel = Annotated[str | None, typer.Option(help="The label of photographs; by default recognised by its name.")]
 Groups = Annotated[
     str,
     typer.Option(
-        help="Folders below a label that splits keep whole, as those of a person or a video: auto, folder (all that "
-        "hold images), none, or patterns, as real/*,fake/*/*."
+        help="Folders below a label that splits keep whole, such as those of a person or a video: auto, folder (all "
+        "that contain images), none, or patterns such as real/*,fake/*/*."
     ),
 ]
-OwnGroups = Annotated[str | None, typer.Option(help="As for `audit`; by default as the model was trained.")]
-Weights = Annotated[Path | None, typer.Option(help="YuNet weights; else BONAFACE_YUNET, the Hub, or the Haar cascade.")]
+OwnGroups = Annotated[str | None, typer.Option(help="As for `audit`; by default as in the model's training.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="YuNet weights; by default BONAFACE_YUNET, the Hub, or else the Haar cascade.")
+]
 
 Model = Annotated[str, typer.Option(help="Model folder, exported model, or Hub id, with or without @revision.")]
 OwnModel = Annotated[
-    str | None, typer.Option(help="Model folder, exported model, or Hub id; the project's own detector if not given.")
+    str | None, typer.Option(help="Model folder, exported model, or Hub id; by default the project's own detector.")
 ]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders (or links to them), globs, or `-` for stdin.")]
-Device = Annotated[str | None, typer.Option(help="For torch; the GPU where there is one.")]
-Precision = Annotated[str | None, typer.Option(help="float32 or bf16.")]
-FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as the model's facts say.")]
-FakeLabel = Annotated[str | None, typer.Option(help="The label of a model that means fake.")]
-MaxImages = Annotated[int | None, typer.Option(min=2, help="At most this many, balanced over sources.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Two strengths of each, and fewer images.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode and degrade.")]
+Device = Annotated[str | None, typer.Option(help="Torch device; by default the GPU if there is one.")]
+Precision = Annotated[str | None, typer.Option(help="Precision: float32 or bf16.")]
+FaceRule = Annotated[bool | None, typer.Option(help="Look for faces; by default as in the model's training.")]
+FakeLabel = Annotated[str | None, typer.Option(help="The model's label for fake images.")]
+MaxImages = Annotated[int | None, typer.Option(min=2, help="Use at most this many images, balanced over sources.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Two strengths per degradation, and fewer images.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for decoding and degrading images.")]
 
 
 @app.command(context_settings=AS_GIVEN, add_help_option=False)
@@ -72,16 +72,14 @@ def serve(context: typer.Context) -> None:
 def audit(
     data: Annotated[str, typer.Argument(help=DATA_HELP)],
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 where something gives the classes away.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a leak.")] = False,
     real_label: RealLabel = None,
     groups: Groups = "auto",
 ) -> None:
-    """Find what gives the classes away before a model does.
+    """Find shortcuts in a data set before a model does.
 
-    File facts (format, size, JPEG tables) and cheap looks (brightness, borders, framing) that separate real from fake;
-    duplicates inside and across splits; broken files; sources too small to test with.
+    File facts (format, size, JPEG tables) and simple appearance (brightness, borders, framing) that separate real from
+    fake; duplicates within and across splits; broken files; sources too small to test with.
     """
     from bonaface.audit.audit import run_audit_command
 
@@ -93,21 +91,21 @@ def audit(
 def prepare(
     raw: Annotated[str, typer.Argument(help=DATA_HELP)],
     out: Annotated[Path, typer.Argument(help="New folder, or one that an interrupted call left behind.")],
-    seed: Annotated[int, typer.Option(min=0, help="Every draw depends on it and the file's path alone.")] = 0,
-    size: Annotated[tuple[int, int], typer.Option(help="Range of the crops' side, pixels.")] = (128, 160),
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw depends on it and the file's path alone.")] = 0,
+    size: Annotated[tuple[int, int], typer.Option(help="Range of the crops' side in pixels.")] = (128, 160),
     quality: Annotated[tuple[int, int], typer.Option(help="Range of the JPEG quality.")] = (75, 95),
     margin: Annotated[
-        float, typer.Option(min=0, help="Border around the face box, as a share of its side.")
+        float, typer.Option(min=0, help="Border around the face box, as a fraction of its side.")
     ] = FACE_MARGIN,
     faces: Annotated[bool, typer.Option(help="Crop to the main face; --no-faces takes the centre square.")] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
     yunet: Weights = None,
     real_label: RealLabel = None,
     groups: Groups = "auto",
 ) -> None:
-    """Take away what gives the classes away: aligned face crops, one size range, one encoding history, no duplicates.
+    """Remove shortcuts from a data set: aligned face crops, one size range, one encoding history, no duplicates.
 
-    Resumable: the same command continues after a kill and ends with the same bytes.
+    After an interruption, the same command resumes and ends with the same bytes.
     """
     from bonaface.data.prepare import run_prepare_command
     from bonaface.imaging.faces import FaceDetector
@@ -134,9 +132,9 @@ def evaluate(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
     split: Annotated[
-        str, typer.Option(help="A split's name, `all`, or `auto`: what the model was not trained on.")
+        str, typer.Option(help="A split's name, `all`, or `auto`: images that the model was not trained on.")
     ] = "auto",
-    robustness: Annotated[bool, typer.Option(help="Score again under every degradation.")] = True,
+    robustness: Annotated[bool, typer.Option(help="Also score under every degradation.")] = True,
     quick: Quick = False,
     max_images: MaxImages = None,
     prior: Annotated[float, typer.Option(min=0, max=1, help="Base rate: the share of fakes among all images.")] = 0.5,
@@ -147,9 +145,9 @@ def evaluate(
     threads: Threads = None,
     yunet: Weights = None,
 ) -> None:
-    """Figures with intervals, by source, under degradation, with calibration and the worst errors: one report.
+    """Write a report: figures with intervals, by source, under degradation, with calibration and the worst errors.
 
-    Any image classifier whose labels can be told apart is judged by the same ruler.
+    It takes any image classifier that has a label for real and one for fake, and evaluates all under the same protocol.
     """
     from bonaface.evaluation.evaluate import run_evaluate_command
     from bonaface.evaluation.options import EvaluationOptions
@@ -173,34 +171,34 @@ def evaluate(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def crossval(
-    recipe: Annotated[str, typer.Argument(help="A recipe.")],
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe.")],
     flags: Annotated[
-        list[str] | None, typer.Argument(help="Flags of train_hf.py, as --data DATA --num_train_epochs 3.")
+        list[str] | None, typer.Argument(help="Flags of train_hf.py, such as --data DATA --num_train_epochs 3.")
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Deal the images to so many folds; 5 if nothing is asked for.")
+        int | None, typer.Option(help="Divide the images into this many folds; the default, with 5.")
     ] = None,
     leave_one_source_out: Annotated[
-        bool, typer.Option("--leave-one-source-out", help="A fold for each generator; real sources in turn.")
+        bool, typer.Option("--leave-one-source-out", help="One fold per generator; real sources take turns.")
     ] = False,
     leave_one_family_out: Annotated[
-        bool, typer.Option("--leave-one-family-out", help="A fold for each family of generators of one making.")
+        bool, typer.Option("--leave-one-family-out", help="One fold per family of generators from the same maker.")
     ] = False,
     leave_families_out: Annotated[
-        int | None, typer.Option(help="Deal whole families, real and fake, to so many folds.")
+        int | None, typer.Option(help="Divide whole families, real and fake, into this many folds.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-crossval if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/RECIPE-crossval.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Folds at a time; one a core without a GPU, else 1, if not given.")
+        int | None, typer.Option(min=1, help="Folds at a time; by default one per core, or 1 with a GPU.")
     ] = None,
     keep_folds: Annotated[
         bool, typer.Option("--keep-folds/--drop-folds", help="Keep the folds' models and reports.")
     ] = True,
 ) -> None:
-    """Train and test a recipe several times, on other images, sources or families each time.
+    """Train and test a recipe several times, holding out different images, sources or families each time.
 
-    The folds' tests together say more than one split does: mean, spread and the worst. Leaving sources out says how a
-    detector does on generators and cameras that it was not trained on. The same command continues after a kill.
+    A single split is a noisy estimate; several give a mean, a spread and a worst case. Leaving sources out shows how a
+    detector does on generators and cameras that it was not trained on. After an interruption, the same command resumes.
     """
     from bonaface.crossval.crossval import run_crossval_command
 
@@ -219,13 +217,13 @@ def crossval(
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Two models or more: folders or Hub ids.")],
+    models: Annotated[list[str], typer.Argument(help="Two or more models: folders or Hub ids.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the comparison.")],
     split: Annotated[
-        str, typer.Option(help="A split's name, `all`, or `auto`: what no model was trained on.")
+        str, typer.Option(help="A split's name, `all`, or `auto`: images that no model was trained on.")
     ] = "auto",
-    robustness: Annotated[bool, typer.Option(help="Compare under every degradation too.")] = False,
+    robustness: Annotated[bool, typer.Option(help="Also compare under every degradation.")] = False,
     quick: Quick = False,
     max_images: MaxImages = None,
     real_label: RealLabel = None,
@@ -233,7 +231,7 @@ def compare(
     groups: OwnGroups = None,
     threads: Threads = None,
 ) -> None:
-    """The same images, paired: difference of AUC (DeLong) and of accuracy (McNemar), with intervals and curves."""
+    """Compare models on the same images: paired differences in AUC (DeLong) and accuracy (McNemar), with intervals."""
     from bonaface.evaluation.compare import run_compare_command
     from bonaface.evaluation.options import EvaluationOptions
 
@@ -256,22 +254,22 @@ def predict(
     paths: Inputs,
     model: OwnModel = None,
     out: Annotated[
-        str | None, typer.Option(help="Table: .csv, .jsonl or .parquet; without it, on the terminal.")
+        str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; by default, print to the terminal.")
     ] = None,
     faces: FaceRule = None,
     engine: Annotated[
         str,
-        typer.Option(help="What runs the network: local, torch, openvino, onnx; or ray, a cluster (RAY_ADDRESS)."),
+        typer.Option(help="What runs the network: local, torch, openvino, onnx, or ray for a cluster (RAY_ADDRESS)."),
     ] = "local",
     device: Device = None,
     dtype: Precision = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch.")] = None,
     real_label: RealLabel = None,
     yunet: Weights = None,
 ) -> None:
-    """Score pictures: a row for every input, in input order, with verdict, warnings or the reason why not.
+    """Score images: one row per input, in input order, with its verdict and warnings, or the reason why there is none.
 
-    A killed run continues where it stopped: give the same command again.
+    After an interruption, the same command resumes.
     """
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
@@ -296,11 +294,11 @@ def predict(
 @app.command()
 def provenance(
     paths: Inputs,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
-    """Show what picture files say of themselves: camera, generator, editing, content credentials (C2PA).
+    """Show what image files say about themselves: camera, generator, editing, content credentials (C2PA).
 
-    Evidence to weigh beside a score, and no part of one: metadata is lost at any upload and forged in a minute.
+    Evidence to weigh beside a score, never part of one: any upload can remove metadata, and anyone can forge it.
     """
     from bonaface.provenance.read import run_provenance_command
 
@@ -309,11 +307,11 @@ def provenance(
 
 @app.command()
 def explain(
-    path: Annotated[str, typer.Argument(help="A picture.")],
+    path: Annotated[str, typer.Argument(help="An image.")],
     model: OwnModel = None,
     out: Annotated[Path, typer.Option(help="The overlay to write.")] = Path("heat.png"),
     method: Annotated[str, typer.Option(help="auto, gradcam or occlusion.")] = "auto",
-    test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion against random and centre.")] = True,
+    test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion, against random and centre.")] = True,
     faces: FaceRule = None,
     engine: Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")] = "auto",
     device: Device = None,
@@ -321,7 +319,7 @@ def explain(
     real_label: RealLabel = None,
     yunet: Weights = None,
 ) -> None:
-    """Show which parts of a picture speak for the verdict, and how far to trust that map."""
+    """Show which parts of an image support the verdict, and how far to trust that map."""
     from bonaface.inference.explain import run_explain_command
     from bonaface.models.shipped import named_or_shipped
 
@@ -347,15 +345,15 @@ def explain(
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, or Hub id with or without @revision.")],
     format: Annotated[str, typer.Option(help="openvino or onnx.")],
-    out: Annotated[Path | None, typer.Option(help="New folder; MODEL-FORMAT if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder; by default MODEL-FORMAT.")] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights and activations, checked by AUC and verdicts.")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="Pictures to calibrate and check with. " + DATA_HELP)] = None,
-    check_images: Annotated[int, typer.Option(min=20, help="Pictures to check with.")] = 200,
+    data: Annotated[str | None, typer.Option(help="Images to calibrate and check with. " + DATA_HELP)] = None,
+    check_images: Annotated[int, typer.Option(min=20, help="Number of images to check with.")] = 200,
     real_label: RealLabel = None,
 ) -> None:
-    """Write the same detector for OpenVINO or ONNX Runtime; refuses where its scores would differ."""
+    """Export a detector to OpenVINO or ONNX Runtime; refuse if its scores would differ."""
     from bonaface.inference.export import run_export_command
 
     with writing(out or model):
@@ -367,18 +365,18 @@ def export(
 @app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="New folder.")],
-    n: Annotated[int, typer.Option(help="How many images.")] = 640,
-    size: Annotated[int, typer.Option(help="Side, pixels.")] = 160,
-    seed: Annotated[int, typer.Option(help="Another seed draws other portraits.")] = 0,
+    n: Annotated[int, typer.Option(help="Number of images.")] = 640,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 160,
+    seed: Annotated[int, typer.Option(help="A different seed draws different portraits.")] = 0,
 ) -> None:
-    """Write the embedded sample set: drawn portraits, seen by two cameras or made by three generators.
+    """Write the embedded sample set: drawn portraits from two simulated cameras and three simulated generators.
 
-    It proves that everything is installed and works. It says nothing about real detection.
+    It checks that everything is installed and works. It says nothing about accuracy on photographs.
     """
     from bonaface.data.sample import write_sample
 
     with writing(out):
-        print(f"{n} images are in {write_sample(out, n, size, seed)}")
+        print(f"{n} images in {write_sample(out, n, size, seed)}")
 
 
 def main() -> None:

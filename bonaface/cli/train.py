@@ -1,6 +1,6 @@
-"""The main job: image folders in, a fine-tuned model folder with an honest report out.
+"""Training: from image folders to a fine-tuned model folder with a report.
 
-    python train_hf.py                                             the embedded sample, to see that everything works
+    python train_hf.py                                             the embedded sample, to check the installation
     python train_hf.py recipes/faces.yaml --data DATA --output_dir runs/NAME
     python train_hf.py --data DATA --model timm/convnextv2_atto.fcmae --num_train_epochs 5
     torchrun --nproc_per_node 2 train_hf.py …                      the same on several processes
@@ -8,9 +8,9 @@
     python train_hf.py … --push_to_hub True --hub_model_id USER/NAME   publishes the finished run
 
 Any field of a recipe and any flag of transformers' TrainingArguments can be given, with underscores or dashes; the
-command line beats the recipe. Flags that cannot work are refused before the data is read.
-Started again after a kill or a full disk, the same command resumes from the last complete checkpoint; where there is
-none, or the training diverged, the folder takes a changed command too.
+command line overrides the recipe. Flags that cannot work are refused before the data is read.
+After a kill or a full disk, the same command resumes from the last complete checkpoint. If there is none, or the
+training diverged, you may change the command and keep the folder.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from bonaface.training.stages import train_stages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train as told by `argv` (the process's own arguments when None)."""
+    """Train with the arguments `argv` (the process's own when None)."""
     recipe, args, said = read_recipe(sys.argv[1:] if argv is None else argv)
     push = Push.taken_from(args)
     rehearse(recipe, args)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any], push: Push) -> None:
-    """The run from its data to its report, or what is left of it; `said` is what its ``recipe.yaml`` stores."""
+    """The run from its data to its report, or what remains of it; `said` is what its ``recipe.yaml`` stores."""
     started = time.monotonic()
     say = print if PartialState().is_main_process else lambda *_: None
     on_main_process(lambda: run.check_same(said, args))
@@ -91,11 +91,11 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     set_seed(args.seed)
     model, processor = build_model(recipe, data.labels)
     if recipe.head_hidden_size:
-        say("the head has a hidden layer: the model will need `import bonaface` wherever it is loaded")
+        say("the head has a hidden layer: loading the model will need `import bonaface`")
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     say(f"model: {recipe.model}, {size:.1f} M parameters")
 
-    # 3. Training, stage by stage, or going on with it.
+    # 3. Training, stage by stage, resumed where it was interrupted.
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.

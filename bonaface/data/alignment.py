@@ -27,7 +27,7 @@ SIZE_RANGE = (128, 160)
 
 @dataclass(frozen=True)
 class Alignment:
-    """What decides the bytes of an aligned file, besides the raw file and the face detector."""
+    """What the bytes of an aligned file depend on, besides the raw file and the face detector."""
 
     seed: int = 0
     size_range: tuple[int, int] = SIZE_RANGE  # side of the crops in pixels, both ends included
@@ -52,7 +52,7 @@ class Alignment:
     def apply(self, crop: Image.Image, path: str) -> tuple[bytes, int, int]:
         """A square RGB crop of any size -> JPEG file, its side in pixels, its quality.
 
-        ``path``, with the seed, decides every draw; nothing else does, so classes cannot differ in them.
+        Every draw depends on ``path`` and the seed alone, so classes cannot differ in them.
         """
         rng = np.random.default_rng(_seed(self.seed, path))
         crop = common_history(crop, int(rng.integers(2**63)), quality=self.quality_range)
@@ -68,7 +68,7 @@ def face_square(image: Image.Image, face: MainFace, margin: float) -> Box:
 
     It is the longer side of the face box with ``margin`` of it added on each side. Where it would leave the image it is
     moved inside, and made smaller where it is larger than the image: padding would put mirrored pixels around
-    every tightly cut face, and tight cutting is a habit of sources. Without a face it is the centre square.
+    every tightly cropped face, and some sources crop tightly. Without a face it is the centre square.
     """
     x0, y0, x1, y1 = face.box
     wanted = max(x1 - x0, y1 - y0) * (1 + 2 * margin) if face.n_faces else max(x1 - x0, y1 - y0)
@@ -83,7 +83,7 @@ def _seed(seed: int, path: str) -> int:
 
 
 def _out_name(label: str, source: str, split: str, path: str) -> str:
-    """A file name that is safe on any system, says where the file came from, and is taken by no other."""
+    """A file name that is safe on any system, says where the file came from, and is unique."""
 
     def plain(text: str) -> str:
         return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("._")[:80] or "_"

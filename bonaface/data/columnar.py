@@ -32,7 +32,7 @@ def load_columns(data: str, files: Sequence[str] | None = None) -> dict[str, Any
         for column, values in _values(data, split, rows).items():
             columns[column] += values
     columns["image"] = datasets.concatenate_datasets(images)
-    if len(set(columns["path"])) < len(columns["path"]):  # names that say nothing
+    if len(set(columns["path"])) < len(columns["path"]):  # names that do not tell files apart
         columns["path"] = [f"{i:07d}/{path}" for i, path in enumerate(columns["path"])]
     return columns
 
@@ -52,7 +52,7 @@ def _load(data: str, files: Sequence[str] | None) -> datasets.DatasetDict:
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UsageError(
             f"cannot load the data set {data}: {str(error).splitlines()[0]}",
-            "check the id and the network (huggingface-cli login for private ones), or give a folder",
+            "check the id and the network (`hf auth login` for private data sets), or give a folder",
         ) from error
 
 
@@ -85,10 +85,10 @@ def _undecoded(data: str, rows: datasets.Dataset) -> datasets.Dataset:
 
 
 def _values(data: str, split: str, rows: datasets.Dataset) -> dict[str, list[str]]:
-    """All columns but the image, as text; what the data set does not have is made up from what it has."""
+    """All columns but the image, as text; columns that the data set lacks are derived from those it has."""
     kind, n = rows.features["label"], len(rows)
     if any(value is None for value in rows["label"]):
-        raise UsageError(f"{data}: a row of the split {split or 'all'} has no label", "every row needs one")
+        raise UsageError(f"{data}: a row of the split {split or 'all'} has no label", "give every row a label")
     labels = [str(kind.int2str(v) if isinstance(kind, datasets.ClassLabel) else v) for v in rows["label"]]
     numbers = [f"{split or 'all'}/{i:07d}" for i in range(n)]
     missing: dict[str, list[str]] = {"source": labels, "family": [""] * n, "group": numbers, "path": numbers}

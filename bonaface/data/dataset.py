@@ -101,7 +101,7 @@ class FaceData:
         return "\n".join(lines)
 
     def load_image(self, path: str) -> Image.Image:
-        """The RGB picture of a value of the ``path`` column. Raises ImageError, or KeyError for an unknown path."""
+        """The RGB image of a value of the ``path`` column. Raises ImageError, or KeyError for an unknown path."""
         split, i = self._places[path]
         return decode_image(image_bytes(self.splits[split][i]["image"]), name=path)
 
@@ -191,8 +191,8 @@ def split_listing(
             continue
         if "train" not in named and "" not in named:
             raise UsageError(
-                f"{name or listing.origin} has the splits {', '.join(sorted(named))} but none to train on",
-                "add a folder `train`, or put the label folders at the top and let the splits be made",
+                f"{name or listing.origin} has the splits {', '.join(sorted(named))} but no split to train on",
+                "add a folder `train`, or put the label folders at the top, and splits are made from them",
             )
         absent = {name for name in SPLITS if name not in named}
         pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
@@ -215,7 +215,7 @@ def split_listing(
             raise UsageError(
                 f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}"
                 + (f": {why}" if why else ""),
-                "add images or groups; where folders are the groups, `--groups none` takes every image by itself"
+                "add images or groups; if folders are the groups, `--groups none` treats each image on its own"
                 if why
                 else "add images, or change --validation_size and --test_size",
             )
@@ -292,8 +292,8 @@ def sampling_weights(dataset: datasets.Dataset, balance: str) -> np.ndarray:
     """Weights for drawing rows, float64 of shape (n,) with mean 1.
 
     ``"label"`` makes every label equally likely; ``"source"`` also every source inside its label; ``"source_root"``
-    lets a source weigh the root of its size, where sources of three images stand beside those of a thousand; ``"none"``
-    is all rows alike.
+    lets a source weigh the root of its size, for data in which one source has three images and another a thousand;
+    ``"none"`` makes all rows equally likely.
     """
     labels = np.array(dataset["label"])
     keys = [(label, source) for label, source in zip(labels, dataset["source"], strict=True)]

@@ -48,7 +48,7 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
             return _rows(path, text, delimiter, names)
     raise UsageError(
         f"{path} has no columns {' and '.join(needed)}: its header is `{first.strip()[:200]}`",
-        f"the first line names the columns, as {','.join(needed)}",
+        f"name the columns in the first line, as in {','.join(needed)}",
     )
 
 
@@ -62,7 +62,9 @@ def read_text(path: Path) -> str:
         text = _decode(path.read_bytes())
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UsageError(f"{path} cannot be read: {why}", "save it as UTF-8 text that you may read") from error
+        raise UsageError(
+            f"{path} cannot be read: {why}", "save it as UTF-8 text that you have permission to read"
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -106,14 +108,14 @@ def _rows(path: Path, text: str, delimiter: str, names: Sequence[str]) -> list[d
     except csv.Error as error:
         raise UsageError(f"{path} cannot be read: {error}", "save it as CSV again") from error
     if cells[-1] != [END]:  # the last cell has swallowed it, and maybe many rows
-        raise UsageError(f"{path} has a quotation mark that is not closed", "close it, or save the table as CSV again")
+        raise UsageError(f"{path} has an unclosed quotation mark", "close it, or save the table as CSV again")
     rows = []
     for number, row in enumerate(cells[1:-1], start=1):
         stripped = [cell.strip() for cell in row]
         if any(stripped[len(names) :]):
             raise UsageError(
-                f"{path}: row {number} has {len(row)} cells, the header {len(names)}",
-                'put quotation marks around a cell that holds the delimiter: "a,b.jpg"',
+                f"{path}: row {number} has {len(row)} cells, but the header has {len(names)}",
+                'put quotation marks around cells that contain the delimiter: "a,b.jpg"',
             )
         if any(stripped):
             rows.append(dict(zip(names, stripped, strict=False)))

@@ -63,7 +63,9 @@ def file_thumbnail(data: bytes, facts: ImageFacts, name: str = "") -> Thumbnails
     Raises:
         bonaface.imaging.images.ImageError: as :func:`bonaface.imaging.images.decode_image`.
     """
-    limit = MAX_COSTLY_PIXELS if facts.progressive else MAX_PIXELS  # beyond, only the careful decoder knows what to say
+    limit = (
+        MAX_COSTLY_PIXELS if facts.progressive else MAX_PIXELS
+    )  # beyond, only the careful decoder reports the reason
     if facts.format == "JPEG" and facts.width * facts.height <= limit:
         try:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
@@ -75,7 +77,7 @@ def file_thumbnail(data: bytes, facts: ImageFacts, name: str = "") -> Thumbnails
 
 
 def perceptual_hashes(thumbnails: Thumbnails) -> NDArray[np.uint64]:
-    """Thumbnails (n, 32, 32) -> hashes (n,); the Hamming distance of two tells how much the pictures differ."""
+    """Thumbnails (n, 32, 32) -> hashes (n,); the Hamming distance of two tells how much the images differ."""
     hashes = np.empty(len(thumbnails), np.uint64)
     for start in range(0, len(thumbnails), 8192):
         block = thumbnails[start : start + 8192]
@@ -87,9 +89,9 @@ def perceptual_hashes(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 def similarity(first: Thumbnails, second: Thumbnails) -> NDArray[np.float32]:
     """How alike thumbnails (n, 32, 32) are pairwise after registration: correlation in [0, 1], float32 (n,).
 
-    Contrast, brightness and an affine move of about a pixel are free. Flat pictures are alike where their grey is.
+    Contrast, brightness and an affine move of about a pixel are free. Flat images are alike if their grey levels are.
     """
-    blur = (0, 0.8, 0.8)  # a linear step reaches about as far as the picture is smooth
+    blur = (0, 0.8, 0.8)  # a linear step reaches about as far as the image is smooth
     a, b = (gaussian_filter(x.astype(np.float32), blur, mode="nearest") for x in (first, second))
     dy, dx = np.gradient((a + b) / 2, axis=(1, 2))
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
@@ -248,7 +250,7 @@ def _partners(
     keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], delta: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """All pairs of places in the sorted ``keys`` whose keys differ by ``delta``, each pair once, in blocks."""
-    if delta:  # of two such keys, one lacks the highest bit of delta: that one asks
+    if delta:  # of two such keys, one lacks the highest bit of delta: only that one is looked up
         asking = np.flatnonzero(keys & (1 << (delta.bit_length() - 1)) == 0)
         first, last = starts[keys[asking] ^ delta], ends[keys[asking] ^ delta]
     else:

@@ -1,6 +1,6 @@
 """The folds of a cross-validation: which images each one trains on, and which it is tested on.
 
-Either images are dealt (:func:`k_folds`), or whole sources or families are left out of training, one a fold
+Either images are divided (:func:`k_folds`), or whole sources or families are left out of training, one a fold
 (:func:`leave_one_out`) or several (:func:`leave_families_out`). A fold is a table of splits that ``train_hf.py
 --splits`` reads.
 """
@@ -35,7 +35,7 @@ NAMED = 3  # of the real sources in a fold's title; more are counted
 class Fold:
     """One training and its test. ``table`` has the columns path and split; ``left_out`` counts copies of test images.
 
-    ``held_out`` are the sources that only the test has, {"fake": […], "real": […]}; empty where images are dealt.
+    ``held_out`` are the sources that only the test has, {"fake": […], "real": […]}; empty where images are divided.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Fold:
 
     @property
     def title(self) -> str:
-        """What a person calls it: its name, with the real sources that it holds out, or how many."""
+        """Its name for a person: with the real sources that it holds out, or how many they are."""
         if not self.held_out:
             return self.name
         real = self.held_out["real"]
@@ -65,7 +65,7 @@ def image_table(listing: Listing, groups: Mapping[str, str] | None = None) -> pd
     return table
 
 
-# --- dealing images -----------------------------------------------------------------------------------------------
+# --- dividing images ----------------------------------------------------------------------------------------------
 
 
 def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> list[Fold]:
@@ -75,7 +75,7 @@ def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> 
         UsageError: fewer than two folds, or more than a label, or a source of 50 images, has groups.
     """
     if k < 2:
-        raise UsageError(f"--folds {k} leaves nothing to compare", "give 2 folds or more")
+        raise UsageError(f"--folds {k} is too few to compare", "give 2 folds or more")
     for label, part in images.groupby("label"):
         _refuse_too_many(k, f"the label {label}", part["group"].nunique())
     for (_, source), part in images.groupby(["label", "source"]):
@@ -89,10 +89,10 @@ def k_folds(images: pd.DataFrame, k: int, validation_size: float, seed: int) -> 
 def _refuse_too_many(k: int, what: str, groups: int) -> None:
     if groups < k:
         raise UsageError(
-            f"--folds {k} is more than {what} has groups of images to deal out: {groups}",
-            f"give at most --folds {groups}"
+            f"--folds {k} is more than the number of groups of images that {what} has: {groups}",
+            f"use at most --folds {groups}"
             if groups > 1
-            else "copies, and images of one person or video, stay in one fold; `--groups none` takes each by itself",
+            else "copies, and images of one person or video, stay in one fold; `--groups none` treats each on its own",
         )
 
 
@@ -117,8 +117,8 @@ def leave_one_out(
         if len(sides[is_real]) < 2:
             plural = what.replace("family", "familie") + "s"
             raise UsageError(
-                f"--leave-one-{what}-out needs two {kind} {plural}, the data has {len(sides[is_real])}",
-                "name sources by a folder level below the label, as fake/sdxl/x.jpg, or use --folds",
+                f"--leave-one-{what}-out needs two {kind} {plural}, but the data has {len(sides[is_real])}",
+                "put each source in a folder below its label, as in fake/sdxl/x.jpg, or use --folds",
             )
     fakes, reals = sides[False], sides[True]
     folds = []
@@ -136,22 +136,22 @@ def leave_families_out(
     """``k`` folds of whole families, both sides of a test unseen, every image tested once.
 
     The families of each side, largest first, go to the fold that has the fewest images of that side. So a small family
-    shares a fold with others and is never judged alone, where its interval would say nothing.
+    shares a fold with others and is never tested alone, where its interval would be too wide to be useful.
 
     Raises:
         UsageError: fewer than two folds, fewer families on a side than folds, or more than two labels.
     """
     _refuse_more_labels(images, "family")
     if k < 2:
-        raise UsageError(f"--leave-families-out {k} leaves nothing to compare", "give 2 folds or more")
+        raise UsageError(f"--leave-families-out {k} is too few to compare", "give 2 folds or more")
     sides, counts = _sides(images, units), images.groupby(["is_real", "source"]).size()
     dealt: dict[bool, list[list[str]]] = {}
     for is_real, kind in ((False, "fake"), (True, "real")):
         families = sides[is_real]
         if len(families) < k:
             raise UsageError(
-                f"--leave-families-out {k} needs as many {kind} families, the data has {len(families)}",
-                f"give {len(families)}" if len(families) > 1 else "name sources by a folder level below the label",
+                f"--leave-families-out {k} needs {k} {kind} families, but the data has {len(families)}",
+                f"use {len(families)}" if len(families) > 1 else "put each source in a folder below its label",
             )
         size = {name: sum(int(counts[is_real, source]) for source in own) for name, own in families}
         load, dealt[is_real] = [0] * k, [[] for _ in range(k)]
@@ -171,8 +171,8 @@ def _refuse_more_labels(images: pd.DataFrame, what: str) -> None:
     labels = sorted(images["label"].unique())
     if len(labels) > 2:
         raise UsageError(
-            f"leaving a {what} out needs one label for fakes, the data has the labels {', '.join(labels)}",
-            "keep generators apart as sources of one label, or use --folds",
+            f"leaving a {what} out needs one label for fakes, but the data has the labels {', '.join(labels)}",
+            "make the generators sources of one label, or use --folds",
         )
 
 
@@ -186,7 +186,7 @@ def _sides(images: pd.DataFrame, units: Mapping[str, Sequence[str]]) -> dict[boo
 
 
 def source_units(images: pd.DataFrame) -> dict[str, list[str]]:
-    """Every source by itself."""
+    """Every source on its own."""
     return {source: [source] for source in sorted(images["source"].unique())}
 
 
@@ -222,7 +222,7 @@ def family_units(images: pd.DataFrame, families: Mapping[str, Sequence[str]] | N
 def _own(owner: dict[str, str], source: str, family: str) -> None:
     if owner.setdefault(source, family) != family:
         raise UsageError(
-            f"families: the source {source} is in two of them, {owner[source]} and {family}", "a source has one family"
+            f"families: the source {source} is in two families, {owner[source]} and {family}", "keep it in one"
         )
 
 
@@ -249,7 +249,8 @@ def _fold(
         if missing := sorted(set(images["label"]) - have):
             why = shortage(list(rest["label"]), list(rest["group"]), list(shares)) if part != "test" else ""
             raise UsageError(
-                f"{name}: its {part} would have no image labelled {', '.join(missing)}" + (f" ({why})" if why else ""),
+                f"{name}: its {part} split would have no image labelled {', '.join(missing)}"
+                + (f" ({why})" if why else ""),
                 "add images, use fewer folds, or change --validation_size",
             )
     return Fold(name, table, held_out or {}, int(copies.sum()))

@@ -31,7 +31,7 @@ FILLERS = frozenset({
 
 
 def said_by(name: str) -> Literal["real", "fake", ""]:
-    """What a name says of the pictures under it: case, digits and words such as ``images`` are passed over."""
+    """What a name says about the images under it: case, digits and words such as ``images`` are passed over."""
     plain = _plain(name)
     return "real" if plain in REAL_NAMES else "fake" if plain in FAKE_NAMES else ""
 
@@ -54,8 +54,8 @@ def find_real_label(labels: Sequence[str], real_label: str | None = None, *, ori
     found = [label for label in labels if said_by(label) == "real"]
     if len(found) != 1:
         raise RealLabelError(
-            f"cannot tell which label of {origin} is the real one: {', '.join(labels)}",
-            f"give {' and '.join(found)} one name; every label but one means fake"
+            f"cannot tell which label of {origin} is that of real images: {', '.join(labels)}",
+            f"merge {' and '.join(found)} under one name; every other label means fake"
             if found
             else "name it with --real-label",
         )

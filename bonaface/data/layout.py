@@ -1,7 +1,7 @@
 """Folders of image files -> label, source and split of each file, by what the folders' names say.
 
 The label is the level whose names say real and fake. Above it there may be folders that all files share (as archives
-unpack to), a split, and generators or classes of pictures (``progan/cat/0_real``); below it a source. What is neither
+unpack to), a split, and generators or classes of images (``progan/cat/0_real``); below it a source. What is neither
 label nor split names the source.
 """
 
@@ -17,7 +17,7 @@ from bonaface.errors import UsageError
 Folder = tuple[str, ...]  # the names from the data folder down
 Said = Callable[[str], str]
 
-ADVICE = "sort images into one folder a label, such as real/ and fake/"
+ADVICE = "sort the images into one folder per label, such as real/ and fake/"
 
 
 def read_layout(root: Path, files: Iterable[str], real_label: str | None = None) -> list[FileRow]:
@@ -57,7 +57,7 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
 
 
 def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dict[Folder, int]:
-    """Which of its names is a folder's label, for every folder that holds files."""
+    """Which of its names is a folder's label, for every folder that contains files."""
     folders = list(examples)
     pairs = _pairs(folders, said)
     level = _common_level(folders, pairs, said)
@@ -67,7 +67,7 @@ def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dic
         level = _unnamed_level(root, folders, said)
     for folder, file in examples.items():
         if len(folder) <= level:
-            raise UsageError(f"{root / file} lies in no label folder", ADVICE)
+            raise UsageError(f"{root / file} is in no label folder", ADVICE)
     return dict.fromkeys(folders, level)
 
 
@@ -131,16 +131,15 @@ def _nested_levels(
         paired = [i for i, name in enumerate(folder) if said(name) and _without_splits(folder[:i]) in pairs]
         found = paired or [i for i, name in enumerate(folder) if name.casefold() in known]
         if not found:
-            example = next((f", as {'/'.join(parent)} has them" for parent in pairs), "")
+            example = next((f", as in {'/'.join(parent)}" for parent in pairs), "")
             raise UsageError(
-                f"{root / file} lies in no label folder: the names {', '.join(sorted(known))} are the labels here",
-                f"put every image below such a folder{example}, or write a metadata.csv",
+                f"{root / file} is in no label folder: the labels here are {', '.join(sorted(known))}",
+                f"put every image below a label folder{example}, or write a metadata.csv",
             )
         if len(paired) > 1:
             raise UsageError(
-                f"{root / file} lies in two folders that could be its label, "
-                f"{folder[paired[0]]} and {folder[paired[1]]}",
-                "rename the one that is none, or write a metadata.csv",
+                f"{root / file} is in two folders that could be its label, {folder[paired[0]]} and {folder[paired[1]]}",
+                "rename the folder that is not the label, or write a metadata.csv",
             )
         levels[folder] = found[0]
     return levels
@@ -156,7 +155,7 @@ def _unnamed_level(root: Path, folders: Sequence[Folder], said: Said) -> int:
     if deeper and not named:
         raise UsageError(
             f"cannot tell the labels of {root}: its folders are {', '.join(sorted(_names_at(folders, level)))}, and "
-            f"{'/'.join(min(deeper))} lies deeper, not beside its opposite",
+            f"{'/'.join(min(deeper))} is deeper, without its counterpart beside it",
             "put real and fake folders side by side, at the top or below each generator, or write a metadata.csv",
         )
     return level

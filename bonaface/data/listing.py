@@ -34,7 +34,7 @@ class Listing:
     """All readable rows of a data set before any split is made.
 
     ``rows`` has the five columns of every data set, ``split`` ("" where the data set names none) and, where its
-    metadata has one, ``family`` (generators of one making; "" where a row names none).
+    metadata has one, ``family`` (generators from the same maker; "" where a row names none).
     """
 
     rows: datasets.Dataset
@@ -48,7 +48,7 @@ class Listing:
 def image_bytes(image: Mapping[str, Any] | None) -> bytes:
     """The encoded bytes of one value of the ``image`` column. Raises :class:`ImageError`."""
     if image is None or (image.get("bytes") is None and not image.get("path")):
-        raise ImageError("missing", "the row holds no image")
+        raise ImageError("missing", "the row contains no image")
     return image["bytes"] if image.get("bytes") is not None else read_bytes(image["path"])
 
 
@@ -65,7 +65,7 @@ def list_data(
     Args:
         data: what the user named; see DATA in the README for the forms. A Hub id may end in ``@revision``.
         real_label: the label that means "a photograph"; found by its name when not given.
-        label_order: class order to keep (a checkpoint's own) when it holds the same names; else alphabetical.
+        label_order: class order to keep (a checkpoint's own) if it has the same names; else alphabetical.
         check: ``"full"`` decodes every file once and leaves out the broken ones, ``"none"`` trusts them.
         groups: which folders are kept whole, see :data:`units.GROUPS_HELP`; a metadata file's column ``group``
             overrides it.
@@ -81,7 +81,7 @@ def list_data(
     if root.exists() or not _looks_like_hub_id(str(data)):
         raise UsageError(
             f"no data folder at {data}",
-            "give a folder with one sub-folder a label, or a Hub data set id (user/name)",
+            "give a folder with one subfolder per label, or a Hub data set id (user/name)",
         )
     return _finish(load_columns(str(data)), [], str(data), real_label, label_order, check)
 
@@ -98,7 +98,7 @@ def _looks_like_hub_id(data: str) -> bool:
 
 
 def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[str, Any], list[BrokenFile], str]:
-    """Columns of a folder of image files or, where it holds none, of its Parquet files; what is left out; the units."""
+    """Columns of a folder of image files or, if it has none, of its Parquet files; what is left out; the units."""
     images, tables, parquet, broken = [], [], [], []
     for found in walk_files(root, _refuse_unreadable):
         if found.problem:
@@ -114,12 +114,12 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
         if parquet:
             return load_columns(str(root), parquet), broken, ""
         raise UsageError(
-            f"no image file in {root}" + (f"; {left_out(broken)}" if broken else ""),
-            f"known kinds: {', '.join(sorted(IMAGE_SUFFIXES))}",
+            f"no images found in {root}" + (f"; {left_out(broken)}" if broken else ""),
+            f"supported file types: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
-        named = {row.path for row in rows}  # a link that leads nowhere is found out as the file of its row
+        named = {row.path for row in rows}  # a broken link is reported as the file of its row
         columns, broken = _columns(root, rows), [file for file in broken if file.path not in named] + unused
         return columns, broken, _keep_units(columns, groups, sources_given=True)
     readable = [path for path in images if path == _shown(path)]
@@ -130,7 +130,7 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
 
 
 def _refuse_unreadable(error: OSError) -> None:
-    """Nobody knows how much a folder that cannot be read holds: no data set is listed without it."""
+    """An unreadable folder may contain any number of images, so no data set is listed without it."""
     raise UsageError(
         f"cannot read {error.filename}: {str(error.strerror).lower()}", "fix the folder's permissions"
     ) from error
@@ -175,8 +175,8 @@ def _finish(
     """Columns -> Listing: labels ordered and judged, broken files found and left out."""
     if not columns["label"]:
         raise UsageError(
-            f"nothing is left of {origin}: {left_out(broken)}" if broken else f"{origin} holds no image",
-            "give a folder that holds the files themselves, or links to them, beside any metadata file",
+            f"no usable images in {origin}: {left_out(broken)}" if broken else f"no images found in {origin}",
+            "give a folder that contains the image files, or links to them, beside any metadata file",
         )
     columns["label"] = [label.strip() for label in columns["label"]]
     labels = sorted((set(columns["label"]) | {file.label.strip() for file in broken}) - {""})
@@ -188,8 +188,8 @@ def _finish(
         )
     if len(labels) < 2:
         raise UsageError(
-            f"{origin} holds one class only: {labels[0]}" + (f"; {left_out(broken)}" if broken else ""),
-            "a detector needs real and fake images, a folder each",
+            f"{origin} contains only one class: {labels[0]}" + (f"; {left_out(broken)}" if broken else ""),
+            "give real and fake images, in one folder each",
         )
     if label_order is not None and set(label_order) == set(labels):
         labels = list(label_order)
@@ -267,5 +267,5 @@ def find_broken(listing: Listing) -> list[BrokenFile]:
 
 
 def whole_reason(error: ImageError) -> str:
-    """The error's one word, and its sentence."""
+    """The error's one-word reason, and its sentence."""
     return str(error) if error.reason in str(error) else f"{error.reason}: {error}"

@@ -47,7 +47,7 @@ class EpochSampler(Sampler[Key]):
 
     Workers that live on from epoch to epoch never see a ``set_epoch`` on their copy of the dataset; a key reaches them.
     With weights, rows are drawn by systematic resampling: each as often as its weight says, give or take one.
-    An image that would be the last batch by itself waits for another epoch: batch norms cannot learn from one.
+    A last batch of a single image is left for another epoch: batch norms cannot learn from one image.
     """
 
     def __init__(self, n: int, seed: int, weights: np.ndarray | None = None, batch_size: int = 0) -> None:
@@ -80,7 +80,7 @@ class EpochSampler(Sampler[Key]):
 class Collator:
     """Items -> a batch, in the memory format that the model runs in.
 
-    With ``regions`` levels may differ in size: each picture lies in the corner of a canvas that holds the largest, and
+    With ``regions`` levels may differ in size: each image lies in the corner of a canvas that fits the largest, and
     ``sizes``, int64 (n, 2), has their heights and widths.
     """
 
@@ -96,7 +96,7 @@ class Collator:
             for i, each in enumerate(pixels):
                 canvas[i, :, : each.shape[1], : each.shape[2]] = each
             batch["pixel_values"] = canvas
-        elif self.channels_last:  # stacked as the pictures lie in memory, so that nothing is moved twice
+        elif self.channels_last:  # stacked as the images lie in memory, so that nothing is moved twice
             batch["pixel_values"] = torch.stack([each.permute(1, 2, 0) for each in pixels]).permute(0, 3, 1, 2)
         else:
             batch["pixel_values"] = torch.stack(pixels)

@@ -1,4 +1,4 @@
-"""``metadata.csv`` or ``.jsonl`` beside image files -> rows, and the files that it leaves out or names in vain."""
+"""``metadata.csv`` or ``.jsonl`` beside image files -> rows, and what is left out: unlisted and missing files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = {
 def metadata_files(root: Path, files: Sequence[str]) -> list[tuple[str, str]]:
     """Metadata files of a folder with the split that each speaks for: at the top, or one in each split folder.
 
-    The top is that of ``root``, or of the folder that holds all ``files`` (paths relative to ``root``, with ``/``).
+    The top is that of ``root``, or of the folder that contains all ``files`` (paths relative to ``root``, with ``/``).
 
     Raises:
         UsageError: some split folders have one, others none.
@@ -41,8 +41,8 @@ def metadata_files(root: Path, files: Sequence[str]) -> list[tuple[str, str]]:
         without = [name for name, file in found.items() if not file]
         if 0 < len(without) < len(found):
             raise UsageError(
-                f"{root}: some split folders have a metadata file, and {', '.join(without)} has none",
-                "give each one its own, or none of them",
+                f"{root}: some split folders have a metadata file, but {', '.join(without)} has none",
+                "add one to every split folder, or to none",
             )
         if found and not without:
             return [(file, split_named(name)) for name, file in found.items()]
@@ -82,9 +82,9 @@ def read_metadata(
                 rows.append(row._replace(path=found))
         twice = [name for name, n in Counter(row.path for row in rows).items() if n > 1]
         if twice:
-            raise UsageError(f"{root / path} names {twice[0]} more than once", "one row a file")
+            raise UsageError(f"{root / path} lists {twice[0]} more than once", "write one row per file")
     known = {row.path for row in rows} | {file.path for file in broken}
-    broken += [BrokenFile(file, "not named in the metadata", "", "") for file in files if file not in known]
+    broken += [BrokenFile(file, "not listed in the metadata", "", "") for file in files if file not in known]
     return rows, broken
 
 
@@ -98,9 +98,11 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{path}: line {number} is no JSON: {error}", "write one JSON object a line") from error
+            raise UsageError(f"{path}: line {number} is not JSON: {error}", "write one JSON object per line") from error
         if not isinstance(row, dict):
-            raise UsageError(f"{path}: row {number} is no JSON object", 'as {"file_name": "x.jpg", "label": "real"}')
+            raise UsageError(
+                f"{path}: row {number} is not a JSON object", 'write {"file_name": "x.jpg", "label": "real"}'
+            )
         rows.append({column_name(name): value for name, value in row.items()})
     return rows
 
@@ -116,10 +118,10 @@ def _row(where: str, cells: Mapping[str, Any], split: str) -> FileRow:
     if not name or not label:
         raise UsageError(
             f"{where} has no {'label' if name else 'file_name'}",
-            "every row needs file_name and label; source, family, group and split are optional",
+            "give every row a file_name and a label; source, family, group and split are optional",
         )
     if named and not split_named(named):
-        raise UsageError(f"{where} has the unknown split `{named}`", f"known: {', '.join(SPLITS)}")
+        raise UsageError(f"{where} has the unknown split `{named}`", f"use one of {', '.join(SPLITS)}")
     source = text("source").strip() or label
     return FileRow(name, label, source, split_named(named), text("group").strip(), text("family").strip())
 
@@ -141,7 +143,7 @@ class _NamedFiles:
         self._by_target: dict[str, str] | None = None
 
     def inside(self, folder: str, name: str) -> str | None:
-        """The path below the data folder of a file that a row in ``folder`` names; None where it lies outside.
+        """The path below the data folder of a file that a row in ``folder`` names; None if it is outside.
 
         A file that is not there has a path all the same, unless its name leads out.
         """
@@ -163,7 +165,7 @@ class _NamedFiles:
         return path.removeprefix(top) if path.startswith(top) else None
 
     def _targets(self) -> Mapping[str, str]:
-        """Where the files really lie -> their paths below the data folder."""
+        """The files' real paths -> their paths below the data folder."""
         if self._by_target is None:
             self._by_target = {os.path.realpath(f"{self.root}/{file}"): file for file in self.files}
         return self._by_target

@@ -1,6 +1,6 @@
-"""A raw folder -> aligned, deduplicated face crops that differ between classes in what they show alone.
+"""A raw folder -> aligned, deduplicated face crops whose classes differ only in what they show.
 
-What gives a class away before any pixel is understood is taken away, alike for every file:
+Shortcuts that need no look at the content are removed, in the same way for every file:
 
 * *Framing*: the main face, square, with one margin and never a mirrored or made-up border; where no face is found the
   centre square, and ``metadata.csv`` says so.
@@ -72,17 +72,17 @@ def prepare(
     The files are ``OUT/[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source,
     group, split``, the facts of the original file, the face box in its pixels, and what was drawn) makes it
     a data set that every command here reads; ``dropped.csv`` lists what was left out; ``prepare.json``
-    holds options and summary.
+    contains options and summary.
 
     Args:
         raw: any form of data that :func:`bonaface.data.listing.list_data` reads; it is only read.
         out: a new or empty folder, or one that an interrupted call with the same data and options left behind.
         seed, size_range, quality_range, margin: see :class:`bonaface.data.alignment.Alignment`.
-        faces: False takes the centre square of every picture, for data that is cropped already.
+        faces: False takes the centre square of every image, for data that is cropped already.
         detector: a FaceDetector of your own; default: YuNet where its weights are found, else the Haar cascade.
         real_label: only needed where no label's name says that it is the real one.
         groups: which folders are groups that splits keep whole, as :func:`bonaface.data.listing.list_data` takes it.
-        workers: processes; default one a CPU core. 1 works in this process.
+        workers: processes; default one per CPU core. 1 works in this process.
 
     Raises:
         UsageError: nothing to prepare in ``raw``, a label without any usable file; ``out`` is not empty, not writable,
@@ -94,7 +94,7 @@ def prepare(
     try:
         listing = list_data(raw, real_label=real_label, check="none", groups=groups)
     except OSError as error:
-        raise UsageError(f"cannot read {raw}: {_why(error)}", "mend the folder's permissions") from error
+        raise UsageError(f"cannot read {raw}: {_why(error)}", "fix the folder's permissions") from error
     detector = (detector or FaceDetector()) if faces else None
     parameters = {
         **json.loads(json.dumps(asdict(alignment))),
@@ -111,7 +111,7 @@ def prepare(
     except OSError as error:
         raise UsageError(
             f"cannot write to {out}: {_why(error)}",
-            "mend that, or choose another folder; what is done is kept and the same command continues",
+            "fix that and run the same command again to resume, or choose another folder",
         ) from error
 
 
@@ -119,7 +119,7 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
     """``python -m bonaface prepare``: :func:`prepare`, then a summary of a few lines on stdout."""
     summary = prepare(raw, out, **arguments)
     dropped = ", ".join(f"{n} {reason}" for reason, n in summary.dropped.items()) or "none"
-    print(f"{summary.written} of {summary.found} files are in {out} (faces: {summary.detector})")
+    print(f"{summary.written} of {summary.found} files written to {out} (faces: {summary.detector})")
     if summary.units:
         print(f"folders: {summary.units}")
     print(f"dropped: {dropped}" + (f"; see {Path(out) / 'dropped.csv'}" if summary.dropped else ""))
@@ -127,7 +127,7 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
         if counts:
             print(f"{what}: " + ", ".join(f"{n} {label}" for label, n in counts.items()))
     if summary.near_duplicate_groups:
-        print(f"{summary.near_duplicate_groups} groups of near duplicates, which splits keep together")
+        print(f"{summary.near_duplicate_groups} groups of near duplicates, each kept in one split")
 
 
 # -- the folders -----------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def _refuse_overlap(raw: Path, out: Path) -> None:
     if first == second:
         raise UsageError(f"{out} is the raw folder itself", "choose another folder: raw files are never changed")
     if first in second.parents or second in first.parents:
-        raise UsageError(f"{out} and the raw folder {raw} lie in one another", "choose a folder beside the raw one")
+        raise UsageError(f"{out} and the raw folder {raw} overlap", "choose a folder outside the raw one")
 
 
 def _why(error: OSError) -> str:
@@ -170,7 +170,7 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
             return PrepareSummary(**known["summary"])
         return None
     if out.exists() and (not out.is_dir() or any(entry.name != WORK for entry in out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder", "choose another one: nothing is overwritten")
+        raise UsageError(f"{out} is not an empty folder", "choose another folder: nothing is overwritten")
     (out / WORK).mkdir(parents=True, exist_ok=True)
     write_bytes(started, json.dumps(parameters).encode(), out / WORK)
     return None
@@ -181,8 +181,8 @@ def _check_complete(out: Path) -> None:
         lost = [row["file_name"] for row in csv.DictReader(file) if not (out / row["file_name"]).is_file()]
     if lost:
         raise UsageError(
-            f"{len(lost)} files of the finished folder {out} are gone, {lost[0]} for one",
-            "remove the folder; the same command makes it anew",
+            f"the finished folder {out} lacks {len(lost)} of its files, such as {lost[0]}",
+            "remove the folder and run the same command again",
         )
 
 
@@ -192,7 +192,7 @@ def _check_complete(out: Path) -> None:
 def _process_all(
     listing: Listing, alignment: Alignment, detector: FaceDetector | None, out: Path, workers: int | None
 ) -> dict[str, dict[str, Any]]:
-    """A record for every path; what the journal already holds is not done again."""
+    """A record for every path; what the journal already contains is not done again."""
     journal = out / WORK / "journal.jsonl"
     records = {r["path"]: r for r in _read_journal(journal) if "dropped" in r or (out / r["file_name"]).is_file()}
     todo = [i for i, path in enumerate(listing.rows["path"]) if path not in records]
@@ -201,7 +201,7 @@ def _process_all(
         journal.open("a", encoding="ascii") as file,
         tqdm(desc="preparing", unit="file", initial=len(records), total=len(listing.rows), disable=None) as bar,
     ):
-        file.write("\n")  # ends a line that a kill cut short
+        file.write("\n")  # ends a line that an interruption cut short
         for record in _in_processes(rows, listing.labels, alignment, detector, out, workers or os.cpu_count() or 1):
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -211,7 +211,7 @@ def _process_all(
 
 
 def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole lines; the last one may be torn by a kill."""
+    """All complete lines; an interruption may have cut the last one short."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="ascii", errors="replace").splitlines():

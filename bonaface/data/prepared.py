@@ -1,4 +1,4 @@
-"""What says that a folder was made by :func:`bonaface.data.prepare.prepare`, and from what."""
+"""How to tell that a folder was made by :func:`bonaface.data.prepare.prepare`, and from what."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from bonaface.data.alignment import SIZE_RANGE
 from bonaface.data.listing import Listing
 
-FINISHED = "prepare.json"  # written last: its presence says that all the rest is there
-WORK = ".prepare"  # journal and unfinished files; gone in the end
+FINISHED = "prepare.json"  # written last: if it exists, the folder is complete
+WORK = ".prepare"  # journal and unfinished files; removed at the end
 
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What was made of a raw folder; counts are files."""
+    """The result of a preparation; counts are files."""
 
     found: int
     written: int

@@ -41,7 +41,7 @@ def finish(
             unusable = [BrokenFile(path, *why) for path, why in dropped.items() if why[1] == label]
             raise UsageError(
                 f"no usable file labelled {label} in {listing.origin}: {left_out(unusable)}",
-                "fix these files: they are broken, or the same file lies under two labels",
+                "fix these files: they are broken, or the same file is under two labels",
             )
     near = near_duplicate_groups(kept, np.stack([_thumbnail(records[path]) for path in kept]))
     groups = merge_groups([facts[path]["group"] for path in kept], [near.get(path, path) for path in kept])

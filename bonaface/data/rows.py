@@ -1,4 +1,4 @@
-"""One image of a data set before anything is read of it, and one that is left out."""
+"""One image of a data set before it is read, and one that is left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class FileRow(NamedTuple):
-    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" is what nothing is known of."""
+    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" stands for what is not known."""
 
     path: str
     label: str

@@ -4,10 +4,10 @@ Every portrait is a parametric drawing, made at twice the final size. A "real" o
 two simulated cameras (lens blur, Bayer mosaic, shot and read noise, demosaicing, tone curve, sharpening), a "fake"
 one is rendered by one of three simulated generators (a quantised latent, an upsampling chain, noise that went
 through that chain instead of a sensor). Sharpness and the power of the noise are then set to targets that are
-drawn alike for both, so that size, file statistics and appearance tell nothing, and the traces of formation all.
+drawn alike for both, so that size, file statistics and appearance reveal nothing: only the traces of formation differ.
 
-A model trained here proves that the installation works; it says nothing about photographs, is never served unasked, and
-says so wherever it is asked (:mod:`bonaface.models.drawings`).
+A model trained here shows that the installation works; it says nothing about photographs. It is never served by
+default, and says what it is wherever it is used (:mod:`bonaface.models.drawings`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bonaface.files import atomic_folder
 from bonaface.models.drawings import FAKE, REAL
 from bonaface.pools import cancelled_on_error
 
-RECIPE = 1  # of the portraits and their traces; a change makes another set
+RECIPE = 1  # of the portraits and their traces; a change makes a different set
 MARGIN = 8  # pixels cut off every side in the end, so that no filter's border shows
 _MARKER = ".bonaface-sample.json"
 
@@ -53,7 +53,7 @@ _FINE = np.array([0.9, 0.3, 0.3], np.float32)  # standard deviations of noise in
 _COARSE = np.array([0.35, 0.15, 0.15], np.float32)  # below a Gaussian's cut at sigma 1 pixel
 
 # --- the formation of an image -------------------------------------------------------------------------------
-# Both give (clean, noise), the picture without its noise and the noise alone, each (H, W, 3) and sRGB-coded.
+# Both give (clean, noise), the image without its noise and the noise alone, each (H, W, 3) and sRGB-coded.
 
 
 def photograph(scene: Floats, source: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -237,25 +237,25 @@ def _source(index: int) -> str:
 
 
 def write_sample(out: Path, n: int = 640, size: int = 160, seed: int = 0) -> Path:
-    """Write ``n`` images of ``size`` pixels a side as ``out/{real,fake}/{source}/NNNN.jpg`` with a metadata.csv.
+    """Write ``n`` images of ``size`` pixels per side as ``out/{real,fake}/{source}/NNNN.jpg`` with a metadata.csv.
 
     Half are real (two cameras), half fake (three generators); every image shows a person of its own, so ``group``
-    is the image's. The bytes depend on ``n``, ``size`` and ``seed`` alone. A folder that holds this very set is
+    is the image's. The bytes depend on ``n``, ``size`` and ``seed`` alone. A folder that contains exactly this set is
     left as it is; the folder appears complete or not at all. Returns ``out``.
 
     Raises UsageError for n < 20, a size that is no multiple of 4 (latents are a quarter of it) or outside 32..1024,
-    a negative seed, or an ``out`` that holds anything else.
+    a negative seed, or an ``out`` that contains anything else.
     """
     if n < 20 or not 32 <= size <= 1024 or size % 4 or seed < 0:
         raise UsageError(
-            f"no sample of {n} images of {size} pixels with seed {seed}",
+            f"cannot make a sample of {n} images of {size} pixels with seed {seed}",
             "give at least 20 images, a multiple of 4 from 32 to 1024 as size, and a seed of 0 or more",
         )
     out, spec = Path(out), SampleSpec(n, size, seed)
     if _is_complete(out, spec):
         return out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not this sample set", "name a new folder, or remove this one first")
+        raise UsageError(f"{out} already exists and is not this sample set", "choose a new folder, or remove this one")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_folder(out) as folder:

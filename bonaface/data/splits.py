@@ -146,7 +146,7 @@ def shortage(labels: Sequence[str], groups: Sequence[str], splits: Sequence[str]
 
 
 def merge_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """One group name a row, so that rows sharing a name in either list share it in the result."""
+    """One group name per row, so that rows sharing a name in either list share it in the result."""
     names = {name: i for i, name in enumerate(dict.fromkeys([f"a{n}" for n in first] + [f"b{n}" for n in second]))}
     left, right = [names[f"a{n}"] for n in first], [names[f"b{n}"] for n in second]
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(names), len(names)))

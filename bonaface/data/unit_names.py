@@ -30,7 +30,7 @@ PERSON_NAME = re.compile(r"[^\W\d_a-z][\w.'’-]*(?:[_ ][^\W\d_a-z][\w.'’-]*)+
 
 
 def words_of(name: str) -> set[str]:
-    """Its words in small letters, both of StyleGAN and of style_gan."""
+    """Its words in lower case, of StyleGAN as of style_gan."""
     runs = re.findall(r"[^\W\d_]+", name)
     return {word.lower() for run in runs for word in [run, *re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", run)]}
 
@@ -70,7 +70,7 @@ def is_frame(stem: str) -> bool:
 
 
 def split_stem(stem: str) -> tuple[str, int] | None:
-    """``vid1_0012`` -> vid1, 12; None where it names no series, or no number in it."""
+    """``vid1_0012`` -> vid1, 12; None where it has no series or no number."""
     if (frame := FRAME.search(stem)) is not None:
         unit = stem[: frame.start()].rstrip("-_. ")
         return (unit, int(re.findall(r"\d+", frame[0])[0])) if unit else None

@@ -2,8 +2,8 @@
 
 ``fake/sdxl/x.png`` and ``real/Ada_Lovelace/x.jpg`` look alike, but `sdxl` is a *source* (a generator, a camera, a
 collection), which every split should have its share of, and `Ada_Lovelace` a *unit*, whose images are so much alike
-that a detector which saw one of them in training is not tested by another. What a level of folders holds is told by
-its names, its number and its files; units may also lie below a source (``fake/sdxl/video_3/frame_0001.png``), or flat
+that they must not be in training and test at once. What a level of folders contains is recognised by its names, their
+number and their files; units may also lie below a source (``fake/sdxl/video_3/frame_0001.png``), or flat
 in one folder (``video3_0001.png``).
 """
 
@@ -29,19 +29,19 @@ from bonaface.errors import UsageError
 
 GROUPS = ("auto", "folder", "none")
 GROUPS_HELP = (
-    "what stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
-    "(every folder of images), none (each image by itself), or patterns of such folders, as real/*,fake/*/*"
+    "What stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
+    "(every folder of images), none (each image on its own), or patterns of folders, such as real/*,fake/*/*."
 )
 
 MOST_SOURCES = 40  # more folders than that are not the sources of one label
-# So many folders of unknown names are units where they are small, or their files are numbered anew in each.
+# At least this many folders of unknown names are units if they are small, or if file numbers restart in each.
 SEVERAL, SEVERAL_BELOW = 8, 5  # on the first level, where sources are expected, and below a source
 SMALL = 50  # images; fewer are too few to judge a source by
 
 
 @dataclass
 class Units:
-    """For each row its source and its group, and in a line for a person what was taken for what ("": no folders)."""
+    """For each row its source and its group, and one line that says what was taken for what ("": no folders)."""
 
     sources: list[str]
     groups: list[str]
@@ -82,7 +82,7 @@ def find_units(
         sources: as the folders name them: the first folder below the label, or the label itself where there is none.
         paths: of each row, unique, with ``/`` between folders.
         how: see ``GROUPS_HELP``.
-        sources_given: the sources are the data set's own word, and are kept.
+        sources_given: the data set itself names its sources, and they are kept.
 
     Raises:
         UsageError: ``how`` is none of these, or a pattern that no folder has.
@@ -117,7 +117,7 @@ def check_groups(how: str) -> None:
     """Refuse what is neither a name in ``GROUPS`` nor a pattern of folders. Raises :class:`UsageError`."""
     if how not in GROUPS and "/" not in how:
         raise UsageError(
-            f"groups: `{how}` is not one of {', '.join(GROUPS)}", "or give patterns of folders, as in real/*,fake/*/*"
+            f"groups: `{how}` is not one of {', '.join(GROUPS)}", "choose one, or give patterns such as real/*,fake/*/*"
         )
 
 
@@ -125,7 +125,7 @@ def check_groups(how: str) -> None:
 
 
 def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, result: Units) -> None:
-    """Units are the folders that hold images, or those that a pattern names."""
+    """Units are the folders that contain images, or those that a pattern names."""
     patterns = [pattern.strip("/ ").split("/") for pattern in how.split(",")]
     used: set[int] = set()
     groups = set()
@@ -145,7 +145,7 @@ def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, 
                 result.sources[row.number] = label
     if how != "folder" and len(used) < len(patterns):
         unused = next("/".join(pattern) for i, pattern in enumerate(patterns) if i not in used)
-        raise UsageError(f"groups: no folder of images is called {unused}", "patterns begin with the label, as real/*")
+        raise UsageError(f"groups: no folder of images matches {unused}", "begin patterns with the label, as in real/*")
     result.note = f"{len(groups):,} folders kept whole (`--groups {how}`)"
 
 
@@ -157,7 +157,7 @@ def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _judge_label(label: str, rows: list[_Row], sources_given: bool, result: Units, found: _Found) -> None:
-    """Judge the first level of folders, and what lies below those that are sources."""
+    """Judge the first level of folders, and what is below those that are sources."""
     by_source: dict[str, list[_Row]] = {}
     first: dict[str, list[_Row]] = {}
     for row in rows:
@@ -214,7 +214,7 @@ def _keep_whole(rows: Iterable[_Row], group: str, result: Units) -> None:
 @dataclass(frozen=True)
 class _Content:
     n: int
-    stems: list[str]  # of the files that lie in the folder itself
+    stems: list[str]  # of the files in the folder itself
 
 
 def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, _Content]:
@@ -226,7 +226,7 @@ def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, _Content]:
 def _which_are_units(folders: Mapping[str, _Content], several: int) -> tuple[set[str], str]:
     """The names among folders of one level that are units, and why; none, and "", where they are sources or subsets."""
     known = {name for name in folders if words_of(name) & SOURCE_WORDS and not is_unit_name(name)}
-    if 2 * len(known) < len(folders):  # a few persons may be called as a camera is
+    if 2 * len(known) < len(folders):  # a few persons may have the name of a camera
         known = {name for name in known if folders[name].n >= SMALL}
     elif len(known) > MOST_SOURCES and are_serial(known):
         known = set()
@@ -243,7 +243,7 @@ def _most(values: Iterable[bool], share: float = 0.8) -> bool:
 
 
 def _are_ranges(folders: Mapping[str, _Content]) -> bool:
-    """Each is called by the first number that it may hold, as FFHQ's 00000, 01000, …: neither sources nor units."""
+    """Each is named after the first number in its range, as FFHQ's 00000, 01000, …: neither sources nor units."""
     names = sorted(folders, key=lambda name: (len(name), name))
     if len(names) < 2 or not all(name.isdecimal() and folders[name].stems for name in names):
         return False
@@ -274,23 +274,23 @@ def _are_numbered_anew(folders: Mapping[str, _Content], several: int) -> bool:
 
 _Reason = Callable[[Mapping[str, _Content], int], bool]
 _REASONS: tuple[tuple[str, _Reason], ...] = (
-    ("named as persons, videos or sessions are", lambda folders, several: _most(map(is_unit_name, folders), 0.5)),
+    ("named like persons, videos or sessions", lambda folders, several: _most(map(is_unit_name, folders), 0.5)),
     (
-        "they hold frames",
+        "they contain frames",
         lambda folders, several: (
             len(folders) > 1 and _most(_most((is_frame(stem) for stem in c.stems), 0.5) for c in folders.values())
         ),
     ),
-    ("numbers for names", lambda folders, several: len(folders) > 1 and _most(map(is_number, folders))),
-    ("ids for names", lambda folders, several: len(folders) > 1 and _most(map(is_opaque, folders))),
+    ("numbers as names", lambda folders, several: len(folders) > 1 and _most(map(is_number, folders))),
+    ("ids as names", lambda folders, several: len(folders) > 1 and _most(map(is_opaque, folders))),
     ("numbered names", lambda folders, several: len(folders) > several / 2 and are_serial(folders)),
     (
         "names of people",
         lambda folders, several: len(folders) > 2 and _most(is_person_name(name) for name in folders),
     ),
-    ("more than a data set has sources", lambda folders, several: len(folders) > MOST_SOURCES),
+    ("too many to be sources", lambda folders, several: len(folders) > MOST_SOURCES),
     ("many and small", _are_small),
-    ("their files are numbered anew in each", _are_numbered_anew),
+    ("file numbers restart in each", _are_numbered_anew),
 )
 
 

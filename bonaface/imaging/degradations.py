@@ -1,12 +1,12 @@
-"""What happens to a picture between the camera, or the generator, and the detector.
+"""Degradations: what happens to an image between the camera or the generator and the detector.
 
 Two uses. :data:`DEGRADATIONS` are fixed, named and graded: what robustness is measured with.
 :func:`random_degradation` is a random chain with one strength dial: what training is hardened with. Both
-take and give a ``PIL.Image`` in mode RGB, never look at a label, and are functions of the picture, the
+take and give a ``PIL.Image`` in mode RGB, never look at a label, and are functions of the image, the
 strength and the seed alone: no global random state is read or changed, so every process draws the same.
 
-:func:`common_history` is the third piece: the step that makes a PNG, a WebP and a JPEG file look alike to
-whoever asks which codec a picture came through.
+:func:`common_history` is the third piece: after it, no trace tells whether an image came as PNG, WebP or
+JPEG.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.Image import Resampling
 from torchvision.transforms.v2 import functional as F
 
-# The kernels that programs scale pictures with. Nearest is left out: no program uses it for photographs.
+# The kernels that programs scale images with. Nearest is left out: no program uses it for photographs.
 KERNELS = (Resampling.BOX, Resampling.BILINEAR, Resampling.HAMMING, Resampling.BICUBIC, Resampling.LANCZOS)
 
 HISTORY_QUALITY = (75, 95)
@@ -69,18 +69,17 @@ def _decode(data: bytes) -> Image.Image:
 
 
 def common_history(image: Image.Image, seed: int, *, quality: tuple[int, int] = HISTORY_QUALITY) -> Image.Image:
-    """Give the picture the history that all pictures shall have: one JPEG generation, drawn from one
-    distribution.
+    """Give the image the same history as every other: one JPEG generation, drawn from one distribution.
 
     Classes are often told apart by codec alone: one came as PNG, the other as JPEG of one camera. So every
-    picture, of whatever format and class, loses 0 to 7 columns on the left and rows at the top, which puts
+    image, of whatever format and class, loses 0 to 7 columns on the left and rows at the top, which puts
     the 8x8 grid of an older JPEG at a random phase, and is then coded as JPEG 4:2:0 at a quality drawn
     uniformly from ``quality`` (both ends included). A lossless or a WebP file gets the block grid and the
     chroma loss that it lacked; a JPEG file gets one more generation. The rule does not look at the format,
     because a rule that did would itself be a trace.
 
     What remains is an older, *coarser* JPEG generation under the new one. Scaling afterwards wears it down,
-    which is what preparation and training do next. Pictures with a side under 16 pixels are not cut.
+    which is what preparation and training do next. Images with a side under 16 pixels are not cut.
     """
     rng = np.random.default_rng(seed)
     left, top = (int(v) for v in rng.integers(0, 8, size=2))
@@ -102,7 +101,7 @@ def resize_short_side(image: Image.Image, side: float, kernel: Resampling) -> Im
 
 
 def random_crop(image: Image.Image, width: int, height: int, rng: Generator) -> Image.Image:
-    """A window of ``width`` x ``height`` pixels (at most the picture's own) at a random place, not
+    """A window of ``width`` x ``height`` pixels (at most the image's own) at a random place, not
     resized."""
     width, height = min(width, image.width), min(height, image.height)
     left = int(rng.integers(image.width - width + 1))
@@ -193,7 +192,7 @@ def social_media(image: Image.Image, hops: float, rng: Generator) -> Image.Image
 
 @dataclass(frozen=True)
 class Degradation:
-    """One named, graded degradation; ``apply(image, strength, seed)`` gives the degraded RGB picture."""
+    """One named, graded degradation; ``apply(image, strength, seed)`` gives the degraded RGB image."""
 
     name: str
     unit: str  # what a strength says, for tables and axis labels
@@ -201,12 +200,12 @@ class Degradation:
     step: Callable[[Image.Image, float, Generator], Image.Image]
 
     def apply(self, image: Image.Image, strength: float, seed: int) -> Image.Image:
-        """The same picture, strength and seed give the same pixels in every process."""
+        """The same image, strength and seed give the same pixels in every process."""
         return self.step(image, strength, np.random.default_rng(seed))
 
 
 def _downscale(image: Image.Image, side: float, rng: Generator) -> Image.Image:
-    """To a short side of ``side`` pixels; a picture that is smaller already stays as it is."""
+    """To a short side of ``side`` pixels; an image that is smaller already stays as it is."""
     return image if min(image.size) <= side else resize_short_side(image, side, random_kernel(rng))
 
 
@@ -244,12 +243,12 @@ DEGRADATIONS: dict[str, Degradation] = {
 def random_degradation(image: Image.Image, strength: float, seed: int) -> Image.Image:
     """A random chain of resampling, blur, noise, colour and compression, as strong as the dial says.
 
-    The first four come in random order, since pictures meet them so (Zhang et al. 2021, "Designing a
+    The first four come in random order, since images meet them so (Zhang et al. 2021, "Designing a
     practical degradation model for deep blind image super-resolution", section 3.3); compression comes
     last, as saving does. Each step happens with a fixed probability; its depth grows with the dial.
 
     Args:
-        image: RGB picture of any size; the size stays.
+        image: RGB image of any size; the size stays.
         strength: 0 (nothing at all happens) to 1 (short side down to a third, blur of 2 px, noise of 15 levels, JPEG
             quality 30).
         seed: the sample's own seed. The chain never sees a label or a file format: it is alike for every class.

@@ -1,10 +1,10 @@
-"""Image -> faces and square face crops, so that the model sees every picture framed alike.
+"""Image -> faces and square face crops, so that the model sees every image framed alike.
 
 Two detectors of OpenCV: YuNet (Wu, Peng and Yu 2023, "YuNet: a tiny millisecond-level face detector"), whose weights
 come from the Hub or from the user, and the Haar cascade inside the OpenCV 4 wheel (Viola and Jones 2001) where they
-cannot be had. ``FaceDetector.name`` says which of the two is at work.
+are not available. ``FaceDetector.name`` says which of the two is used.
 
-What happens to unusual pictures (:func:`find_main_face`):
+What happens to unusual images (:func:`find_main_face`):
 
 * several faces: the largest one is used, the status is ``"several"``;
 * no face: the largest centred square of the image stands in for the face box, the status is ``"none"``;
@@ -34,8 +34,8 @@ YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 YUNET_ENV = "BONAFACE_YUNET"
 TINY_FACE = 40  # pixels
-# A portrait is found best and fastest at 320 px; faces that are small in a large picture need the second look.
-# Below 160 px YuNet misses most faces that it finds in the same picture scaled up.
+# A portrait is found best and fastest at 320 px; faces that are small in a large image need the second look.
+# Below 160 px YuNet misses most faces that it finds in the same image scaled up.
 FIRST_LOOK, SECOND_LOOK, SMALLEST_LOOK = 320, 1280, 160
 HAAR_LOOK, HAAR_BORDER = 256, 0.15
 
@@ -48,7 +48,7 @@ class Face:
 
     Attributes:
         box: x0, y0, x1, y1 in pixels of the image given, within its borders.
-        score: in [0, 1]; YuNet's own confidence. Haar's is a squashed cascade weight: it ranks, it is no probability.
+        score: in [0, 1]; YuNet's own confidence. Haar's is a squashed cascade weight: it ranks and is no probability.
         landmarks: (5, 2) float32 in pixels: the subject's right eye, left eye, nose tip, right and left mouth corner;
             None from Haar.
     """
@@ -77,13 +77,13 @@ class FaceDetector:
     """Finds faces; safe to share between threads (each gets a detector of its own) and to send to processes.
 
     Args:
-        weights: a YuNet ONNX file. Without it the environment variable ``BONAFACE_YUNET`` is asked, then the Hub's
-            cache, then the Hub; where all fail, the Haar cascade takes over.
-        kind: ``"auto"`` for the order above, ``"yunet"`` or ``"haar"`` to insist.
+        weights: a YuNet ONNX file. Without it, the environment variable ``BONAFACE_YUNET``, the Hub's cache and the
+            Hub are tried in turn; if all fail, the Haar cascade is used.
+        kind: ``"auto"`` for the order above, ``"yunet"`` or ``"haar"`` for that one alone.
         threshold: the least score of a face, in [0, 1].
 
     Raises:
-        UsageError: the weights named are not there or are no YuNet model, or ``kind="yunet"`` and none are found.
+        UsageError: the weights named are missing or are not a YuNet model, or ``kind="yunet"`` and none are found.
     """
 
     def __init__(self, weights: str | Path | None = None, *, kind: str = "auto", threshold: float = 0.6) -> None:
@@ -94,11 +94,11 @@ class FaceDetector:
         if kind == "yunet" and self.weights is None:
             raise UsageError("the YuNet weights were not found", f"set {YUNET_ENV} to a copy of {YUNET_REPO}")
         self._local = threading.local()
-        self._cv()  # a file that is no model is an error now, not at the first image
+        self._cv()  # a file that is not a model is an error now, not at the first image
 
     @property
     def name(self) -> str:
-        """Which detector is at work, for reports."""
+        """Which detector is used, for reports."""
         return "YuNet" if self.weights else "Haar cascade (YuNet weights not found)"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -129,7 +129,7 @@ class FaceDetector:
                     detector = cv2.FaceDetectorYN.create(str(self.weights), "", (320, 320), self.threshold)
                 except cv2.error as error:
                     raise UsageError(
-                        f"{self.weights} is not a YuNet model", f"get {YUNET_FILE} from {YUNET_REPO} on the Hub"
+                        f"{self.weights} is not a YuNet model", f"download {YUNET_FILE} from {YUNET_REPO} on the Hub"
                     ) from error
             else:
                 folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def crop_face(image: Image.Image, box: Box, *, margin: float = 0.3, size: int | 
     """
     inside = _clamp(box, image.size)
     if inside is None:
-        raise ValueError(f"box {box} holds no pixel of an image of {image.width} x {image.height}")
+        raise ValueError(f"box {box} contains no pixel of an image of {image.width} x {image.height}")
     if not 0 <= margin <= 2 or (size is not None and size < 1):
         raise ValueError(f"margin {margin} is not in [0, 2] or size {size} is not positive")
     x0, y0, x1, y1 = inside
@@ -225,7 +225,7 @@ def find_yunet(weights: str | Path | None = None) -> Path | None:
     path = Path(named).expanduser()
     if not path.is_file():
         origin = "" if weights else f" (from {YUNET_ENV})"
-        raise UsageError(f"no YuNet weights at {path}{origin}", f"get {YUNET_FILE} from {YUNET_REPO} on the Hub")
+        raise UsageError(f"no YuNet weights at {path}{origin}", f"download {YUNET_FILE} from {YUNET_REPO} on the Hub")
     return path
 
 
@@ -242,7 +242,7 @@ def _yunet_from_hub() -> Path | None:
         get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=3)
         return Path(hf_hub_download(YUNET_REPO, YUNET_FILE, etag_timeout=3))
     except Exception as error:  # any failure of network, proxy, Hub or disk means the same here: no YuNet
-        logger.warning("YuNet weights could not be had from the Hub (%s): the Haar cascade takes over", error)
+        logger.warning("cannot download the YuNet weights from the Hub (%s): using the Haar cascade", error)
         return None
 
 

@@ -1,6 +1,6 @@
 """The only place where bytes become pixels.
 
-Whatever a file holds, the outcome is one of two: an RGB image as its photographer saw it (EXIF orientation
+Whatever a file contains, the outcome is one of two: an RGB image as its photographer saw it (EXIF orientation
 applied, transparency over white, 8 bits a channel, the first frame of an animation), or an
 :class:`ImageError` that says what is wrong. Limits are checked before the work they guard: bytes before
 reading, pixels (from the header) before decoding. Only the formats listed here are tried, so a file cannot
@@ -26,7 +26,7 @@ from bonaface.imaging.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
-# The decoders of WebP and of progressive JPEG hold a picture three times; all others' limit is the caller's alone.
+# Decoding WebP and progressive JPEG takes three times the memory; for others, only the caller's limit counts.
 MAX_COSTLY_PIXELS = 40_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
 
@@ -46,7 +46,7 @@ except ImportError:
 else:
     pillow_heif.register_heif_opener()
 
-# JPEG covers MPO: a JPEG with a second picture behind it, as phones write them.
+# JPEG covers MPO: a JPEG with a second image behind it, as phones write them.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 _FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
 
@@ -59,7 +59,7 @@ Reason = Literal[
 
 
 class ImageError(ValueError):
-    """Why a file gives no image: ``reason`` is one of a few fixed words, ``str(error)`` a line for people."""
+    """Why a file gives no image: ``reason`` is one of a few fixed phrases, ``str(error)`` a line for people."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(reason, message)  # both, so that the error survives the way back from a worker process
@@ -105,7 +105,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> byte
             if len(data) > status.st_size:  # it has grown since, or is one that does not tell its size
                 data += file.read(max_bytes + 1 - len(data))
     except FileNotFoundError as error:
-        raise ImageError("missing", f"{name}: there is no such file") from error
+        raise ImageError("missing", f"{name}: no such file") from error
     except (OSError, ValueError) as error:
         if isinstance(error, ImageError):
             raise
@@ -133,14 +133,14 @@ def decode_image(
         if image.width * image.height > limit:
             raise ImageError(
                 "too many pixels",
-                f"{_said(name)}{image.width} x {image.height} pixels are more than the limit of {limit:,}",
+                f"{_said(name)}{image.width} x {image.height} pixels exceed the limit of {limit:,}",
             )
         try:
             _load_first_frame(image)
             pixels, turn = to_rgb(image), orientation(image)
         except Exception as error:
             raise _decoding_error(error, data, name) from error
-    del image  # a large picture takes a quarter of a gigabyte, and turning it makes another
+    del image  # a large image takes a quarter of a gigabyte, and turning it makes another
     return pixels if turn is None else pixels.transpose(turn)
 
 
@@ -167,7 +167,7 @@ def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) ->
             jpeg_quality=quality,
             chroma_subsampling=subsampling,
             progressive=bool(info.get("progressive")),
-            # A PNG may hold its EXIF behind the pixels, where Pillow's header pass has not come.
+            # A PNG may have its EXIF after the pixels, which Pillow's header pass does not reach.
             has_exif=bool(info.get("exif")) or 34665 in tags or any(part.name == "eXIf" for part in container.parts),
             has_icc=bool(info.get("icc_profile")),
             has_c2pa=container.has_c2pa,
@@ -175,7 +175,7 @@ def inspect_image(data: bytes, *, name: str = "", max_bytes: int = MAX_BYTES) ->
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
-    """A named pipe called ``x.jpg`` must not make us wait for its writer."""
+    """Open without blocking: a named pipe called ``x.jpg`` must not make us wait for its writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -193,11 +193,11 @@ def open_image(data: bytes, name: str = "", max_bytes: int = MAX_BYTES) -> Image
     except Exception as error:
         if kind == "HEIC" and "HEIF" not in _FORMATS:
             raise ImageError(
-                "unreadable", f"{_said(name)}a HEIC image; reading it needs `pip install pillow-heif`"
+                "unreadable", f"{_said(name)}a HEIC image, which needs `pip install pillow-heif`"
             ) from error
         raise _decoding_error(error, data, name) from error
     if min(image.size) < 1:
-        raise ImageError("unreadable", f"{_said(name)}{image.width} x {image.height} pixels hold no image")
+        raise ImageError("unreadable", f"{_said(name)}{image.width} x {image.height} pixels are not an image")
     return image
 
 
@@ -210,7 +210,7 @@ def _load_first_frame(image: Image.Image) -> None:
         prepare = image.load_prepare
 
         def without_decoder() -> None:
-            """WebP's animation decoder holds two canvases, which only later frames would need."""
+            """WebP's animation decoder allocates two canvases, which only later frames would need."""
             image._decoder = None
             prepare()
 
@@ -222,7 +222,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded PIL image of any mode as RGB without metadata: 16-bit and float by their range, transparency over white.
 
     Pixels that are RGB already are shared with ``image``, not copied. Others are converted a strip at a time, so that
-    a large picture is never there more than twice.
+    a large image is never there more than twice.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return Image.Image()._new(image.im)  # Pillow has no public way to share pixels
@@ -315,11 +315,11 @@ def _chroma_subsampling(image: JpegImagePlugin.JpegImageFile) -> str | None:
 
 def _refuse_other_content(kind: str | None, name: str) -> None:
     if kind is None:
-        raise ImageError("not an image", f"{_said(name)}not an image that any decoder here knows")
+        raise ImageError("not an image", f"{_said(name)}not an image in a supported format")
     suffix = Path(name).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        raise ImageError("wrong extension", f"{_said(name)}named {suffix}, but holds {kind}")
-    raise ImageError("not an image", f"{_said(name)}holds {kind}")
+        raise ImageError("wrong extension", f"{_said(name)}named {suffix}, but contains {kind}")
+    raise ImageError("not an image", f"{_said(name)}contains {kind}")
 
 
 def _decoding_error(error: Exception, data: bytes, name: str) -> ImageError:
@@ -332,18 +332,18 @@ def _decoding_error(error: Exception, data: bytes, name: str) -> ImageError:
     if isinstance(error, MemoryError):
         return ImageError("unreadable", f"{_said(name)}not enough memory to decode the {kind}")
     if is_cut(kind, data) or "truncated" in str(error).lower():
-        return ImageError("truncated", f"{_said(name)}the {kind} ends before it should")
+        return ImageError("truncated", f"{_said(name)}the {kind} is truncated")
     # Pillow's "cannot identify image file <_io.BytesIO ...>" tells a reader nothing.
     why = "damaged header or unsupported variant" if isinstance(error, Image.UnidentifiedImageError) else error
     return ImageError("unreadable", f"{_said(name)}the {kind} cannot be decoded ({why})")
 
 
 def _too_many_bytes(name: str, size: int, limit: int) -> ImageError:
-    return ImageError("too many bytes", f"{_said(name)}{size:,} bytes are more than the limit of {limit:,}")
+    return ImageError("too many bytes", f"{_said(name)}{size:,} bytes exceed the limit of {limit:,}")
 
 
 def shown_name(path: str | os.PathLike[str]) -> str:
-    """A path as messages name it: whole unless it is longer than any that people use."""
+    """A path as messages show it: shortened if it is very long."""
     return shorten(os.fsdecode(path), 160)
 
 

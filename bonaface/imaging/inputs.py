@@ -17,8 +17,8 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | Non
     """The files meant by the arguments of a command, in their order.
 
     A folder gives the images below it by their suffix (see :func:`walk.walk_files`), ``-`` the lines of
-    ``stdin``, a pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it is there or
-    not.
+    ``stdin``, a pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists
+    or not.
     """
     for argument in (os.fspath(argument) for argument in arguments):
         if argument == "-":
@@ -44,7 +44,7 @@ def printable(text: str) -> str:
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    """Images, and what cannot be read there, such as links that lead nowhere: a row of its own says so."""
+    """Images, and what cannot be read there, such as broken links, each of which gets a row of its own."""
     for found in walk_files(folder):
         if found.problem or is_image_name(found.path):
             yield str(Path(folder, found.path))

@@ -1,7 +1,7 @@
 """Pillow's resampling for a whole batch on any device, as two matrix products an image.
 
 A GPU outruns the cores that feed it: resizing is half of what a loading worker does, and multiplying an (out, in)
-matrix of kernel weights with the picture is what a GPU does best. Pictures of several sizes share a batch, each in the
+matrix of kernel weights with the image is what a GPU does best. Images of several sizes share a batch, each in the
 corner of a canvas; each has weights of its own, so nothing else of the canvas enters.
 """
 
@@ -40,10 +40,10 @@ def resize_matrices(sizes: torch.Tensor, width: int, out: int, kernel: Resamplin
     """
     reach, weight = _KERNELS[kernel]
     scale = (sizes.double() / out).view(-1, 1, 1)
-    stretch = scale.clamp(min=1)  # a kernel is widened where the picture shrinks, never narrowed
+    stretch = scale.clamp(min=1)  # a kernel is widened where the image shrinks, never narrowed
     centre = (torch.arange(out, device=sizes.device, dtype=torch.float64) + 0.5).view(1, -1, 1) * scale
     pixel = torch.arange(width, device=sizes.device, dtype=torch.float64).view(1, 1, -1)
-    # Pillow takes the whole pixels within reach, their bounds rounded, and none beyond the picture.
+    # Pillow takes the whole pixels within reach, their bounds rounded, and none beyond the image.
     first = (centre - reach * stretch + 0.5).floor().clamp(min=0)
     end = torch.minimum((centre + reach * stretch + 0.5).floor(), sizes.view(-1, 1, 1).double())
     weights = weight((pixel + 0.5 - centre) / stretch) * ((pixel >= first) & (pixel < end))
@@ -51,11 +51,11 @@ def resize_matrices(sizes: torch.Tensor, width: int, out: int, kernel: Resamplin
 
 
 def resize_batch(levels: torch.Tensor, sizes: torch.Tensor, out: Sequence[int], kernel: Resampling) -> torch.Tensor:
-    """Resize the pictures in the top left corners of a batch of canvases.
+    """Resize the images in the top left corners of a batch of canvases.
 
     Args:
         levels: uint8 (n, channels, H, W).
-        sizes: int (n, 2): height and width of each picture on its canvas, on the same device.
+        sizes: int (n, 2): height and width of each image on its canvas, on the same device.
         out: height and width to make of them.
 
     Returns:

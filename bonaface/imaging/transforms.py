@@ -1,4 +1,4 @@
-"""From an RGB picture to the tensor a model reads: one transform for evaluation, presets for training.
+"""From an RGB image to the tensor a model reads: one transform for evaluation, presets for training.
 
 Evaluation is the model's own image processor and nothing else, because that is what
 ``pipeline("image-classification")`` will run. Training draws its randomness from a seed of the sample's own
@@ -50,19 +50,19 @@ class Preprocessing:
 
     @classmethod
     def of(cls, processor: Any) -> Preprocessing:
-        """Ask the processor itself, by showing it a black and a white picture.
+        """Measure the processor, by showing it a black and a white image.
 
         Processors describe themselves in a dozen ways (``size``, ``shortest_edge``, ``crop_pct``,
         ``crop_size``, ``pad_size``, a timm configuration); what they do is the same for all: resize, crop,
         and an affine map for each channel.
 
         Raises:
-            UsageError: the output size depends on the picture, or is not 3 channels.
+            UsageError: the output size depends on the image, or is not 3 channels.
         """
         black, white = (_centre_pixel(processor, level, (320, 240)) for level in (0, 255))
         if black[0] != _centre_pixel(processor, 0, (240, 320))[0]:
             raise UsageError(
-                f"{type(processor).__name__} gives tensors of different sizes for different pictures",
+                f"{type(processor).__name__} gives tensors of different sizes for different images",
                 hint="set a fixed size in preprocessor_config.json, e.g. do_center_crop and crop_size",
             )
         (height, width), low = black
@@ -74,13 +74,13 @@ class Preprocessing:
         return levels.float() * _by_channel(self.scale, levels.device) + _by_channel(self.offset, levels.device)
 
     def resize(self, levels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        """Pictures of the given sizes, each in the corner of a canvas -> levels in the output's size."""
+        """Images of the given sizes, each in the corner of a canvas -> levels in the output's size."""
         return resize_batch(levels, sizes, (self.height, self.width), self.kernel)
 
 
 @cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Kept on the device: to send them anew with each batch, a GPU would have to finish its step first."""
+    """Kept on the device: sending them with each batch would make a GPU finish its step first."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
@@ -89,12 +89,12 @@ def _levels(image: Image.Image) -> torch.Tensor:
 
 
 def _centre_pixel(processor: Any, level: int, size: tuple[int, int]) -> tuple[tuple[int, int], torch.Tensor]:
-    """Output size and the middle pixel (where padding does not reach) for a picture of one grey level."""
+    """Output size and the middle pixel (where padding does not reach) for an image of one grey level."""
     output = EvalTransform(processor)(Image.new("RGB", size, (level, level, level)))
     if output.ndim != 3 or output.shape[0] != 3:
         raise UsageError(
             f"{type(processor).__name__} gives a tensor of shape {tuple(output.shape)}, not (3, height, width)",
-            hint="choose a model for image classification of RGB pictures",
+            hint="choose a model for image classification of RGB images",
         )
     height, width = output.shape[1:]
     return (height, width), output[:, height // 2, width // 2].double()
@@ -111,7 +111,7 @@ def _kernel(processor: Any) -> Resampling:
 
 
 class EvalTransform:
-    """RGB picture -> float32 (3, H, W), exactly as the model's image processor makes it."""
+    """RGB image -> float32 (3, H, W), exactly as the model's image processor makes it."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -122,7 +122,7 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class TrainPreset:
-    """How a training sample is drawn from a picture. Everything is drawn alike for every class."""
+    """How a training sample is drawn from an image. Everything is drawn alike for every class."""
 
     region: str = "eval"  # "eval": as the processor does; "resized": random area and aspect; "crop": aspect kept
     area: tuple[float, float] = (1.0, 1.0)  # share of the largest fitting region's area
@@ -150,7 +150,7 @@ TRAIN_PRESETS: dict[str, TrainPreset] = {
 
 
 class TrainTransform:
-    """RGB picture and seed -> a tensor (3, H, W) of the processor's output size.
+    """RGB image and seed -> a tensor (3, H, W) of the processor's output size.
 
     uint8 levels, a quarter of the bytes for workers to hand over and a GPU to be sent, which
     :meth:`Preprocessing.normalize` brings to the model's units on the device. Presets that leave the region to the
@@ -163,7 +163,7 @@ class TrainTransform:
     of resampling, blur, noise, colour, JPEG and WebP. ``light``: the dial at a third of that. ``strong``: twice as
     high, and erasing.
 
-    The chain comes before the resize to the model's size (the file was bad) or after it (the picture was
+    The chain comes before the resize to the model's size (the file was bad) or after it (the image was
     made small, then saved), each half of the time.
 
     With ``regions`` the resize is left to the device (:func:`resampling.resize_batch`) where nothing comes
@@ -175,9 +175,7 @@ class TrainTransform:
 
     def __init__(self, processor: Any, preset: str = "standard", *, regions: bool = False) -> None:
         if preset not in TRAIN_PRESETS:
-            raise UsageError(
-                f"there is no training preset {preset!r}", hint="choose one of " + ", ".join(TRAIN_PRESETS)
-            )
+            raise UsageError(f"unknown training preset {preset!r}", hint="choose one of " + ", ".join(TRAIN_PRESETS))
         self.preset = TRAIN_PRESETS[preset]
         self.evaluate = EvalTransform(processor)
         self.output = Preprocessing.of(processor)

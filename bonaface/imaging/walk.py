@@ -1,8 +1,8 @@
 """Every file below a folder, links followed, without what systems and tools leave between people's files.
 
-A link counts as though what it leads to were copied to its place: a file is called by its name inside the folder, and a
+A link counts as though what it leads to were copied to its place: a file is known by its name inside the folder, and a
 folder that two links lead to is read twice (the audit names such copies, splits keep them together). Only a link to
-a folder that it lies in is not followed.
+a folder that contains it is not followed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-LOOP = "link to a folder that it lies in"
+LOOP = "link to a folder that contains it"
 
 # What a file manager, a network drive, a file system, an archive or a tool made, in lower case. Names that begin with a
 # dot (.git, .cache, .ipynb_checkpoints, .Trash-1000, ._x.jpg) need no place here.
@@ -40,7 +40,7 @@ def is_no_data(name: str) -> bool:
 
 
 def walk_files(root: str | os.PathLike[str], on_unreadable: Callable[[OSError], None] | None = None) -> Iterator[Found]:
-    """The files below ``root``, whatever their kind: those of a folder sorted by name, then its sub-folders.
+    """The files below ``root``, whatever their kind: those of a folder sorted by name, then its subfolders.
 
     A folder that cannot be read is found with its problem; ``on_unreadable`` may raise instead.
     """
@@ -71,12 +71,12 @@ def walk_files(root: str | os.PathLike[str], on_unreadable: Callable[[OSError], 
                     own = _with_parents(os.path.realpath(entry.path)) if entry.is_symlink() else {identity}
                     folders.append((path, above | own))
             except OSError as error:
-                yield Found(path, f"link that leads nowhere: {_why(error)}")
+                yield Found(path, f"broken link: {_why(error)}")
         waiting += reversed(folders)
 
 
 def _with_parents(path: str) -> frozenset[tuple[int, int]]:
-    """Device and inode of a folder and of all that it lies in: a link to one of these would lead back here."""
+    """Device and inode of a folder and of all its parents: a link to one of these would lead back here."""
     found = set()
     while True:
         status = os.stat(path)  # noqa: PTH116

@@ -1,8 +1,8 @@
 """A model's name -> a local folder: a folder as it is, a Hub id from the cache or the Hub, checked byte by byte.
 
-Everything that takes a model takes ``user/name`` and ``user/name@revision`` (a branch, tag or commit). The Hub is asked
-for news where it answers; else the last version serves that was downloaded whole, unless the download of a newer one
-was begun: that must be finished first, or an older one named by its commit. Only what a model needs comes along, and
+Everything that takes a model takes ``user/name`` and ``user/name@revision`` (a branch, tag or commit). If the Hub can
+be reached, the newest version is used; otherwise the last one that was downloaded completely, unless the download of a
+newer one was begun: finish that first, or name an older one by its commit. Only what a model needs is downloaded, and
 never a pickle.
 """
 
@@ -47,14 +47,14 @@ def model_folder(
 ) -> Path:
     """The folder of a model.
 
-    Files of the Hub lie in the cache under the digest that the Hub gave them, and are compared with it each time. One
-    that differs is fetched once more.
+    Files of the Hub are cached under the digest that the Hub gave them, and are compared with it each time. One that
+    differs is downloaded once more.
 
     Args:
         name: a folder, or a Hub id with or without ``@revision``.
         weights: also what its configuration does not need: weights and report.
         code: also Python files, which are run only where ``trust_remote_code`` says so.
-        otherwise: what a user can do who has no such model; ends the hint.
+        otherwise: what else a user can do; ends the hint.
 
     Raises:
         UsageError: no such folder or model, no right to it, no network and nothing in the cache, or damaged files.
@@ -67,7 +67,7 @@ def model_folder(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UsageError(
-            f"cannot load the model {shorten(str(name))}: there is no such folder", f"{otherwise}, or a Hub id"
+            f"cannot load the model {shorten(str(name))}: no such folder", f"{otherwise}, or a Hub id"
         ) from error
     patterns = [*FACTS, *(WEIGHTS if weights else ()), *(["*.py"] if code else [])]
     folder = _fetch(name, repo_id, revision or None, patterns, otherwise)
@@ -79,19 +79,19 @@ def model_folder(
     if damaged:
         _forget(damaged)
         raise UsageError(
-            f"cannot load the model {name}: {damaged[0].name} arrives damaged",
-            "try again later; if it stays so, what lies between you and the Hub changes files",
+            f"cannot load the model {name}: {damaged[0].name} failed its checksum",
+            "try again later; if it keeps failing, a proxy between you and the Hub may be changing files",
         )
     if weights and not any(any(folder.glob(pattern)) for pattern in WEIGHTS if pattern.startswith(("model", "open"))):
         raise UsageError(
-            f"cannot load the model {name}: it has no weights as safetensors, and pickles are not loaded",
-            "ask its owner for safetensors (the Hub's space safetensors/convert makes them)",
+            f"cannot load the model {name}: it has no safetensors weights, and pickles are never loaded",
+            "ask its owner to convert them, for example with the Hub's Space safetensors/convert",
         )
     return folder
 
 
 def damaged_files(folder: Path) -> list[Path]:
-    """Files in the Hub's cache that are not what the Hub said: by git's SHA-1, or the SHA-256 of large ones."""
+    """Files in the Hub's cache that fail their checksum: git's SHA-1, or the SHA-256 of large ones."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     quiet = True if size < 500_000_000 else None
@@ -100,7 +100,7 @@ def damaged_files(folder: Path) -> list[Path]:
         for path in files:
             expected = path.resolve().name
             if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected):
-                continue  # a file system without links: the cache holds copies, under their own names
+                continue  # a file system without links: the cache contains copies, under their own names
             if len(expected) == 64:
                 digest = hashlib.sha256()
             else:
@@ -124,7 +124,12 @@ def _fetch(name: str, repo_id: str, revision: str | None, patterns: list[str], o
     check_proxies()
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, httpx.TransportError, RuntimeError) as error:  # Xet knows RuntimeError alone
+    except (
+        OSError,
+        HfHubHTTPError,
+        httpx.TransportError,
+        RuntimeError,
+    ) as error:  # Xet raises nothing but RuntimeError
         _explain(error, name, repo_id, revision, otherwise)
 
 
@@ -132,29 +137,33 @@ def _explain(error: Exception, name: str, repo_id: str, revision: str | None, ot
     lead, address = f"cannot load the model {name}", f"{constants.ENDPOINT}/{repo_id}"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, RevisionNotFoundError):
-        raise UsageError(f"{lead}: it has no revision `{revision}`", f"{address}/commits/main lists them") from error
+        raise UsageError(
+            f"{lead}: it has no revision `{revision}`", f"find its revisions at {address}/commits/main"
+        ) from error
     if isinstance(error, GatedRepoError):
-        raise UsageError(f"{lead}: its owner wants to be asked", f"ask at {address}, then {LOG_IN}") from error
+        raise UsageError(f"{lead}: it is a gated model", f"request access at {address}, then {LOG_IN}") from error
     if isinstance(error, RepositoryNotFoundError):
         raise UsageError(
-            f"{lead}: there is no such folder, and no such model on the Hub that you may see",
-            f"check the name; {LOG_IN} for a private one; or {otherwise}",
+            f"{lead}: no such folder, and no such model on the Hub that you have access to",
+            f"check the name; if the model is private, {LOG_IN}; or {otherwise}",
         ) from error
     if status in (401, 403):
-        raise UsageError(f"{lead}: the Hub does not accept the token", f"{LOG_IN} to one that may read it") from error
+        raise UsageError(
+            f"{lead}: the Hub does not accept the token", f"{LOG_IN} to one that can read the model"
+        ) from error
     if isinstance(error, LocalEntryNotFoundError):
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
-            why = f"the Hub answers {cause.response.status_code}"
+            why = f"the Hub answered {cause.response.status_code}"
         else:
             why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the Hub cannot be reached"
         raise UsageError(
-            f"{lead}: there is no such folder, all of it is not in the cache, and {why}",
-            f"go online once; or {otherwise}",
+            f"{lead}: no such folder, no complete copy in the cache, and {why}",
+            f"connect to the Hub once, or {otherwise}",
         ) from error
     if status is not None or isinstance(error, httpx.TransportError | RuntimeError):
-        why = f"the Hub answers {status}" if status else "the line to the Hub broke"
-        raise UsageError(f"{lead}: {why}", "try again: what has arrived is kept") from error
+        why = f"the Hub answered {status}" if status else "the connection to the Hub was lost"
+        raise UsageError(f"{lead}: {why}", "try again: the download resumes") from error
     raise UsageError(
-        f"{lead}: {str(error).strip().splitlines()[0]}", "try again, and look for room on the disk"
+        f"{lead}: {str(error).strip().splitlines()[0]}", "try again, and check the free disk space"
     ) from error

@@ -1,7 +1,7 @@
-"""Does a model know nothing but the embedded sample's drawn portraits? The names of its training sources tell.
+"""Was a model trained on nothing but the embedded sample's drawn portraits? The names of its training sources tell.
 
-They stand in the sample's folders and its metadata.csv, come along where it is copied, cut down, prepared or published,
-and every model keeps those of its training (:attr:`bonaface.models.facts.ModelFacts.trained_on`, and in its report).
+They are in the sample's folders and its metadata.csv, stay when it is copied, cut down, prepared or published, and
+every model keeps those of its training (:attr:`bonaface.models.facts.ModelFacts.trained_on`, and in its report).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bonaface.models.facts import ModelFacts
 
 REAL = ("camera_a", "camera_b")
 FAKE = ("gen_nearest", "gen_bilinear", "gen_transposed")
-WARNING = "knows drawn portraits only"
-MEANING = "The model was trained on drawn portraits alone. What it says about a photograph means nothing."
+WARNING = "trained on drawn portraits only"
+MEANING = "This model was trained on drawn portraits only. Its scores of photographs mean nothing."
 
 
 def only_drawings(sources: Iterable[str]) -> bool:
@@ -28,7 +28,7 @@ def only_drawings(sources: Iterable[str]) -> bool:
 def knows_only_drawings(folder: Path) -> bool:
     """Whether the model in this folder, by its configuration or else its report, was trained on drawings alone.
 
-    What is damaged says nothing here: whoever loads the model is told.
+    A damaged file counts as no here; loading the model reports it.
     """
     for file, key in ((folder / "config.json", "bonaface"), (folder / "report" / "metrics.json", "facts")):
         try:

@@ -1,4 +1,4 @@
-"""What a model knows of itself: the block ``bonaface`` of its config.json, as a frozen dataclass.
+"""What a model folder says about its model: the block ``bonaface`` of its config.json, as a frozen dataclass.
 
 The block is a JSON object: ``version`` and the fields below, nested as they are. What is not known is left out; a
 block without a version is of version 1. Keys that this version does not have are ignored. A change that an older
@@ -145,24 +145,24 @@ class ModelFacts:
 
     @classmethod
     def from_block(cls, block: Any, origin: str = "the model") -> ModelFacts:
-        """From config.json's block; None is that of a model of others, of which nothing is known.
+        """From config.json's block; None stands for a model trained elsewhere, about which nothing is known.
 
         Args:
-            origin: how an error calls the model.
+            origin: the model's name in errors.
 
         Raises:
             UsageError: a newer version, or a damaged block; names the field.
         """
         if block is None:
             return cls()
-        damaged = "take the model's config.json from where it was trained or published"
+        damaged = "restore config.json from where the model was trained or published"
         version = block.get("version", 1) if isinstance(block, Mapping) else None
         if type(version) is not int or version < 1:
             where = "bonaface.version" if isinstance(block, Mapping) else "bonaface"
             raise UsageError(f"the configuration of {origin} is damaged: {where} is not valid", damaged)
         if version > VERSION:
             raise UsageError(
-                f"{origin} was made by a newer bonaface: its facts are of version {version}, and this one reads up to "
+                f"{origin} was made by a newer bonaface: its facts have version {version}, and this one reads up to "
                 f"version {VERSION}",
                 "upgrade bonaface",
             )
@@ -187,7 +187,7 @@ class ModelFacts:
             raise UsageError(
                 f"the configuration of {origin} is damaged: bonaface.calibration.bias has "
                 f"{len(facts.calibration.bias)} values for {config.num_labels} labels",
-                "take the model's config.json from where it was trained or published",
+                "restore config.json from where the model was trained or published",
             )
         return facts
 

@@ -52,6 +52,6 @@ class LastLayer:
             self._handle.remove()
 
     def _keep(self, _: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        calls: Calls | None = getattr(self._seen, "calls", None)  # None where somebody else runs the model
+        calls: Calls | None = getattr(self._seen, "calls", None)  # None where another thread runs the model
         if calls is not None:
             calls.append((inputs[0], output))

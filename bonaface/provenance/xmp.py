@@ -13,7 +13,7 @@ from bonaface.imaging.containers import Container
 def xmp_fields(packet: bytes) -> list[tuple[str, str]]:
     """(property without its prefix, value) of attributes and elements; of a broken packet, what precedes the break.
 
-    Nothing is expanded: a packet with a document type, which XMP does not have, is not read from there on.
+    Nothing is expanded: a packet with a document type, which XMP does not have, is not read beyond it.
     """
     found: list[tuple[str, str]] = []
     path: list[str] = []

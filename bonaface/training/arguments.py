@@ -1,4 +1,4 @@
-"""Which of transformers' `TrainingArguments` cannot work here, or have values out of bounds: said before any work."""
+"""Which of transformers' `TrainingArguments` cannot work here, or are out of bounds: refused before any work."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ BOUNDS: dict[str, Bounds] = {
 
 # Fields with the one value that works here, and why no other does.
 FIXED: dict[str, tuple[object, str]] = {
-    "prediction_loss_only": (False, "an evaluation would have no figures"),
-    "eval_do_concat_batches": (True, "figures are of all batches together"),
-    "batch_eval_metrics": (False, "figures are of all batches together"),
-    "label_names": (None, "a batch's labels are called labels"),
+    "prediction_loss_only": (False, "evaluations would have no figures"),
+    "eval_do_concat_batches": (True, "figures need all batches together"),
+    "batch_eval_metrics": (False, "figures need all batches together"),
+    "label_names": (None, "batches always call them `labels`"),
     "train_sampling_strategy": ("random", "images have no lengths to group by"),
     "neftune_noise_alpha": (None, "it is for language models"),
     "use_liger_kernel": (False, "its kernels are for language models"),
@@ -47,7 +47,7 @@ FIXED: dict[str, tuple[object, str]] = {
 
 
 def check_arguments(args: TrainingArguments) -> None:
-    """Refuse values that would fail in the middle of a training, or make it mean nothing. Raises UsageError."""
+    """Refuse values that would fail in the middle of a training, or make it meaningless. Raises UsageError."""
     bounds: dict[str, tuple[Rule, ...]] = {name: (rule,) for name, rule in BOUNDS.items()}
     for name in ("logging", "eval", "save"):
         if getattr(args, f"{name}_strategy") == "steps":
@@ -82,8 +82,8 @@ def _check_metric(args: TrainingArguments) -> None:
     if greater is None:
         near = difflib.get_close_matches(name.removeprefix("eval_"), METRICS, 1)
         raise UsageError(
-            f"metric_for_best_model: there is no `{name}`; there are {', '.join(METRICS)}",
-            f"did you mean {near[0]}?" if near else "auc is the default; accuracy and loss are what others often use",
+            f"metric_for_best_model: `{name}` is not one of {', '.join(METRICS)}",
+            f"did you mean {near[0]}?" if near else "use auc (the default), accuracy or loss",
         )
     if bool(args.greater_is_better) != greater:
         raise UsageError(

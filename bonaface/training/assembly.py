@@ -35,7 +35,7 @@ class Assembly:
     """What a recipe's data is before it is split.
 
     ``listing`` is what will be trained on (aligned copies where the recipe asks for them), ``audit`` speaks of the raw
-    files (None where it was switched off), ``groups`` names copies of one picture: path -> group.
+    files (None where it was switched off), ``groups`` names copies of one image: path -> group.
     """
 
     listing: Listing
@@ -59,7 +59,7 @@ def assemble(recipe: Recipe) -> Assembly:
     raw = [name for name, folder in folders.items() if recipe.prepare and not is_prepared(folder)]
     if recipe.prepare_size and not raw:
         raise UsageError(
-            f"prepare_size does nothing: {', '.join(folders.values())} is prepared already",
+            f"prepare_size has no effect: {', '.join(folders.values())} is already prepared",
             "leave it out, or give the folder that it was prepared from",
         )
     listings = _list_all(folders, recipe, order)
@@ -69,7 +69,7 @@ def assemble(recipe: Recipe) -> Assembly:
     if audit and audit.level == "leak" and recipe.strict_audit:
         raise UsageError(
             f"the audit of {listing.origin} says {audit.verdict}",
-            "`python -m bonaface audit DATA --out DIR` shows it, `python -m bonaface prepare` takes it away",
+            "see it with `python -m bonaface audit DATA --out DIR`; remove shortcuts with `python -m bonaface prepare`",
             exit_code=3,
         )
     groups = audit.groups if audit else None
@@ -80,7 +80,7 @@ def assemble(recipe: Recipe) -> Assembly:
             folder,
             real_label=recipe.real_label,
             label_order=order or listing.labels,
-            check="none" if is_new else "full",  # what was written just now is whole
+            check="none" if is_new else "full",  # files written just now are complete
             groups=recipe.groups,
         )
     if raw:
@@ -108,7 +108,7 @@ def _look(listing: Listing, recipe: Recipe, *, all_raw: bool) -> tuple[Audit | N
 def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
     """Train, validation, calibration and test: the recipe's own table of splits, the data's, or made here.
 
-    Copies of one picture, which the audit finds, stay together in one split.
+    Copies of one image, which the audit finds, stay together in one split.
     """
     listing, groups = assembly.listing, assembly.groups
     if recipe.splits:
@@ -132,7 +132,7 @@ def with_splits(listing: Listing, table: str | os.PathLike[str]) -> Listing:
     Raises:
         UsageError: no such file, a missing column, a split of another name, a path twice, or one that the data lacks.
     """
-    hint = "a CSV file with the columns path and split: train, validation or test for each path of the data"
+    hint = "give a CSV file with the columns path and split: train, validation or test for each path of the data"
     known = {path: i for i, path in enumerate(listing.rows["path"])}
     rows = []
     for row in read_table(Path(table), {"path": ("file_name", "filename", "file"), "split": ()}):
@@ -140,7 +140,7 @@ def with_splits(listing: Listing, table: str | os.PathLike[str]) -> Listing:
         rows.append((path, row.get("split", "")))
     given = dict(rows)
     wrong = {
-        "is named twice": [path for path, n in Counter(path for path, _ in rows).items() if n > 1],
+        "is listed twice": [path for path, n in Counter(path for path, _ in rows).items() if n > 1],
         "is not in the data": [path for path in given if path not in known],
         f"has a split that is not one of {', '.join(SPLITS)}": [p for p, split in given.items() if split not in SPLITS],
     }
@@ -173,7 +173,7 @@ def _list_all(folders: Mapping[str, str], recipe: Recipe, order: Sequence[str] |
             raise UsageError(
                 f"{folder} has the labels {', '.join(listing.labels)}, but {first.origin} has "
                 f"{', '.join(first.labels)}",
-                "sets that are trained on together need the same labels",
+                "give sets with the same labels",
             )
         listings[name] = listing
         order = order or listing.labels

@@ -1,4 +1,4 @@
-"""Calibration of a trained model, and all that hangs on it: thresholds, the uncertainty band, the distance.
+"""Calibration of a trained model, and what depends on it: thresholds, the uncertainty band, the distance.
 
 Three kinds of data, apart from each other and from the test: one half of the validation split (``validation``) chooses
 the epoch and fits temperature and bias; the other half (``calibration``,
@@ -7,12 +7,12 @@ calibration error, certified thresholds, the uncertainty band, and how far from 
 
 Calibrating on known sources is misleading for unseen ones. A leave-one-source-out cross-validation
 (``python -m bonaface crossval RECIPE --leave-one-source-out``) scores every source by a model that has not seen it.
-Those predictions calibrate the model that is trained on all: its ``calibrate_on`` names their file. What the result is
-worth is told by leaving each fold out once more: its scores are calibrated, and its verdicts given, by the other folds
+Those predictions calibrate the model that is trained on all: its ``calibrate_on`` names their file. The result is
+evaluated by leaving each fold out once more: its scores are calibrated, and its verdicts given, by the other folds
 alone.
 
-The scores then suppose that half of all images are fake, whatever share of the predictions is: which class the folds
-happen to have more of says nothing about a stranger's image.
+The scores then assume that half of all images are fake, whatever the share among the predictions: the balance of the
+folds says nothing about an image from elsewhere.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures
 from bonaface.stats.predictions import fake_probability
 
 FloatArray = NDArray[np.float64]
-KNOWN = Path("report") / "unseen.parquet"  # in a run: what it would have said of sources left out, with the truth
+KNOWN = Path("report") / "unseen.parquet"  # in a run: its scores of sources left out, with the truth
 
 
 def calibrate_run(
@@ -121,7 +121,7 @@ def _judged(calibration: Calibration, logits: FloatArray, labels: Sequence[int],
 
 
 def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
-    """The predictions of a cross-validation that left sources or families out: a row an image and fold.
+    """The predictions of a cross-validation that left sources or families out: one row per image and fold.
 
     Raises:
         UsageError: no such file, not such a table, other labels or none of one, or folds that share their sources with
@@ -129,7 +129,7 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
     """
     hint = "give OUT/report/predictions.parquet of `python -m bonaface crossval RECIPE --leave-one-source-out`"
     if not Path(file).is_file():
-        raise UsageError(f"cannot read {file}: there is no such file", hint)
+        raise UsageError(f"cannot read {file}: no such file", hint)
     try:
         rows = pd.read_parquet(file)
     except (OSError, ValueError) as error:
@@ -139,7 +139,7 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
         raise UsageError(f"{file} has no column {', '.join(sorted(missing))}", hint)
     p = rows[[f"p_{label}" for label in labels]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():  # NaN is neither
-        raise UsageError(f"{file} has scores that are no probabilities", hint)
+        raise UsageError(f"{file} has scores that are not probabilities", hint)
     if strange := sorted({str(label) for label in rows["label"]} - set(labels)):
         raise UsageError(f"{file} has other labels than the data: {', '.join(strange)}", hint)
     if lacking := sorted(set(labels) - set(rows["label"])):
@@ -150,9 +150,9 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{described} is damaged", hint) from error
     if kind == FOLDS:
-        raise UsageError(f"{file} is of folds that know every source", hint)
+        raise UsageError(f"{file} comes from folds that trained on every source", hint)
     if rows["fold"].nunique() < 2:
-        raise UsageError(f"{file} has one fold only", hint)
+        raise UsageError(f"{file} has only one fold", hint)
     return rows
 
 
@@ -218,7 +218,7 @@ def recalibrate(
 
 
 def write_known(folder: Path, known: pd.DataFrame) -> None:
-    """Keep the second result of :func:`recalibrate` in a run: the app shows by it what a score meant."""
+    """Keep the second result of :func:`recalibrate` in a run: the app uses it to show what a score meant."""
     (folder / KNOWN).parent.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / KNOWN, known)
 
@@ -239,9 +239,9 @@ def _worth(
     delta: float,
     confidence: float,
 ) -> UnseenWorth | None:
-    """Each fold's scores and verdicts as the other folds would have them, less the sources that both have.
+    """Each fold's scores and verdicts by calibration on the other folds, without the sources that both have.
 
-    A fold to which the others have nothing to say of some label, as where all share one camera, is left out.
+    A fold for which the others lack images of some label, as where all share one camera, is left out.
     """
     fake, scores, called = true != real_index, np.empty_like(logits), np.full(len(true), "", dtype=object)
     for name in unseen["fold"].unique():

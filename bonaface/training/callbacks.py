@@ -1,4 +1,4 @@
-"""What happens between the steps of a Trainer: epochs told to the sampler, projections, patience, readable lines."""
+"""What happens between the steps of a Trainer: the sampler's epoch, projections, patience, readable lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOK = 50
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the sampler the epoch, also when training goes on in the middle of one."""
+    """Tells the sampler the epoch, also when training resumes in the middle of one."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
@@ -43,8 +43,8 @@ class HighPassCallback(TrainerCallback):
 class Patience(TrainerCallback):
     """Stops after `patience` evaluations without a better one.
 
-    It counts in the log of evaluations, which a checkpoint holds; transformers' own callback counts in itself and
-    starts anew after a resume.
+    It counts in the log of evaluations, which a checkpoint contains; transformers' own callback keeps its own count,
+    which starts again after a resume.
     """
 
     def __init__(self, patience: int) -> None:
@@ -72,7 +72,7 @@ class Divergence(TrainerCallback):
         self.now = 0
 
     def watch(self, loss: torch.Tensor, step: int, rate: float) -> None:
-        """Take in a loss, a scalar, of this step (from 1) with this learning rate. Raises DivergedError."""
+        """Check the loss, a scalar, of this step (from 1) with this learning rate. Raises DivergedError."""
         loss = loss.detach()
         if self.step is None:
             self.step = torch.zeros((), dtype=torch.long, device=loss.device)
@@ -107,7 +107,7 @@ class Divergence(TrainerCallback):
 
 
 class EpochLines(ProgressCallback):
-    """The progress bar on a terminal, and one readable line an evaluation in place of a dictionary."""
+    """The progress bar on a terminal, and one readable line per evaluation in place of a dictionary."""
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any

@@ -1,8 +1,8 @@
-"""What a training leaves on its way, and which of it there is to resume from.
+"""What a training saves on its way, and what there is to resume from.
 
-A run's ``checkpoints`` hold a folder a stage, ``1-head``; in it ``checkpoint-STEP`` folders, of which each counts only
-with the file :data:`COMPLETE`, and, once the stage is finished, its best weights and, last, its :data:`LOG`. A stage
-whose loss was no longer finite is marked as :data:`DIVERGED`: with the same settings it would diverge again.
+A run's ``checkpoints`` has one folder per stage, ``1-head``; in it ``checkpoint-STEP`` folders, of which each counts
+only with the file :data:`COMPLETE`, and, once the stage is finished, its best weights and, last, its :data:`LOG`. A
+stage whose loss was no longer finite is marked as :data:`DIVERGED`: with the same settings it would diverge again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def last_complete_checkpoint(folder: str | Path) -> str | None:
 
 
 def drop_partial_checkpoints(folder: str | Path) -> None:
-    """Remove what a killed run left half written."""
+    """Remove what an interrupted run left unfinished."""
     for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if not (path / COMPLETE).exists():
             shutil.rmtree(path)
@@ -80,7 +80,7 @@ def check_resume(asked: str | None, folder: Path, checkpoints: Path) -> None:
         raise UsageError(
             f"--resume_from_checkpoint {asked} is not the last complete checkpoint of {folder}"
             + (f", which is {last}" if last else ""),
-            "leave it out: a run resumes by itself; to train further from other weights, give --model FOLDER",
+            "leave it out: runs resume automatically; to train from other weights, give --model FOLDER",
         )
 
 

@@ -1,7 +1,7 @@
 """Command lines of ``train_hf.py``: which fields of a recipe or of `TrainingArguments` they set, however spelt.
 
 ``--learning_rate 1e-5``, ``--learning-rate=1e-5`` and, for a switch, ``--no_prepare`` and ``--no-prepare`` are all
-accepted. Whoever asks whether a flag was given asks :func:`given_flags`, never the words themselves.
+accepted. To find out whether a flag was given, use :func:`given_flags`, never the words themselves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FlagParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a :class:`UsageError` where argparse would end the process."""
-        raise UsageError(message, "`python train_hf.py --help` lists every flag with its meaning")
+        raise UsageError(message, "run `python train_hf.py --help` for a list of all flags")
 
     def field_of(self, word: str) -> str | None:
         """The field that a word of a command line sets; None where the word is no flag, as a value is not."""

@@ -1,8 +1,8 @@
-"""What a frozen network says of drawn views of each image, kept on disk: a head is then trained in seconds.
+"""Features of a frozen network for drawn views of each image, kept on disk: a head is then trained in seconds.
 
 The features are the input of the last layer, for views drawn as training draws them. They are a function of the data,
-the frozen weights, the image processor, the augmentation and the seed, and lie in a folder named after all of these, in
-blocks: what is there is not made again, by the same run after a kill or by another one.
+the frozen weights, the image processor, the augmentation and the seed, and are kept in a folder named after all of
+these, in blocks: what exists is not computed again, by the same run after an interruption or by another one.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from bonaface.models.load import head_of
 from bonaface.training.run import on_main_process
 
 FOLDER = Path("features")  # beside `prepared`, in the working directory
-BLOCK = 1024  # images a file
-VERSION = 1  # raise it where the same settings would give other numbers
+BLOCK = 1024  # images per file
+VERSION = 1  # raise it if the same settings would give other numbers
 
 
 class DrawnViews(TrainTransform):
     """As training draws views, in the model's units."""
 
     def __call__(self, image: Image.Image, seed: int) -> torch.Tensor:
-        """RGB picture and seed -> float32 (3, H, W)."""
+        """RGB image and seed -> float32 (3, H, W)."""
         drawn = super().__call__(image, seed)
         return self.output.normalize(drawn) if drawn.dtype == torch.uint8 else drawn
 
@@ -46,7 +46,7 @@ class DrawnViews(TrainTransform):
 def feature_key(
     model: PreTrainedModel, processor: BaseImageProcessor, rows: Dataset, fingerprint: str, augmentation: str, seed: int
 ) -> str:
-    """24 hex digits of everything that decides the features; the head, which does not, is left out."""
+    """24 hex digits of everything that the features depend on, which leaves out the head."""
     head = {id(parameter) for parameter in head_of(model).parameters()}
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
@@ -112,7 +112,7 @@ def _features(model: PreTrainedModel, rows: ImageRows, workers: int) -> NDArray[
 
 
 def _read(file: Path, n: int) -> NDArray[np.float32] | None:
-    """A block that is there and whole."""
+    """A block that exists and is complete."""
     try:
         found = np.load(file)
     except (OSError, ValueError, EOFError):

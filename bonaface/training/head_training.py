@@ -1,7 +1,7 @@
 """``head_only``: the last layer alone, on kept features of drawn views. Minutes where a fine-tune takes hours.
 
-Kornblith et al. (2019) and Kumar et al. (2022): where the data to come differs from the training's, a linear head on
-good frozen features often carries further than a fine-tune, and is the better start for one.
+Kornblith et al. (2019) and Kumar et al. (2022): on data unlike the training's, a linear head on good frozen features
+often outperforms a fine-tune, and is a better start for one.
 """
 
 from __future__ import annotations

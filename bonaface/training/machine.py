@@ -1,7 +1,7 @@
-"""What a training makes of its machine: precision, workers, memory format, compilation.
+"""Hardware settings of a training: precision, workers, memory format, compilation.
 
-All of it is chosen here from what the machine has, printed in one line (:func:`speed_line`), and switched by a flag
-of its own: ``--bf16``, ``--dataloader_num_workers``, ``--channels_last``, ``--compile``, ``--optim``.
+All of them are chosen here from what the machine has, printed in one line (:func:`speed_line`), and overridden by a
+flag each: ``--bf16``, ``--dataloader_num_workers``, ``--channels_last``, ``--compile``, ``--optim``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from transformers.training_args import OptimizerNames
 from bonaface.models.load import is_convolutional
 
 PATIENCE = 600.0  # seconds that a run must take uncompiled before a minute of compiling is worth it
-# What a step really gets done, in FLOP/s: two cores in bf16, and a data-centre GPU. Only their order counts.
+# What a step really achieves, in FLOP/s: two cores in bf16, and a data-centre GPU. Only the order of magnitude counts.
 CPU_RATE, GPU_RATE = 1e11, 5e13
 
 
 def machine_defaults() -> dict[str, Any]:
-    """Values of `TrainingArguments` that fit this machine; what a recipe or flag says goes before them.
+    """Values of `TrainingArguments` that fit this machine; recipes and flags override them.
 
     bf16 where the device has it; a loading worker for each core that this process may use; and no look at the loss
     after each step, for which a GPU would have to finish first.
@@ -64,7 +64,7 @@ def _cores() -> int:
 
 
 def be_polite(worker: int) -> None:
-    """Run in a loading worker on a CPU: the step goes first where both want a core."""
+    """Run in a loading worker on a CPU: the training step takes precedence over it."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(10)
 
@@ -73,9 +73,9 @@ def compile_pays(model: PreTrainedModel, args: TrainingArguments, n_images: int,
     """Whether `torch.compile` gives more than it takes on a run that draws `n_images` images of `shape` in all.
 
     It takes about a minute. It pays on a GPU; on a CPU for networks that spend their time between the products, as
-    ConvNeXts do (1.4 times as fast; ResNet 0.85, ViT 0.9: docs/scale.md). The answer rests on the recipe, the kind of
-    device, and whether there is a compiler, never on a measured time or the number of cores: a run that is continued
-    must compute the same bits.
+    ConvNeXts do (1.4 times as fast; ResNet 0.85, ViT 0.9: docs/scale.md). The answer depends on the recipe, the kind of
+    device, and whether there is a compiler, never on a measured time or the number of cores: a resumed run must compute
+    the same bits.
     """
     if args.torch_compile or args.n_gpu > 1 or not has_compiler(args.use_cpu):
         return False
@@ -111,7 +111,7 @@ def has_compiler(cpu: bool) -> bool:
 
 
 def speed_line(args: TrainingArguments, *, channels_last: bool, compiled: bool) -> str:
-    """What was chosen, in one line for a person."""
+    """The chosen settings, in one line for a person."""
     precision = "bf16" if args.bf16 else "float16" if args.fp16 else "float32"
     threads = f", {torch.get_num_threads()} threads" if args.use_cpu else ""
     processes = f"{args.world_size} processes" if args.world_size > 1 else "1 process"

@@ -30,8 +30,8 @@ SPARED = re.compile(r"bias|_token|pos(ition)?_emb", re.IGNORECASE)
 def blocks(model: PreTrainedModel) -> list[list[str]]:
     """Names of the parameters by depth: the stem first, each block of the network, the head last.
 
-    timm's models tell their blocks themselves; of others the names do. What stands between two blocks, or behind the
-    last one, counts to the block before it.
+    timm's models list their blocks; for others the names tell. What comes between two blocks, or after the last one,
+    belongs to the block before it.
     """
     head = {id(parameter) for parameter in head_of(model).parameters()}
     body = [name for name, parameter in model.named_parameters() if id(parameter) not in head]
@@ -71,7 +71,7 @@ def freeze(model: PreTrainedModel, what: str, among: set[str]) -> None:
     n = 1 if what in ("none", "backbone") else int(what.rsplit("_", 1)[1])
     if n > len(groups):
         raise UsageError(
-            f"freeze: {what}, but {type(model).__name__} has {len(groups)} blocks, the head included",
+            f"freeze: {what}, but {type(model).__name__} has {len(groups)} blocks, including the head",
             f"give N from 1 to {len(groups)}, or `freeze: none`",
         )
     learning = {name for group in groups[-n:] for name in group}
@@ -128,7 +128,7 @@ def layer_decay_groups(model: PreTrainedModel, rate: float, weight_decay: float,
 
 
 def one_cycle(optimizer: Optimizer, steps: int, warmup: int, **kwargs: Any) -> LRScheduler:
-    """Up to the learning rate during warm-up (30 % of the steps if none is told), then down (Smith & Topin 2018)."""
+    """Up to the learning rate during warm-up (30 % of the steps if none is given), then down (Smith & Topin 2018)."""
     share = min(1.0, max(2, warmup or 0.3 * steps) / steps)  # torch divides by the steps of the way up less one
     rates = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=False, **{"pct_start": share, **kwargs})
@@ -150,7 +150,7 @@ class PlateauWarmup(TrainerCallback):
 class WeightAverage(TrainerCallback):
     """An exponential moving average of the weights (Polyak & Juditsky 1992), with timm's warm-up of the decay.
 
-    Evaluation sees the average, training goes on from the weights; checkpoints hold both.
+    Evaluation sees the average, training continues from the weights; checkpoints contain both.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -158,7 +158,7 @@ class WeightAverage(TrainerCallback):
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Take the step's weights in."""
+        """Add the step's weights."""
         self.average.update(self.model, step=state.global_step)
 
     @contextmanager

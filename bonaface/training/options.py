@@ -1,4 +1,4 @@
-"""What a run can be told: the fields of a recipe beside transformers' `TrainingArguments`, and their defaults."""
+"""The settings of a run: the fields of a recipe beside transformers' `TrainingArguments`, and their defaults."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def _check_freeze(value: str) -> None:
     everything = value in ("all", "everything", "all_but_last_0")
     wrong = "freezes everything" if everything else f"is not one of {', '.join(FREEZES)}"
     raise UsageError(
-        f"freeze: `{value}` {wrong}", "as in `freeze: backbone` (the head learns) or `freeze: all_but_last_2`"
+        f"freeze: `{value}` {wrong}",
+        "use `freeze: backbone` (the head learns) or, for example, `freeze: all_but_last_2`",
     )
 
 
 def _check_prepare_size(value: list[int]) -> None:
     if len(value) != 2:
-        raise UsageError(f"prepare_size takes two numbers, not {len(value)}", "as in 256 320")
+        raise UsageError(f"prepare_size takes two numbers, not {len(value)}", "give a range, such as 256 320")
     Alignment(size_range=(value[0], value[1]))
 
 
@@ -58,104 +59,109 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass
 class Recipe:
-    """Everything about a run that `TrainingArguments` does not know, with the rules that each value must keep."""
+    """Settings of a run that `TrainingArguments` does not have, with the rules for their values."""
 
     data: list[str] = field(
         default_factory=lambda: ["sample"],
-        metadata={"help": "image folder, metadata.csv folder or Hub id; several as name=DATA; `sample` makes our own"},
+        metadata={
+            "help": "Image folder, metadata.csv folder or Hub id; several as name=DATA; `sample` is the embedded set."
+        },
     )
     mix: list[str] | None = field(
-        default=None, metadata={"help": "which of several data sets to train on, and how often: name=weight"}
+        default=None, metadata={"help": "Which of several data sets to train on, and how often: name=weight."}
     )
-    splits: str | None = _option(None, "CSV file with the columns path and split, to be used instead of the data's own")
+    splits: str | None = _option(
+        None, "CSV file with the columns path and split, which overrides the data's own splits."
+    )
     groups: Annotated[str, Passes(check_groups)] = _option("auto", GROUPS_HELP)
     model: str = _option(
         "resnet",
-        f"preset ({', '.join(PRESETS)}; pretrained: {', '.join(PACKAGED)}), timm/<architecture>, folder, or Hub id",
+        f"Preset ({', '.join(PRESETS)}; pretrained: {', '.join(PACKAGED)}), timm/<architecture>, folder, or Hub id.",
     )
     from_scratch: bool = _option(
-        False, f"fresh weights from the model's configuration; presets but {', '.join(PACKAGED)} always have them"
+        False, f"Start from random weights; presets other than {', '.join(PACKAGED)} always do."
     )
     image_size: Annotated[int | None, Bounds(8)] = _option(
-        None, "side of the model's input, pixels; the model's own when not given"
+        None, "Side of the model's input in pixels; by default the model's own."
     )
     resize: Annotated[int | None, Bounds(8)] = _option(
-        None, "shorter side before the centre crop, pixels; image_size when not given"
+        None, "Shorter side before the centre crop in pixels; by default image_size."
     )
     augmentation: Annotated[str, Choices(tuple(TRAIN_PRESETS))] = _option(
-        "robust", f"how training images are drawn: {', '.join(TRAIN_PRESETS)}"
+        "robust", f"Augmentation of training images: {', '.join(TRAIN_PRESETS)}."
     )
-    high_pass_stem: bool = _option(False, "blind the first convolution to the mean of each 2x2 pixel block")
-    balance: Annotated[str, Choices(BALANCES)] = _option(
-        "none", f"even out label or (label, source): {', '.join(BALANCES)}"
-    )
+    high_pass_stem: bool = _option(False, "Make the first convolution blind to the mean of each 2x2 pixel block.")
+    balance: Annotated[str, Choices(BALANCES)] = _option("none", f"Balance labels or sources: {', '.join(BALANCES)}.")
     freeze: Annotated[str, Passes(_check_freeze)] = _option(
-        "none", f"what keeps its weights: {', '.join(FREEZES)} (N blocks from the end, head included)"
+        "none", f"Weights to freeze: {', '.join(FREEZES)} (N blocks from the end, including the head)."
     )
-    head_dropout: Annotated[float, Bounds(0, 1)] = _option(0.0, "dropout in front of the last layer, in [0, 1)")
+    head_dropout: Annotated[float, Bounds(0, 1)] = _option(0.0, "Dropout in front of the last layer, in [0, 1).")
     head_hidden_size: Annotated[int | None, Bounds(1)] = _option(
-        None, "a hidden layer in the head (dense, batch norm, ReLU, dropout); the model then needs `import bonaface`"
+        None,
+        "Width of a hidden layer in the head (dense, batch norm, ReLU, dropout); loading then needs `import bonaface`.",
     )
     head_only: Annotated[int | None, Bounds(1)] = _option(
-        None, "train the last layer alone, on kept features of so many drawn views of each image: minutes on a CPU"
+        None, "Train the last layer alone, on stored features of this many drawn views per image: minutes on a CPU."
     )
     lora_rank: Annotated[int | None, Bounds(1)] = _option(
-        None, "train low-rank updates (LoRA) instead of all weights; merged before saving"
+        None, "Train low-rank updates (LoRA) of this rank instead of all weights; merged before saving."
     )
     schedule: Annotated[str | None, Choices(tuple(SCHEDULES))] = _option(
-        None, f"learning rate after warm-up: {', '.join(SCHEDULES)}"
+        None, f"Learning rate after warm-up: {', '.join(SCHEDULES)}."
     )
     layer_decay: Annotated[float | None, Bounds(0, 1, "()")] = _option(
-        None, "learning rate of a block as a share of the next one's, e.g. 0.75"
+        None, "Learning rate of a block as a fraction of the next one's, e.g. 0.75."
     )
     ema_decay: Annotated[float | None, Bounds(0, 1, "()")] = _option(
-        None, "evaluate and keep an exponential average of the weights, e.g. 0.999"
+        None, "Evaluate and keep an exponential average of the weights with this decay, e.g. 0.999."
     )
     mixup: Annotated[float, Bounds(0)] = _option(
-        0.0, "mix pairs of images and labels; the Beta distribution's alpha, 0 for never"
+        0.0, "Mix pairs of images and labels: alpha of the Beta distribution, 0 for never."
     )
     cutmix: Annotated[float, Bounds(0)] = _option(
-        0.0, "paste boxes of other images; the Beta distribution's alpha, 0 for never"
+        0.0, "Paste boxes from other images: alpha of the Beta distribution, 0 for never."
     )
-    real_label: str | None = _option(None, "the label that means a photograph; found by its name when not given")
+    real_label: str | None = _option(None, "The label of photographs; by default recognised by its name.")
     validation_size: Annotated[float, Bounds(0, 1, "()")] = _option(
-        0.15, "share cut off for validation where the data has no such split"
+        0.15, "Share of images for validation if the data has no such split."
     )
     test_size: Annotated[float, Bounds(0, 1, "()")] = _option(
-        0.15, "share cut off for the test where the data has no such split"
+        0.15, "Share of images for the test if the data has no such split."
     )
-    prepare: bool = _option(True, "train on aligned copies: face crops of one size range and one encoding history")
-    audit: bool = _option(True, "look for what gives the classes away before training (file facts, duplicates)")
-    strict_audit: bool = _option(False, "refuse to train where the audit finds a leak (exit code 3)")
+    prepare: bool = _option(True, "Train on aligned copies: face crops of one size range and one encoding history.")
+    audit: bool = _option(True, "Look for shortcuts (file facts, duplicates) before training.")
+    strict_audit: bool = _option(False, "Refuse to train if the audit finds a leak (exit code 3).")
     max_train_samples: Annotated[int | None, Bounds(2)] = _option(
-        None, "train on this many images at most, balanced over sources"
+        None, "Train on at most this many images, balanced over sources."
     )
     max_eval_samples: Annotated[int | None, Bounds(2)] = _option(
-        None, "validate and test on this many images each at most"
+        None, "Validate and test on at most this many images each."
     )
     robustness: Annotated[str, Choices(ROBUSTNESS)] = _option(
-        "quick", "degrade the test images after training: none, quick (two strengths each) or full"
+        "quick", "Degradations of the test images after training: none, quick (two strengths each) or full."
     )
     calibrate_on: str | None = _option(
-        None, "predictions.parquet of a leave-one-source-out crossval: calibrate by sources that were not trained on"
+        None, "predictions.parquet of a leave-one-source-out crossval, to calibrate on unseen sources."
     )
     early_stopping_patience: Annotated[int | None, Bounds(1)] = _option(
-        None, "stop after this many evaluations without a better one"
+        None, "Stop after this many evaluations without an improvement."
     )
-    channels_last: bool | None = _option(None, "memory format; by default on for convolutional nets")
-    compile: bool | None = _option(None, "torch.compile; by default where the run is long enough to gain by it")
+    channels_last: bool | None = _option(None, "Memory format; by default on for convolutional networks.")
+    compile: bool | None = _option(None, "Use torch.compile; by default if the run is long enough to gain from it.")
     prepare_size: Annotated[list[int] | None, Passes(_check_prepare_size)] = field(
-        default=None, metadata={"help": "range of the aligned crops' sides, pixels; 128 160 when not given"}
+        default=None, metadata={"help": "Range of the aligned crops' side in pixels; by default 128 160."}
     )
     search: Annotated[int | None, Bounds(1)] = _option(
-        None, "try so many settings of the recipe's search_space, and write the best as a recipe"
+        None, "Try this many settings of the recipe's search_space, and write the best as a recipe."
     )
-    keep_checkpoints: bool = _option(False, "keep the optimiser's checkpoints (they hold pickles) after the run")
-    trust_remote_code: bool = _option(False, "run model code that came with a Hub model")
-    data_fingerprint: str | None = _option(None, "refuse data with another fingerprint; a finished run's recipe has it")
+    keep_checkpoints: bool = _option(False, "Keep the optimiser's checkpoints (which contain pickles) after the run.")
+    trust_remote_code: bool = _option(False, "Run the model code that comes with a Hub model.")
+    data_fingerprint: str | None = _option(
+        None, "Refuse data with another fingerprint; stored in a finished run's recipe."
+    )
     # These need more room than a flag has: in a recipe's YAML only.
     stages: list[dict[str, Any]] | None = field(default=None, init=False)  # the recipe with some keys changed, in turn
-    families: dict[str, list[str]] | None = field(default=None, init=False)  # generators that are of one making
+    families: dict[str, list[str]] | None = field(default=None, init=False)  # generators from the same maker
     search_space: dict[str, Any] | None = field(default=None, init=False)  # what --search tries
 
 
@@ -171,7 +177,7 @@ class Stage:
     args: TrainingArguments
 
 
-# What a stage may say of its own; everything else is the whole run's.
+# What a stage may set for itself; everything else is the whole run's.
 STAGE_KEYS = {
     "name", "freeze", "head_only", "mix", "augmentation", "balance", "early_stopping_patience", "layer_decay",
     "ema_decay", "mixup", "cutmix", "lora_rank", "max_train_samples", "schedule", "lr_scheduler_type",
@@ -219,7 +225,7 @@ HARMLESS = {
     "torch_empty_cache_steps",
     # the Hub
     "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "hub_revision", "hub_strategy", "hub_always_push",
-    # the rest: launchers, and what is asked before or beside the training
+    # the rest: launchers, and what concerns only the time before or beside the training
     "ddp_timeout", "local_rank", "do_train", "do_eval", "do_predict", "strict_audit", "search", "use_cache",
     "include_for_metrics", "eval_use_gather_object",
 }  # fmt: skip
@@ -238,7 +244,7 @@ def named_data(data: Sequence[str]) -> dict[str, str]:
     names = [name for name, place in pairs if name.isidentifier() and place]
     if len(names) != len(data) or len(set(names)) != len(names):
         raise UsageError(
-            f"several data sets need names of their own, not {' '.join(data)}", "as in --data old=DATA1 new=DATA2"
+            f"several data sets need a name each, not {' '.join(data)}", "name them: --data old=DATA1 new=DATA2"
         )
     return dict(pairs)
 
@@ -257,5 +263,5 @@ def weights_of(mix: Sequence[str] | None) -> dict[str, float]:
         except ValueError:
             weights[name] = 0.0
         if not 0 < weights[name] < float("inf"):
-            raise UsageError(f"mix: `{item}` has no positive weight", "as in `mix: {old: 1, new: 3}`")
+            raise UsageError(f"mix: `{item}` has no positive weight", "write, for example, `mix: {old: 1, new: 3}`")
     return weights

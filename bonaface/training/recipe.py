@@ -1,7 +1,7 @@
-"""What a training run is told: a recipe file and command line flags -> typed, checked arguments.
+"""The settings of a training run: a recipe file and command line flags -> typed, checked arguments.
 
-Command line beats recipe beats default. A recipe is YAML whose keys are the fields of :class:`Recipe` and of
-transformers' `TrainingArguments`; both kinds are flags of ``train_hf.py`` too.
+The command line overrides the recipe, which overrides the defaults. A recipe is YAML whose keys are the fields of
+:class:`Recipe` and of transformers' `TrainingArguments`; both kinds are flags of ``train_hf.py`` too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PATHS = {"data", "splits", "model", "calibrate_on"}
 
 
 def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[str, Any]]:
-    """``[RECIPE.yaml] [--flag value …]`` -> recipe, training arguments, and what was said, with our defaults.
+    """``[RECIPE.yaml] [--flag value …]`` -> recipe, training arguments, and all settings, with our defaults.
 
     The third is what a run stores as its ``recipe.yaml``: given to ``train_hf.py`` again it means the same run.
 
@@ -72,13 +72,15 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         )
     except UsageError:
         raise
-    except Exception as error:  # whatever TrainingArguments and its libraries find wrong: packages, files, odd pairs
+    except Exception as error:  # anything that TrainingArguments and its libraries refuse: packages, files, odd pairs
         raise UsageError(
             f"{source}{' '.join(str(error).split())}", "change one of these settings, or install what is missing"
         ) from error
     for word in unknown:
         if word.endswith((".yaml", ".yml")):
-            raise UsageError(f"the recipe {word} must come first", "python train_hf.py RECIPE.yaml --flag value …")
+            raise UsageError(
+                f"the recipe {word} must come first", "write `python train_hf.py RECIPE.yaml --flag value …`"
+            )
         _refuse_unknown_word(word)
     if args.dataloader_num_workers == 0:
         args.dataloader_persistent_workers = False
@@ -91,7 +93,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         recipe.prepare_size = None
     if "per_device_eval_batch_size" not in given:
         args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
-    # Two names of one thing: the one that is said on the command line beats the other one of a recipe too.
+    # Two names of one thing: the one on the command line also overrides the other one in a recipe.
     beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
     if "lr_scheduler_type" in flags and "schedule" not in flags:
         recipe.schedule = None
@@ -136,17 +138,21 @@ def with_keys(recipe: Recipe, args: TrainingArguments, given: dict[str, Any]) ->
 
 
 def _read_stages(stages: Any, beaten: set[str], parser: FlagParser, source: str) -> list[dict[str, Any]] | None:
-    """Stages as YAML gives them, checked; without the keys that a flag of the command line beats."""
+    """Stages as YAML gives them, checked; without the keys that a flag of the command line overrides."""
     if stages is None:
         return None
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
-        raise UsageError(f"{source}stages is not a list of stages", "as in `stages: [{name: head, freeze: backbone}]`")
+        raise UsageError(
+            f"{source}stages is not a list of stages", "write, for example, `stages: [{name: head, freeze: backbone}]`"
+        )
     names = [str(stage.get("name", f"stage{number}")) for number, stage in enumerate(stages, start=1)]
     read = []
     for number, (name, stage) in enumerate(zip(names, stages, strict=True), start=1):
         where = f"{source}stage {number} ({name}): "
         if names.count(name) > 1 or not name.replace("-", "_").isidentifier():
-            raise UsageError(f"{where}needs a name of its own, of letters, digits, - and _", "as in `name: head`")
+            raise UsageError(
+                f"{where}needs a unique name of letters, digits, - and _", "write, for example, `name: head`"
+            )
         for key in stage:
             _refuse_unknown(str(key), STAGE_KEYS, "key", where)
         stage = {key: _mapping_as_list(value) if key == "mix" else value for key, value in stage.items()}
@@ -159,7 +165,9 @@ def _check_families(families: Any, source: str) -> dict[str, list[str]] | None:
     if families is None:
         return None
     if not isinstance(families, dict) or not all(isinstance(names, list) for names in families.values()):
-        raise UsageError(f"{source}families is not a mapping of lists", "as in `families: {sheets: [sdxl, flux1_dev]}`")
+        raise UsageError(
+            f"{source}families is not a mapping of lists", "write, for example, `families: {sheets: [sdxl, flux1_dev]}`"
+        )
     return {str(family): [str(name) for name in names] for family, names in families.items()}
 
 
@@ -167,12 +175,14 @@ def _check_types(parser: FlagParser, values: dict[str, Any], source: str) -> Non
     """Refuse values that the flag of their name would refuse."""
     for key, value in values.items():
         if isinstance(value, list) and not parser.takes_list(key):
-            raise UsageError(f"{source}{key} takes one value, not a list", f"as in `{key}: {value[0] if value else 1}`")
+            raise UsageError(
+                f"{source}{key} takes one value, not a list", f"write, for example, `{key}: {value[0] if value else 1}`"
+            )
     blame(source, lambda: parser.parse_known_args(_as_flags(values)))
 
 
 def blame(where: str, check: Callable[[], Any]) -> None:
-    """Run a check whose errors name the place at which to mend them."""
+    """Run a check whose errors name the place where to fix them."""
     try:
         check()
     except UsageError as error:
@@ -198,12 +208,12 @@ def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
 
 
 def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, str]]:
-    """What each value alone may be, but not beside another one or on this machine: whether so, why, and a remedy."""
+    """Values that are valid alone, but not with another one or on this machine: whether so, why, and a remedy."""
     sizes = (recipe.validation_size, recipe.test_size)
     evaluates = args.eval_strategy != "no"
     yield (
         recipe.prepare_size is not None and not recipe.prepare,
-        "prepare_size does nothing with `prepare: false`",
+        "prepare_size has no effect with `prepare: false`",
         "leave one of the two out",
     )
     yield (
@@ -214,7 +224,7 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
     yield (
         sum(sizes) >= 1,
         f"validation_size {sizes[0]} and test_size {sizes[1]} leave nothing for one of the splits",
-        "their sum must be below 1",
+        "make their sum less than 1",
     )
     yield (
         recipe.early_stopping_patience and not evaluates,
@@ -228,23 +238,23 @@ def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, 
     )
     yield (
         recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"),
-        "lora_rank does not go together with freeze, ema_decay or layer_decay",
-        "LoRA freezes the weights by itself; leave the others out",
+        "lora_rank cannot be combined with freeze, ema_decay or layer_decay",
+        "leave the others out: LoRA itself freezes the weights",
     )
     yield (
         recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem),
-        "head_only trains nothing but the last layer: no lora_rank, cutmix, head_hidden_size or high_pass_stem",
-        "leave them out, or give head_only to a first stage alone",
+        "head_only cannot be combined with lora_rank, cutmix, head_hidden_size or high_pass_stem",
+        "leave them out, or use head_only in a first stage alone",
     )
     yield (
         recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
-        "class_weights does not go together with mixup or cutmix",
+        "class_weights cannot be combined with mixup or cutmix",
         "use `balance: label`",
     )
     yield (
         recipe.resize and recipe.image_size and recipe.resize < recipe.image_size,
         f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
-        "the crop must fit into the picture",
+        "make resize at least as large as image_size",
     )
 
 
@@ -277,11 +287,13 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UsageError(f"no recipe at {path}", "recipes end in .yaml; see recipes/") from error
+        raise UsageError(f"no recipe at {path}", "give a .yaml file; see recipes/") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", "one `key: value` a line") from error
+        raise UsageError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", "write one `key: value` per line"
+        ) from error
     if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no keys", "one `key: value` a line")
+        raise UsageError(f"{path} contains no keys", "write one `key: value` per line")
     for key in values:
         _refuse_unknown(str(key), known, "key", f"{path}: ")
     for key in ("data", "mix"):
@@ -293,7 +305,7 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
 def nearest(word: str, known: set[str]) -> str:
     """A hint: the valid name that is nearest to a wrong one."""
     near = difflib.get_close_matches(word, sorted(known), 1)
-    return f"did you mean {near[0]}?" if near else "`python train_hf.py --help` lists what there is"
+    return f"did you mean {near[0]}?" if near else "run `python train_hf.py --help` for a list"
 
 
 def _refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
@@ -312,7 +324,7 @@ def _refuse_unknown_word(word: str) -> NoReturn:
     flag = f"--{near[0].replace('_', '-') if dashes else near[0]}" if near else ""
     raise UnknownNameError(
         f"unknown flag `{name}`",
-        f"did you mean {flag}?" if flag else "`python train_hf.py --help` lists what there is",
+        f"did you mean {flag}?" if flag else "run `python train_hf.py --help` for a list",
         bare,
     )
 
@@ -328,6 +340,6 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Enumerations and tuples, and lists of them, as YAML can hold them."""
+    """Enumerations and tuples, and lists of them, in a form that YAML has."""
     value = value.to_dict() if isinstance(value, AcceleratorConfig) else getattr(value, "value", value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

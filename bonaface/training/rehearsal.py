@@ -1,4 +1,4 @@
-"""What Trainer and its libraries would refuse only after the data is read, asked of them before that.
+"""Finds, before the data is read, what Trainer and its libraries would refuse only after that.
 
 Missing packages, options of an optimizer or a schedule, launchers that are needed: the libraries know best. So a
 Trainer with the run's own arguments is built around a network of a few weights, and nothing is trained.
@@ -34,8 +34,8 @@ def rehearse(recipe: Recipe, args: TrainingArguments) -> None:
     """
     if args.gradient_checkpointing and not _has_checkpointing(recipe):
         raise UsageError(
-            f"gradient_checkpointing: the model {recipe.model} has none",
-            "leave it out; a smaller batch with gradient_accumulation_steps saves memory as well",
+            f"the model {recipe.model} does not support gradient_checkpointing",
+            "leave it out; to save memory, use a smaller batch with gradient_accumulation_steps",
         )
     with tempfile.TemporaryDirectory(prefix="bonaface-") as folder:
         for stage in stages_of(recipe, args):
@@ -70,7 +70,7 @@ def _rehearse_stage(args: TrainingArguments, folder: str, *, plain: bool) -> Non
 
 
 def _try(where: str, work: Callable[[], Any]) -> Any:
-    """Do what a library may refuse, for any reason and with any type of error."""
+    """Do what a library may refuse for any reason, with any type of error."""
     try:
         return work()
     except UsageError:

@@ -1,4 +1,4 @@
-"""What a value may be: rules that fields carry, each checked alike and before any work.
+"""Rules for values, stated beside the fields and all checked before any work.
 
 A dataclass states them beside the type: ``image_size: Annotated[int | None, Bounds(8)] = None``. None always passes.
 """
@@ -37,7 +37,7 @@ class Bounds:
             return
         least = f"at least {self.low}" if self.ends[0] == "[" else f"more than {self.low}"
         most = "" if self.high == math.inf else f" and {'at most' if self.ends[1] == ']' else 'less than'} {self.high}"
-        raise UsageError(f"{name} is {value}", f"give {least}{most}, or leave it out")
+        raise UsageError(f"{name} is out of range: {value}", f"give {least}{most}, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Passes:
-    """Whatever a function, which knows its field's name, does not refuse."""
+    """Anything that a function, which names its field, does not refuse."""
 
     test: Callable[[Any], None]
 

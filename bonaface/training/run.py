@@ -1,4 +1,4 @@
-"""The folder of a training run: what was asked for, whether it is finished, and how its files get there whole."""
+"""The folder of a training run: its settings, whether it is finished, and the files in it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "t
 def on_main_process(work: Callable[[], T]) -> T:
     """Do `work` in one process and give its result, or its exception, to all of them.
 
-    It begins when every process has come here, since it may remove what another one was still reading. The others
-    wait for as long as it takes, in a group of their own: a training's gives up after half an hour, in which a million
-    images are not aligned.
+    It begins when every process has arrived here, since it may remove what another one was still reading. The others
+    wait for as long as it takes, in a group of their own: a training's gives up after half an hour, and aligning a
+    million images takes longer.
     """
     state = PartialState()
     if state.num_processes == 1:
@@ -78,7 +78,7 @@ class Run:
         check_resume(args.resume_from_checkpoint, self.folder, self.checkpoints)
         if not self.recipe_file.is_file():
             if any(not is_partial(path) for path in self.folder.iterdir()):
-                raise UsageError(f"{self.folder} holds other files", "choose an empty --output_dir")
+                raise UsageError(f"{self.folder} contains other files", "choose an empty --output_dir")
             return
         stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {}
         if self.is_finished:
@@ -87,15 +87,15 @@ class Run:
             changed = self._changed_in_kept(stored, recipe, args)
         if changed:
             raise UsageError(
-                f"{self.folder} holds a run with another recipe ({'; '.join(changed)})",
+                f"{self.folder} contains a run with a different recipe ({'; '.join(changed)})",
                 "choose another --output_dir, or delete the folder",
             )
 
     def _changed_in_kept(self, stored: dict[str, Any], recipe: dict[str, Any], args: TrainingArguments) -> list[str]:
-        """What makes another run of what there is to resume from; what nothing can be resumed from goes away.
+        """How this run differs from the one to resume; stages with nothing to resume from are removed.
 
-        A stage that is not begun, or that diverged, may change. So may what is done after the training; and where the
-        data lies, whose fingerprint is compared instead.
+        A stage that has not begun, or that diverged, may change. So may what is done after the training, and the path
+        of the data, whose fingerprint is compared instead.
         """
         ignored = {"families", "search_space", "calibrate_on", "data", "splits"}
         kept = kept_stages(self.checkpoints)
@@ -118,14 +118,14 @@ class Run:
         before = stored.get("data_fingerprint", fingerprint)
         if before != fingerprint:
             raise UsageError(
-                f"the data has changed since {self.folder} was begun (fingerprint {before}, now {fingerprint})",
-                "choose another --output_dir, or bring the data back",
+                f"the data has changed since {self.folder} was started (fingerprint {before}, now {fingerprint})",
+                "choose another --output_dir, or restore the data",
             )
 
     def write_recipe(self, recipe: dict[str, Any]) -> None:
-        """Store what was asked for; ``python train_hf.py FOLDER/recipe.yaml`` runs it again."""
+        """Store the settings; ``python train_hf.py FOLDER/recipe.yaml`` repeats the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = "# What this run was told. `python train_hf.py` with this file runs it again.\n"
+        text = "# The settings of this run. Give this file to `python train_hf.py` to repeat it.\n"
         write_text(self.recipe_file, text + yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True))
 
     def save_model(self, model: PreTrainedModel, processor: BaseImageProcessor, facts: ModelFacts) -> None:
@@ -137,11 +137,11 @@ class Run:
             processor.save_pretrained(partial)
 
     def drop_checkpoints(self) -> None:
-        """Remove the optimiser's checkpoints, which hold pickles."""
+        """Remove the optimiser's checkpoints, which contain pickles."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def summary(self, metrics: dict[str, Any]) -> str:
-        """What a person wants to read when training ends: the figures that decide, and where everything lies."""
+        """The lines at the end of a training: the figures that matter, and where to find the model and the report."""
         figures = metrics["figures"]
         lines = ["", metrics["conclusion"], "", f"{metrics['split']:<28}{'value':>8}   95 % interval"]
         for name in ("auc", "accuracy", "tpr_at_5pct_fpr", "eer", "ece"):
@@ -153,7 +153,7 @@ class Run:
 
 
 def stage_settings(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a stored recipe says of each of its stages, the name included."""
+    """The settings of each stage of a stored recipe, including its name."""
     shared = {key: value for key, value in recipe.items() if key in STAGE_KEYS}
     return [{**shared, **stage} for stage in recipe.get("stages") or [{}]]
 

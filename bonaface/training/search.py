@@ -2,8 +2,8 @@
 
 ``train_hf.py RECIPE --search N`` tries what the recipe's ``search_space`` allows, by optuna's TPE sampler (Bergstra et
 al. 2011) through ``Trainer.hyperparameter_search``, and stops hopeless trials early (median pruning). Figures are of
-the validation split; the test is never looked at. Trials are kept in ``study.db``: the same command goes on after a
-kill, and a larger N adds trials.
+the validation split; the test split is never used. Trials are kept in ``study.db``: after an interruption, the same
+command resumes, and a larger N adds trials.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOT_SEARCHED = {
     "name", "freeze", "head_only", "mix", "lora_rank", "ema_decay", "layer_decay", "schedule", "lr_scheduler_type",
     "lr_scheduler_kwargs", "early_stopping_patience", "max_train_samples", "optim", "optim_args",
 }  # fmt: skip
-HINT = "as in `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, augmentation: [light, robust]}`"
+HINT = "for example, `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, mixup: [0.0, 0.2]}`"
 
 
 def check_space(space: Any, recipe: Recipe, args: TrainingArguments) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class SearchTrainer(FaceTrainer):
     processing: BaseImageProcessor
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """A value for every key of the space; asked again, a trial gives the same."""
+        """A value for every key of the space; the same each time for the same trial."""
         return {key: _suggest(trial, key, choice) for key, choice in self.space.items()}
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
@@ -95,7 +95,7 @@ class SearchTrainer(FaceTrainer):
         return model
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's own; settings that diverge are hopeless, and no reason to end the search."""
+        """Trainer's own; settings that diverge are pruned and do not end the search."""
         try:
             return super().train(*args, **kwargs)
         except DivergedError as error:
@@ -124,7 +124,7 @@ def search(
     args: TrainingArguments,
     said: dict[str, Any],
 ) -> Path:
-    """Try ``recipe.search`` settings (those of an earlier call counted in) and write the best as a recipe.
+    """Try ``recipe.search`` settings (including those of an earlier call) and write the best as a recipe.
 
     ``build`` gives a fresh model and its processor. Leaves ``best.yaml``, ``trials.csv`` and ``study.db`` in the
     folder ``<output_dir>-search`` and returns the first.
@@ -137,9 +137,11 @@ def search(
     except ImportError as error:
         raise UsageError("--search needs the package optuna", "pip install 'bonaface[search]'") from error
     if recipe.stages:
-        raise UsageError("--search tunes a training of one stage", "make a recipe of the stage that is to be tuned")
+        raise UsageError(
+            "--search tunes a single stage, but the recipe has several", "make a recipe of the stage to tune"
+        )
     if recipe.lora_rank:
-        raise UsageError("--search does not go together with lora_rank", "search without it, then add it")
+        raise UsageError("--search cannot be combined with lora_rank", "search without it, then add it")
     if args.world_size > 1:
         raise UsageError("--search runs in one process", "start it without torchrun")
     space = check_space(recipe.search_space or DEFAULT_SPACE, recipe, args)
@@ -157,10 +159,12 @@ def search(
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     same = {"space": space, "fingerprint": data.fingerprint}
     if dict(study.user_attrs) != same and not any(trial.state in ended for trial in study.trials):
-        optuna.delete_study(study_name="search", storage=storage)  # nothing is tried yet
+        optuna.delete_study(study_name="search", storage=storage)  # nothing has been tried yet
         study = optuna.create_study(**settings)
     if study.user_attrs and dict(study.user_attrs) != same:
-        raise UsageError(f"{folder} holds a search in another space or on other data", "choose another --output_dir")
+        raise UsageError(
+            f"{folder} contains a search with another search_space or other data", "choose another --output_dir"
+        )
     for key, value in same.items():
         study.set_user_attr(key, value)
     left = (recipe.search or 0) - len([trial for trial in study.trials if trial.state in ended])
@@ -197,7 +201,7 @@ def _trainer(
     folder: Path,
     space: dict[str, Any],
 ) -> SearchTrainer:
-    """Trials keep no checkpoints: a trial that is killed is begun anew."""
+    """Trials keep no checkpoints: an interrupted trial starts again."""
     short: dict[str, Any] = {"save_strategy": "no", "load_best_model_at_end": False, "output_dir": str(folder)}
     (stage,) = stages_of(recipe, replace(args, **short))
     model, processor = build()

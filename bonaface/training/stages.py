@@ -1,7 +1,7 @@
 """The stages of a training, one after the other: each starts from the best weights of the one before.
 
 A stage keeps its checkpoints in a folder of its own. When it ends it leaves its best weights there and, written last,
-its log, so that a run that is killed goes on in the middle of the stage that it was in.
+its log, so that an interrupted run resumes in the middle of its stage.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def train_stages(
     checkpoints: Path,
     say: Callable[[str], Any] = print,
 ) -> tuple[PreTrainedModel, History, bool]:
-    """Train all stages, or what is left of them.
+    """Train all stages, or those that remain.
 
     Returns:
         The model with the best weights of the last stage, in float32; the log of all stages, whose epochs and steps
-        count on and whose rows carry the ``stage`` where there are several; whether something was there to go on from.
+        count on and whose rows carry the ``stage`` where there are several; whether training was resumed.
 
     Raises:
         UsageError: a stage that freezes more blocks than there are.
@@ -63,9 +63,9 @@ def train_stages(
     stages = stages_of(recipe, args)
     everything = learnable(model)
     for stage in stages:
-        freeze(model, stage.recipe.freeze, everything)  # a stage that cannot be is found before any is trained
+        freeze(model, stage.recipe.freeze, everything)  # an impossible stage is found before any is trained
     if any(stage.recipe.mix for stage in stages) and "dataset" not in data.splits["train"].column_names:
-        say("one data set is given: every stage trains on all of it")
+        say("mix has no effect with a single data set: every stage trains on all of it")
     hook = add_dropout(model, recipe.head_dropout) if recipe.head_dropout and not recipe.head_hidden_size else None
     history: History = []
     resumed = False
@@ -109,7 +109,7 @@ def _train(
     on_main_process(lambda: drop_partial_checkpoints(folder))
     resume = last_complete_checkpoint(folder)
     if resume:
-        say(f"going on from {resume}")
+        say(f"resuming from {resume}")
     try:
         trainer.train(resume_from_checkpoint=resume)
         trainer.divergence.check_weights(trainer.model)  # of a training without evaluations too
@@ -135,7 +135,7 @@ def _leave(model: nn.Module, folder: Path, log: History, keep_checkpoints: bool)
 
 
 def _append(history: History, log: History, stage: str | None) -> History:
-    """The rows of one more stage, their epochs and steps counted on."""
+    """The rows of one more stage, whose epochs and steps continue the count."""
     start = {key: max((row.get(key, 0) for row in history), default=0) for key in ("epoch", "step")}
     named = {} if stage is None else {"stage": stage}
     moved = [row | {key: row[key] + start[key] for key in start if key in row} | named for row in log]

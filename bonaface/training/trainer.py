@@ -1,7 +1,7 @@
 """The Trainer of one stage: our sampler, loss, decay, schedules and checkpoints that count only when complete.
 
 A run is a pure function of its recipe: the order of images and their augmentation depend on (seed, epoch, index)
-alone, so that a run that was killed and continued ends with the same bits as one that was not (on one CPU).
+alone, so that a run that was killed and resumed ends with the same bits as one that was not (on one CPU).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from bonaface.training.options import Recipe, Stage, library_options, weights_of
 
 
 class NotFiniteError(ValueError):
-    """Scores that no figure can be made of."""
+    """Scores from which no figure can be computed."""
 
 
 class FaceTrainer(Trainer):
@@ -193,7 +193,7 @@ class FaceTrainer(Trainer):
         """Write, mark as complete, and only then let go of older ones.
 
         Weights that are not finite are no checkpoint, and neither are weights without an optimizer's state: a run that
-        went on from them would not end with the same bits.
+        resumed from them would not end with the same bits.
         """
         self.divergence.check_weights(self.model)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -284,8 +284,8 @@ def build_trainer(
     rows_of_a_step = args.train_batch_size * args.world_size
     if args.dataloader_drop_last and len(train) < rows_of_a_step:
         raise UsageError(
-            f"dataloader_drop_last leaves nothing of {len(train)} training images: a batch has {rows_of_a_step}",
-            "leave it out, or make per_device_train_batch_size smaller",
+            f"dataloader_drop_last drops all {len(train)} training images: a batch has {rows_of_a_step}",
+            "leave it out, or lower per_device_train_batch_size",
         )
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if channels_last:
@@ -295,10 +295,10 @@ def build_trainer(
     transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")
     shape = (transform.output.height, transform.output.width)
     compiled = compile_pays(model, args, int(images), shape) if recipe.compile is None else recipe.compile
-    if compiled:  # a speed-up that nobody asked for must not end the run
+    if compiled:  # an optional speed-up must not end the run
         torch._dynamo.config.suppress_errors = recipe.compile is None
     say(speed_line(args, channels_last=channels_last, compiled=compiled))
-    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws anew
+    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws its own
     callbacks: list[TrainerCallback] = []
     if recipe.early_stopping_patience:
         callbacks.append(Patience(recipe.early_stopping_patience))

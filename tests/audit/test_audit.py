@@ -30,7 +30,7 @@ SIDE = 96
 
 
 class Middle:
-    """Stands in for a face detector: a face in the middle of every picture."""
+    """Stands in for a face detector: a face in the middle of every image."""
 
     name = "the middle"
 
@@ -40,7 +40,7 @@ class Middle:
 
 
 def picture(rng: np.random.Generator, side: int = SIDE) -> Image.Image:
-    """A random picture whose spectrum falls like that of photographs, with noise."""
+    """A random image whose spectrum falls like that of photographs, with noise."""
     v, u = np.mgrid[:side, :side]
     waves = rng.standard_normal((side, side, 3)) / (1 + np.hypot(u, v))[:, :, None] ** 1.5
     waves[0, 0] = 0
@@ -225,7 +225,7 @@ def test_framing_is_part_of_the_look(clean: Path) -> None:
 def test_an_unknown_difference_is_described_by_its_quartiles() -> None:
     values = pd.Series(np.concatenate([np.linspace(0, 1, 101), np.linspace(2, 3, 101)]))
     words = describe(values, np.arange(202) >= 101, "weight, kg")
-    assert words == "weight: fake images 2.5 kg (middle half 2.25 to 2.75), real ones 0.5 kg (0.25 to 0.75)"
+    assert words == "weight: fake images 2.5 kg (quartiles 2.25 to 2.75), real ones 0.5 kg (0.25 to 0.75)"
 
 
 def test_chance_facts_do_not_separate() -> None:
@@ -308,7 +308,7 @@ def test_fast_looks_at_a_part_of_a_large_set(clean: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit_module, "FAST_FILES", 60)
     audit = audited(clean, fast=True)
     assert len(audit.files) == 60
-    assert any("among 60 of" in finding.text for finding in audit.findings)
+    assert any("only 60 of" in finding.text for finding in audit.findings)
     assert audit.files["source"].value_counts().tolist() == [15] * 4
 
 
@@ -335,7 +335,7 @@ def test_imbalance_and_thin_sources_are_named(tmp_path: Path) -> None:
         write(tmp_path / f"fake/{'gan' if i < 15 else 'rare'}/{i:03}.jpg", picture(rng, 160))
     audit = audited(tmp_path, fast=True)
     assert "uneven classes: 80 real against 20 fake" in texts(audit, "balance")
-    assert "uneven sizes: real images are about 64 px a side, fake ones 160" in texts(audit, "balance")
+    assert "uneven sizes: real images are about 64 px per side, fake ones 160" in texts(audit, "balance")
     assert "all real images come from one source, only_camera" in texts(audit, "sources")
     assert "gan (15), rare (5)" in texts(audit, "sources")
 
@@ -351,13 +351,13 @@ def test_a_handful_of_files_is_judged_without_figures(tmp_path: Path) -> None:
     assert json.loads(json.dumps(audit.to_dict()["level"])) == "warning"
 
 
-def test_pictures_without_faces_are_told(clean: Path) -> None:
+def test_images_without_faces_are_told(clean: Path) -> None:
     class Blind(Middle):
         def detect(self, image: Image.Image) -> list[Face]:
             return []
 
     audit = audited(clean, detector=Blind())
-    assert "no face was found in 144 of 144 images" in texts(audit, "faces", "warning")
+    assert "no face was found in 144 of 144 sampled images" in texts(audit, "faces", "warning")
 
 
 def test_a_split_data_set_is_audited_as_it_is(clean: Path) -> None:
@@ -427,7 +427,7 @@ def test_nothing_readable_is_a_usage_error(tmp_path: Path) -> None:
     for label in ("real", "fake"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "x.jpg").write_bytes(b"")
-    with pytest.raises(UsageError, match="no file of the data set can be read"):
+    with pytest.raises(UsageError, match="none of the files can be read"):
         audited(tmp_path, fast=True)
 
 

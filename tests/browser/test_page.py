@@ -98,8 +98,8 @@ def test_several_faces_have_a_result_each(page: Page) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (upload("text.jpg", b"just some text, long enough to be one", "image/jpeg"), "named .jpg, but holds text"),
-        (upload("cut.png", png(3, dark=False)[:900]), "ends before it should"),
+        (upload("text.jpg", b"just some text, long enough to be one", "image/jpeg"), "named .jpg, but contains text"),
+        (upload("cut.png", png(3, dark=False)[:900]), "is truncated"),
         (upload("bomb.png", bomb()), "pixels"),
         (upload("empty.png", b""), "empty"),
     ],

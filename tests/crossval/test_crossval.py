@@ -203,7 +203,7 @@ def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_pa
 
 
 def test_a_model_that_is_not_there_is_named_before_any_fold(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no-model-here: there is no such folder"):
+    with pytest.raises(UsageError, match="no-model-here: no such folder"):
         run_crossval_command(
             [str(recipe), "--model", str(tmp_path / "no-model-here")], folds=2, out=tmp_path / "cv", jobs=1
         )
@@ -214,7 +214,7 @@ def test_a_model_that_is_not_there_is_named_before_any_fold(recipe: Path, tmp_pa
     ("flags", "options", "message", "hint"),
     [
         ([], {"folds": 1}, "--folds 1 is too few", "2 folds or more"),
-        ([], {"folds": 60}, "--folds 60 is more than the source", "give at most --folds"),
+        ([], {"folds": 60}, "--folds 60 is more than the number of groups", "use at most --folds"),
         ([], {"folds": 2, "by_source": True}, "--folds and --leave-one-source-out exclude", "one of them"),
         (["--learning_rat", "1"], {}, "unknown flag `--learning_rat`", "learning_rate"),
         (["--fold", "5"], {}, "unknown flag `--fold`", "--folds"),
@@ -248,7 +248,7 @@ def test_a_family_of_no_source_is_named_before_any_training(recipe: Path, tmp_pa
 
 def test_a_folder_with_other_files_is_refused(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="contains other files"):
         run_crossval_command([str(recipe)], folds=2, out=tmp_path)
 
 

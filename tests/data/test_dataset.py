@@ -60,7 +60,7 @@ def test_the_seed_decides_and_the_fingerprint_tells(folder: Path) -> None:
 
 def test_no_split_to_train_on_and_a_split_without_a_class(tmp_path: Path) -> None:
     make_faces(tmp_path / "a", {"test/real": 2, "test/fake": 2}, size=(8, 8))
-    with pytest.raises(UsageError, match="none to train on"):
+    with pytest.raises(UsageError, match="no split to train on"):
         load_data(tmp_path / "a")
     make_faces(tmp_path / "b", {"train/real": 9, "train/fake": 9, "test/real": 2}, size=(8, 8))
     with pytest.raises(UsageError, match=r"the split `test` of .* has no image labelled fake"):

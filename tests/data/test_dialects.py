@@ -75,8 +75,8 @@ def test_the_code_page_of_western_windows(tmp_path: Path) -> None:
         ("name,kind\na,b\n", "no columns file_name and label: its header is `name,kind`"),
         ("real/0.jpg,real\n", "its header is `real/0.jpg,real`"),
         ("", "its header is ``"),
-        ("file_name,label\na,b.jpg,real\n", "row 1 has 3 cells, the header 2"),
-        ('file_name,label\n"a.jpg,real\nb.jpg,fake\n', "a quotation mark that is not closed"),
+        ("file_name,label\na,b.jpg,real\n", "row 1 has 3 cells, but the header has 2"),
+        ('file_name,label\n"a.jpg,real\nb.jpg,fake\n', "an unclosed quotation mark"),
         ("file_name,label\n" + "x" * 200_000 + ",real\n", "cannot be read: field larger"),
     ],
 )

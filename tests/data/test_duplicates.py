@@ -1,4 +1,4 @@
-"""Near duplicates: copies are found whatever was done to them, different pictures are not, and no pair is missed."""
+"""Near duplicates: copies are found whatever was done to them, different images are not, and no pair is missed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bonaface.imaging.images import ImageError, inspect_image, load_image
 
 
 def pictures(n: int, seed: int = 0, size: int = 160) -> list[Image.Image]:
-    """Random pictures whose spectrum falls like that of photographs."""
+    """Random images whose spectrum falls like that of photographs."""
     rng = np.random.default_rng(seed)
     v, u = np.mgrid[:size, :size]
     found = []
@@ -88,7 +88,7 @@ def test_planted_copies_are_found_and_nothing_else(kind: str) -> None:
 @pytest.mark.faces
 @pytest.mark.parametrize("kind", ["smaller", "recompressed", "cropped", "mirrored", "all at once"])
 def test_copies_of_faces_are_found(faces_dir: Path, kind: str) -> None:
-    """Faces resemble each other far more than random pictures do."""
+    """Faces resemble each other far more than random images do."""
     paths = [path for folder in sorted(faces_dir.glob("*/*/")) for path in sorted(folder.iterdir())[:12]]
     share, wrong = recall([load_image(path) for path in paths], COPIES[kind])
     assert share >= 0.97
@@ -131,7 +131,7 @@ def test_every_pair_within_the_radius_is_found_once(seed: int, radius: int, n: i
         assert set(found) == wanted
 
 
-def test_many_copies_of_one_picture_cost_as_many_links() -> None:
+def test_many_copies_of_one_image_cost_as_many_links() -> None:
     """Not as many as there are pairs, which would be 4.5 million."""
     image, other = (thumbnail(picture) for picture in pictures(2))
     noise = np.random.default_rng(0).integers(-2, 3, (3000, SIDE, SIDE))
@@ -143,7 +143,7 @@ def test_many_copies_of_one_picture_cost_as_many_links() -> None:
     assert len(links.first) < 20_000
 
 
-def test_flat_pictures_are_alike_where_their_grey_is() -> None:
+def test_flat_images_are_alike_where_their_grey_is() -> None:
     thumbnails = np.stack([np.full((SIDE, SIDE), grey, np.uint8) for grey in (0, 0, 128, 255)])
     thumbnails = np.concatenate([thumbnails, thumbnail(pictures(1)[0])[None]])
     links = near_duplicates(thumbnails)
@@ -185,7 +185,7 @@ def test_groups_join_chains() -> None:
         lambda image: saved(image, "WEBP", quality=90),
     ],
 )
-def test_the_quick_thumbnail_is_that_of_the_whole_picture(data: Callable[[Image.Image], bytes]) -> None:
+def test_the_quick_thumbnail_is_that_of_the_whole_image(data: Callable[[Image.Image], bytes]) -> None:
     image = pictures(1, size=400)[0]
     quick = file_thumbnail(data(image), inspect_image(data(image)))
     assert similarity(quick[None], thumbnail(image)[None])[0] > 0.999

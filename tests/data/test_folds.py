@@ -164,9 +164,9 @@ def test_families_stay_whole_on_both_sides_and_every_image_is_tested_once(
 
 
 def test_more_folds_than_families_are_refused() -> None:
-    with pytest.raises(UsageError, match="needs as many real families, the data has 2") as caught:
+    with pytest.raises(UsageError, match="needs 3 real families, but the data has 2") as caught:
         leave_families_out(FAMILIES, family_units(FAMILIES, None), 3, 0.3, 0)
-    assert caught.value.hint == "give 2"
+    assert caught.value.hint == "use 2"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_more_folds_than_families_are_refused() -> None:
     [
         ({"flux": ["flux_dv"]}, "flux names flux_dv", "did you mean flux_dev"),
         ({"flux": ["zz*"]}, r"names zz\*", "its sources are: a, b"),
-        ({"one": ["gan"], "two": ["g*"]}, "gan is in two of them, one and two", "one family"),
+        ({"one": ["gan"], "two": ["g*"]}, "gan is in two families, one and two", "keep it in one"),
     ],
 )
 def test_families_that_do_not_fit_are_named(families: dict, message: str, hint: str) -> None:
@@ -185,24 +185,24 @@ def test_families_that_do_not_fit_are_named(families: dict, message: str, hint: 
 
 def test_a_source_of_two_families_in_the_data_is_refused() -> None:
     images = FAMILIES.assign(family=[str(i % 2) for i in range(len(FAMILIES))])
-    with pytest.raises(UsageError, match="is in two of them"):
+    with pytest.raises(UsageError, match="is in two families"):
         family_units(images, None)
 
 
 def test_more_folds_than_groups_are_refused() -> None:
     copies = images_of({("real", "cam"): 60, ("fake", "gan"): 60})
     copies.loc[copies["source"] == "gan", "group"] = [f"g{i % 3}" for i in range(60)]
-    with pytest.raises(UsageError, match=r"--folds 4 is more than the label fake has groups .*: 3") as caught:
+    with pytest.raises(UsageError, match=r"--folds 4 is more than .* the label fake has: 3") as caught:
         k_folds(copies, 4, 0.2, 0)
-    assert caught.value.hint == "give at most --folds 3"
+    assert caught.value.hint == "use at most --folds 3"
     many = pd.concat([copies, images_of({("fake", "sd"): 30})], ignore_index=True)
-    with pytest.raises(UsageError, match="the source gan has groups"):
+    with pytest.raises(UsageError, match="the source gan has: 3"):
         k_folds(many, 4, 0.2, 0)
-    with pytest.raises(UsageError, match="leaves nothing to compare"):
+    with pytest.raises(UsageError, match="is too few to compare"):
         k_folds(many, 1, 0.2, 0)
     two = images_of({("real", "cam"): 30, ("fake", "gan"): 2})
     why = r"1 fake image cannot fill 2 splits: train, validation"
-    with pytest.raises(UsageError, match=rf"its (train|validation) would have no image labelled fake \({why}\)"):
+    with pytest.raises(UsageError, match=rf"its (train|validation) split would have no image labelled fake \({why}\)"):
         k_folds(two, 2, 0.2, 0)
 
 
@@ -210,7 +210,7 @@ def test_more_folds_than_groups_are_refused() -> None:
 def test_one_source_on_a_side_cannot_be_left_out(kind: str) -> None:
     counts = {("real", "a"): 9, ("fake", "x"): 9, ("fake" if kind == "real" else "real", "z"): 9}
     images = images_of(counts)
-    with pytest.raises(UsageError, match=f"needs two {kind} sources, the data has 1"):
+    with pytest.raises(UsageError, match=f"needs two {kind} sources, but the data has 1"):
         leave_one_out(images, source_units(images), 0.3, 0)
 
 

@@ -79,11 +79,11 @@ def test_a_named_real_label_is_looked_for_too() -> None:
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (["progan/real", "stylegan/real"], "folders are progan, stylegan, and progan/real lies deeper"),
-        (["progan/cat", "stylegan/fake"], "stylegan/fake lies deeper"),
-        (["progan/real", "progan/fake", "sdxl"], "DATA/sdxl/x.png lies in no label folder.* fake, real"),
-        (["real", "progan/0_real", "progan/1_fake"], "DATA/real/x.png lies in no label folder.* 0_real, 1_fake"),
-        (["", "real", "fake"], "DATA/x.png lies in no label folder"),
+        (["progan/real", "stylegan/real"], "folders are progan, stylegan, and progan/real is deeper"),
+        (["progan/cat", "stylegan/fake"], "stylegan/fake is deeper"),
+        (["progan/real", "progan/fake", "sdxl"], "DATA/sdxl/x.png is in no label folder.* fake, real"),
+        (["real", "progan/0_real", "progan/1_fake"], "DATA/real/x.png is in no label folder.* 0_real, 1_fake"),
+        (["", "real", "fake"], "DATA/x.png is in no label folder"),
         (["train/real", "train/fake", "extra/real"], r"mixes split folders \(train\) with others \(extra\)"),
         (["a/train/real", "a/train/fake", "b/fake"], r"mixes split folders \(a/train\) with others \(b/fake\)"),
         (["a/photo/real", "a/ai/real", "a/ai/fake", "c/real", "c/fake"], "could be its label, ai and real"),

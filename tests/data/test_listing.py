@@ -163,8 +163,8 @@ def test_files_that_the_metadata_does_not_name_are_listed(tmp_path: Path) -> Non
     listing = list_data(tmp_path)
     assert len(listing.rows) == 2
     assert {f.path: f.reason for f in listing.broken} == {
-        "real/001.png": "not named in the metadata",
-        "fake/001.png": "not named in the metadata",
+        "real/001.png": "not listed in the metadata",
+        "fake/001.png": "not listed in the metadata",
     }
 
 
@@ -294,17 +294,17 @@ def only_links_to_nothing(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (metadata_for_one_split_only, "some split folders have a metadata file, and test has none"),
-        (jsonl_of_lists, "row 1 is no JSON object"),
+        (metadata_for_one_split_only, "some split folders have a metadata file, but test has none"),
+        (jsonl_of_lists, "row 1 is not a JSON object"),
         (one_label_in_two_spellings, "spells one label in several ways: Real, real"),
-        (one_class, "one class only: real"),
-        (nothing, "no image file"),
-        (no_label_folder, "loose.png lies in no label folder"),
+        (one_class, "only one class: real"),
+        (nothing, "no images found"),
+        (no_label_folder, "loose.png is in no label folder"),
         (all_broken, "no readable image labelled fake in .*: 1 file was left out, the first: fake/000.png"),
-        (one_class_and_links_to_nothing, "one class only: real; 1 file was left out, the first: fake.*nowhere"),
-        (all_named_outside, "nothing is left of .*: 2 files were left out, the first: .*outside the data folder"),
-        (table_without_rows, "nothing is left of .*: 1 file was left out, the first: .*not named in the metadata"),
-        (only_links_to_nothing, "no image file in .*; 1 file was left out, the first: real.*nowhere"),
+        (one_class_and_links_to_nothing, "only one class: real; 1 file was left out, the first: fake.*broken link"),
+        (all_named_outside, "no usable images in .*: 2 files were left out, the first: .*outside the data folder"),
+        (table_without_rows, "no usable images in .*: 1 file was left out, the first: .*not listed in the metadata"),
+        (only_links_to_nothing, "no images found in .*; 1 file was left out, the first: real.*broken link"),
         (mixed_splits, "mixes split folders"),
         (row_without_label, "row 1 has no label"),
         (unknown_split, "unknown split `holdout`"),
@@ -381,8 +381,8 @@ def test_linked_folders_and_files_are_read_under_their_names_in_the_data(tmp_pat
         ("real/001.png", "real", "real", ""),
     ]
     assert {file.path: file.reason.split(":")[0] for file in listing.broken} == {
-        "fake/loop": "link to a folder that it lies in",
-        "fake/near/gone.png": "link that leads nowhere",
+        "fake/loop": "link to a folder that contains it",
+        "fake/near/gone.png": "broken link",
     }
     assert all(image_bytes(row["image"]) for row in listing.rows)
 

@@ -33,7 +33,7 @@ from bonaface.imaging.images import inspect_image, load_image
 
 
 class Middle:
-    """Stands in for a face detector: one face in the middle of every picture wider than 60 px, after a
+    """Stands in for a face detector: one face in the middle of every image wider than 60 px, after a
     while."""
 
     name = "the middle"
@@ -102,7 +102,7 @@ def test_every_file_has_the_same_format_range_and_no_metadata(raw: Path, tmp_pat
         assert row.original_format == original.format
         assert row.face == ("ok" if min(original.width, original.height) >= 100 else "tiny")
         assert row.face_x0 == pytest.approx(0.3 * original.width, abs=0.06)
-    # Nothing but the tables beside the pictures, and the commands here read it as the raw folder was read.
+    # Nothing but the tables beside the images, and the commands here read it as the raw folder was read.
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "real", "fake", "metadata.csv", "dropped.csv", "prepare.json"
     }  # fmt: skip
@@ -134,7 +134,7 @@ def test_the_face_square_lies_inside_and_is_as_large_as_it_can(
 
 
 def test_a_face_at_the_border_gives_real_pixels_only() -> None:
-    """No reflection: every pixel of the crop is one of the picture, at its own place."""
+    """No reflection: every pixel of the crop is one of the image, at its own place."""
     image = picture(4, 60, 40)
     square = face_square(image, MainFace((50.0, 0.0, 60.0, 12.0), "ok", 0.9, 1), 0.25)
     assert square == (42, 0, 60, 18)
@@ -287,7 +287,7 @@ def test_near_duplicates_share_a_group_and_own_groups_stay(raw: Path, tmp_path: 
     assert summary.near_duplicate_groups == 1
 
 
-def test_pictures_without_a_face_give_their_centre_square_and_say_so(tmp_path: Path) -> None:
+def test_images_without_a_face_give_their_centre_square_and_say_so(tmp_path: Path) -> None:
     data = make_raw(tmp_path / "raw", 2)
     picture(5, 60, 50).save(data / "real/a/small.png")  # in which the stand-in sees no face
     summary = prepare(data, tmp_path / "out", **SMALL)
@@ -305,7 +305,7 @@ def test_pictures_without_a_face_give_their_centre_square_and_say_so(tmp_path: P
 def test_split_folders_stay(raw: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_raw(tmp_path / "raw" / split, 2)
-    for file in (tmp_path / "raw/test").rglob("*.*"):  # other pictures than in train
+    for file in (tmp_path / "raw/test").rglob("*.*"):  # other images than in train
         load_image(file).transpose(Image.Transpose.ROTATE_90).save(file.with_suffix(".png"))
         if file.suffix != ".png":
             file.unlink()
@@ -356,8 +356,8 @@ def test_folders_that_cannot_be_used_are_refused(raw: Path, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     for out, message in (
         (raw, "is the raw folder itself"),
-        (raw / "out", "lie in one another"),
-        (raw.parent, "lie in one another"),
+        (raw / "out", "overlap"),
+        (raw.parent, "overlap"),
         (tmp_path / "full", "not an empty folder"),
         (tmp_path / "file", "not an empty folder"),
         (tmp_path / "file" / "out", "cannot write"),
@@ -446,7 +446,7 @@ def test_the_command_prints_a_summary(raw: Path, tmp_path: Path, capsys: pytest.
     (data / "real/a/empty.jpg").touch()
     run_prepare_command(str(data), str(tmp_path / "out"), **SMALL)
     text = capsys.readouterr().out
-    assert "24 of 25 files are in" in text
+    assert "24 of 25 files written to" in text
     assert "the middle" in text
     assert "1 empty" in text
     assert "dropped.csv" in text
@@ -494,7 +494,7 @@ def test_a_finished_folder_that_lost_files_is_not_trusted(tmp_path: Path) -> Non
     raw, out = make_faces(tmp_path / "raw", {"real": 3, "fake": 3}), tmp_path / "out"
     prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
     next(out.glob("fake/*/*.jpg")).unlink()
-    with pytest.raises(UsageError, match="1 files of the finished folder"):
+    with pytest.raises(UsageError, match=r"the finished folder .* lacks 1 of its files"):
         prepare(raw, out, faces=False, size_range=(32, 40), workers=1)
 
 

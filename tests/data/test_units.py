@@ -108,7 +108,7 @@ def test_units_below_a_source_keep_it() -> None:
     assert set(units.sources) == {"Deepfakes", "roop", "lfw", "ffhq"}
     assert len(groups_of(units, paths)) == 4 + len(PEOPLE)
     assert units.note == (
-        "fake: 2 sources (Deepfakes, roop), 4 folders kept whole (numbers for names); "
+        "fake: 2 sources (Deepfakes, roop), 4 folders kept whole (numbers as names); "
         "real: 2 sources (ffhq, lfw), 6 folders kept whole (names of people) (`--groups` overrides this)"
     )
 
@@ -157,7 +157,7 @@ def test_groups_can_be_told() -> None:
     assert groups_of(people, paths) == {"real/anna", "real/ben"}
     assert set(people.sources) == {"real", "sdxl", "fake"}
     assert groups_of(judged(paths, "real/*,fake/*/*"), paths) == groups_of(folder, paths)
-    with pytest.raises(UsageError, match="no folder of images is called real/c"):
+    with pytest.raises(UsageError, match="no folder of images matches real/c"):
         judged(paths, "real/c*")
     with pytest.raises(UsageError, match="`folders` is not one of auto, folder, none"):
         judged(paths, "folders")
@@ -219,7 +219,7 @@ def test_folds_keep_units_whole(mixed: Path) -> None:
     for fold in make_folds(listing, None, kind=FOLDS, k=4, **options):
         found = homes({split: part["path"] for split, part in fold.table.groupby("split")})
         assert all(len(parts) == 1 for parts in found.values())
-    with pytest.raises(UsageError, match="needs two real sources, the data has 1"):
+    with pytest.raises(UsageError, match="needs two real sources, but the data has 1"):
         make_folds(listing, None, kind=BY_SOURCE, k=4, **options)
 
 

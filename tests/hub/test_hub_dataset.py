@@ -115,6 +115,6 @@ def test_large_sets_are_cut_into_files_that_datasets_puts_together(folder: Path,
 
 
 def test_what_is_no_data_set_is_said_before_anything_is_sent(hub: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no image file"):
+    with pytest.raises(UsageError, match="no images found"):
         push_dataset(str(tmp_path), "user/plain")
     assert not [request for request in hub.log if "whoami" not in request]

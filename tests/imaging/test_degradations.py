@@ -1,4 +1,4 @@
-"""Degradations are functions of picture, strength and seed alone, graded as they say, and make codecs alike."""
+"""Degradations are functions of image, strength and seed alone, graded as they say, and make codecs alike."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_the_input_is_not_changed() -> None:
 
 
 def test_no_step_can_see_a_label_or_a_format() -> None:
-    """Class-blind by construction: picture, strength and seed are all that goes in."""
+    """Class-blind by construction: image, strength and seed are all that goes in."""
     assert list(inspect.signature(random_degradation).parameters) == ["image", "strength", "seed"]
     assert list(inspect.signature(deg.Degradation.apply).parameters) == ["self", "image", "strength", "seed"]
     png, again = io.BytesIO(), picture()
     again.save(png, "PNG")
-    reopened = Image.open(png)  # carries a format and info, which the plain picture does not
+    reopened = Image.open(png)  # carries a format and info, which the plain image does not
     assert digest(random_degradation(reopened, 1.0, 4)) == digest(random_degradation(again, 1.0, 4))
     assert digest(common_history(reopened, 4)) == digest(common_history(again, 4))
 
@@ -119,7 +119,7 @@ def test_sizes_after_scaling_and_cropping() -> None:
 
 
 def test_crop_keeps_the_pixels() -> None:
-    """A crop without resize: every pixel of it is found in the picture at one offset."""
+    """A crop without resize: every pixel of it is found in the image at one offset."""
     image = np.asarray(picture(40, 30))
     cut = np.asarray(DEGRADATIONS["crop"].apply(Image.fromarray(image), 0.5, 3))
     windows = np.lib.stride_tricks.sliding_window_view(image, cut.shape)[:, :, 0]
@@ -133,7 +133,7 @@ def test_crop_keeps_the_pixels() -> None:
     strength=st.floats(0, 1),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_chain_keeps_size_and_mode_for_any_picture(width: int, height: int, strength: float, seed: int) -> None:
+def test_chain_keeps_size_and_mode_for_any_image(width: int, height: int, strength: float, seed: int) -> None:
     result = random_degradation(picture(width, height), strength, seed)
     assert result.mode == "RGB"
     assert result.size == (width, height)
@@ -141,7 +141,7 @@ def test_chain_keeps_size_and_mode_for_any_picture(width: int, height: int, stre
 
 @settings(max_examples=40, deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), name=st.sampled_from(sorted(DEGRADATIONS)))
-def test_tiny_pictures_survive_every_degradation(width: int, height: int, name: str) -> None:
+def test_tiny_images_survive_every_degradation(width: int, height: int, name: str) -> None:
     for strength in DEGRADATIONS[name].strengths:
         result = DEGRADATIONS[name].apply(picture(width, height), strength, 1)
         assert result.mode == "RGB"

@@ -207,7 +207,7 @@ def test_boxes_are_in_the_images_own_pixels(faces_dir: Path, yunet_weights: Path
 
 
 @pytest.mark.faces
-def test_a_small_face_in_a_large_picture_is_found(faces_dir: Path, yunet_weights: Path) -> None:
+def test_a_small_face_in_a_large_image_is_found(faces_dir: Path, yunet_weights: Path) -> None:
     scene = Image.new("RGB", (2000, 1500), (90, 120, 90))
     scene.paste(load_image(next((faces_dir / "real" / "ffhq").iterdir())).resize((120, 120)), (900, 600))
     x0, y0, x1, y1 = FaceDetector(yunet_weights).detect(scene)[0].box

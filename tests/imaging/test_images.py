@@ -386,7 +386,7 @@ def test_a_growing_file_is_still_limited(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16", "I", "F", "1"])
-def test_strips_join_to_the_picture_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_join_to_the_image_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = smooth() if mode != "I;16" else Image.fromarray(np.asarray(smooth().convert("L")).astype(np.uint16) * 200)
     image = image if mode == "I;16" else image.convert(mode)
     if mode == "RGBA":
@@ -397,7 +397,7 @@ def test_strips_join_to_the_picture_in_one_piece(mode: str, monkeypatch: pytest.
     assert len(np.unique(whole)) > 1
 
 
-def test_rgb_pixels_are_not_copied_and_the_picture_keeps_its_metadata() -> None:
+def test_rgb_pixels_are_not_copied_and_the_image_keeps_its_metadata() -> None:
     image = smooth()
     image.info["comment"] = "mine"
     plain = to_rgb(image)
@@ -421,8 +421,8 @@ print((peak() - before) // 1024)
 
 
 @pytest.mark.parametrize(("format", "copies"), [("PNG", 2), ("WEBP", 3)])
-def test_a_large_picture_is_there_a_few_times_at_most(tmp_path: Path, format: str, copies: int) -> None:
-    """Thirty megapixels with alpha, 114 MiB a copy: the picture and its RGB; libwebp's two canvases and its output."""
+def test_a_large_image_is_there_a_few_times_at_most(tmp_path: Path, format: str, copies: int) -> None:
+    """Thirty megapixels with alpha, 114 MiB a copy: the image and its RGB; libwebp's two canvases and its output."""
     exif = Image.Exif()
     exif[0x0112] = 6
     fast = {"compress_level": 1} if format == "PNG" else {"lossless": True, "quality": 0, "method": 0}
@@ -435,7 +435,7 @@ def test_a_large_picture_is_there_a_few_times_at_most(tmp_path: Path, format: st
 def test_the_error_survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(error_of(b"%PDF-1.4", name="x.jpg")))
     assert error.reason == "wrong extension"
-    assert str(error) == "x.jpg: named .jpg, but holds a PDF document"
+    assert str(error) == "x.jpg: named .jpg, but contains a PDF document"
 
 
 def test_suffixes_cover_the_formats() -> None:
@@ -534,7 +534,7 @@ def test_facts_of_a_jpeg_and_a_png() -> None:
     assert inspect_image(encoded(smooth(), "WEBP", exif=exif)).has_exif
 
 
-def test_a_phone_jpeg_with_a_second_picture_is_a_jpeg() -> None:
+def test_a_phone_jpeg_with_a_second_image_is_a_jpeg() -> None:
     second = Image.new("RGB", (WIDTH, HEIGHT), "red")
     data = encoded(smooth(), "MPO", save_all=True, append_images=[second], quality=90)
     facts = inspect_image(data)

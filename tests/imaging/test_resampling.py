@@ -1,4 +1,4 @@
-"""Resizing a batch on the device is what Pillow does to each picture."""
+"""Resizing a batch on the device is what Pillow does to each image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def levels(image: Image.Image) -> torch.Tensor:
     kernel=st.sampled_from(sorted(CAN_RESIZE)),
     rubbish=st.integers(0, 255),
 )
-def test_each_picture_of_a_batch_becomes_pillows(
+def test_each_image_of_a_batch_becomes_pillows(
     sizes: list[tuple[int, int]], out: tuple[int, int], kernel: Resampling, rubbish: int
 ) -> None:
     """To the rounding, twice, of pure noise; what else lies on the canvas never shows."""
@@ -47,7 +47,7 @@ def test_each_picture_of_a_batch_becomes_pillows(
 
 
 @pytest.mark.parametrize("kernel", sorted(CAN_RESIZE))
-def test_weights_sum_to_one_and_stay_inside_the_picture(kernel: Resampling) -> None:
+def test_weights_sum_to_one_and_stay_inside_the_image(kernel: Resampling) -> None:
     weights = resize_matrices(torch.tensor([5, 33, 64]), 64, 24, kernel)
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 24))
     assert (weights[0, :, 5:] == 0).all()

@@ -1,4 +1,4 @@
-"""Evaluation equals the model's own processor; training is a function of the picture and the sample's seed."""
+"""Evaluation equals the model's own processor; training is a function of the image and the sample's seed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_size_and_units_are_the_processors(name: str) -> None:
 
 
 def test_the_whole_region_without_randomness_equals_evaluation() -> None:
-    """A picture of the output's size: no region to choose, so training sees what evaluation sees."""
+    """An image of the output's size: no region to choose, so training sees what evaluation sees."""
     image = picture(64, 64)
     torch.testing.assert_close(
         Preprocessing.of(VIT).normalize(levels(image)), EvalTransform(VIT)(image), atol=1e-5, rtol=0
@@ -157,7 +157,7 @@ def test_transforms_can_be_pickled_for_workers() -> None:
 
 
 def test_crop_preset_cuts_native_pixels() -> None:
-    """Half of its samples are windows of the picture, pixel for pixel (mirrored or not)."""
+    """Half of its samples are windows of the image, pixel for pixel (mirrored or not)."""
     image = picture(76, 72)
     transform = TrainTransform(VIT, "crop")
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (64, 64, 3))[:, :, 0]
@@ -175,7 +175,7 @@ def test_crop_preset_cuts_native_pixels() -> None:
     preset=st.sampled_from(["standard", "crop", "strong"]),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_any_picture_size_works(width: int, height: int, preset: str, seed: int) -> None:
+def test_any_image_size_works(width: int, height: int, preset: str, seed: int) -> None:
     assert TrainTransform(VIT, preset)(picture(width, height), seed).shape == (3, 64, 64)
 
 

@@ -172,7 +172,7 @@ def residual(pixels: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kernel", [(4, 4, 0), (16, 16, 0), (7, 2, 3), (3, 2, 1), (6, 2, 2)])
 def test_a_projected_stem_sees_only_the_residual(kernel: tuple[int, int, int]) -> None:
-    """A stock convolution on the picture equals the same convolution on the residual: it folds exactly."""
+    """A stock convolution on the image equals the same convolution on the residual: it folds exactly."""
     size, stride, padding = kernel
     conv = nn.Conv2d(3, 5, size, stride, padding, dtype=torch.float64)
     project_high_pass(conv)

@@ -81,7 +81,7 @@ def test_the_pickle_is_read_once(install: Callable[[], Path], weights: dict[str,
 def test_another_file_under_the_same_name_is_refused(install: Callable[[], Path]) -> None:
     file = install()
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(UsageError, match="does not hold the weights it should") as caught:
+    with pytest.raises(UsageError, match="does not contain the expected weights") as caught:
         pretrained_state("lite0")
     assert PRESET.package in (caught.value.hint or "")
 

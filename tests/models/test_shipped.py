@@ -34,7 +34,7 @@ def portraits(folder: Path, n: int = 4) -> list[Path]:
 
 
 def test_it_is_small_and_holds_nothing_but_our_own() -> None:
-    """16 MiB at most, no pickle, no picture of the training data, no place of the machine that made it."""
+    """16 MiB at most, no pickle, no image of the training data, no place of the machine that made it."""
     files = [path for path in MODEL.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20 * 2**20
     assert (MODEL / "model.safetensors").stat().st_size <= 16 * 2**20
@@ -96,5 +96,5 @@ def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.
     assert named_or_shipped(None) == str(MODEL)
     monkeypatch.setattr("bonaface.resources.INSTALLED", tmp_path)
     assert shipped_model() is None
-    with pytest.raises(UsageError, match="no model was named"):
+    with pytest.raises(UsageError, match="no model was given"):
         named_or_shipped(None)

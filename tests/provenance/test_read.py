@@ -377,7 +377,7 @@ def test_without_the_library_credentials_are_not_verified(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "c2pa", None)
     (item,) = read_provenance(signed(encode())).evidence
     assert (item.says, item.verified) == ("unclear", False)
-    assert "present, not verified" in item.text
+    assert "present but not verified" in item.text
 
 
 def test_a_signed_image_keeps_its_statement_whatever_is_appended() -> None:

@@ -59,7 +59,7 @@ def test_a_size_for_what_is_aligned_already_is_refused(tmp_path: Path) -> None:
     folder = make_faces(tmp_path / "aligned", {"real/cam": 4, "fake/gan": 4})
     (folder / FINISHED).touch()
     recipe, _, _ = read_recipe(["--data", str(folder), "--prepare_size", "224", "288"])
-    with pytest.raises(UsageError, match="prepare_size does nothing"):
+    with pytest.raises(UsageError, match="prepare_size has no effect"):
         assemble(recipe)
 
 
@@ -95,7 +95,7 @@ def test_each_raw_file_is_read_for_pixels_in_full_once_and_broken_ones_are_left_
     if assembly.audit:
         reasons = {file.path: file.reason for file in assembly.audit.broken}
         assert sorted(reasons) == ["fake/gan/empty.png", "real/cam/cut.jpg"]
-        assert "the JPEG ends before it should" in reasons["real/cam/cut.jpg"]
+        assert "the JPEG is truncated" in reasons["real/cam/cut.jpg"]
         assert len(assembly.audit.files) == 16
     if prepare == "False":
         assert {file.path for file in assembly.listing.broken} == {"fake/gan/empty.png", "real/cam/cut.jpg"}
@@ -141,7 +141,7 @@ def test_a_run_on_several_sets_reports_each(old: Path, new: Path, tmp_path: Path
 
 
 def test_copies_across_sets_stay_together(tmp_path: Path) -> None:
-    """The same picture in two sets, neither split: the audit finds it, and one split gets both."""
+    """The same image in two sets, neither split: the audit finds it, and one split gets both."""
     for name in ("a", "b"):
         make_faces(tmp_path / name, {"real/cam": 20, "fake/gan": 20}, size=(64, 64))
     recipe, args, _ = read_recipe(["--data", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--prepare", "False"])
@@ -168,7 +168,7 @@ def test_splits_can_be_given_as_a_table(old: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,split\nreal/cam/000.png,train\nreal/cam/000.png,test\n", "is named twice"),
+        ("path,split\nreal/cam/000.png,train\nreal/cam/000.png,test\n", "is listed twice"),
         ("path,split\nreal/cam/nobody.png,train\n", "is not in the data"),
         ("path,split\nreal/cam/000.png,learn\n", "has a split that is not one of"),
         ("path,where\nreal/cam/000.png,train\n", "no columns path and split"),
@@ -184,16 +184,16 @@ def test_slips_in_a_table_of_splits(old: Path, tmp_path: Path, text: str, messag
 def test_sets_need_names_and_the_same_labels(old: Path, tmp_path: Path) -> None:
     assert named_data(["DATA"]) == {"": "DATA"}
     assert named_data(["a=x", "b=y"]) == {"a": "x", "b": "y"}
-    with pytest.raises(UsageError, match="names of their own"):
+    with pytest.raises(UsageError, match="need a name each"):
         named_data(["a=x", "y"])
-    with pytest.raises(UsageError, match="names of their own"):
+    with pytest.raises(UsageError, match="need a name each"):
         named_data(["a=x", "a=y"])
     make_image(tmp_path / "other" / "real" / "1.png")
     make_image(tmp_path / "other" / "synthetic" / "1.png")
     with pytest.raises(UsageError, match=r"but .* has"):
         data_of("--data", f"a={old}", f"b={tmp_path / 'other'}")
     make_image(tmp_path / "half" / "real" / "1.png")
-    with pytest.raises(UsageError, match="half holds one class only"):
+    with pytest.raises(UsageError, match="half contains only one class"):
         data_of("--data", f"a={old}", f"b={tmp_path / 'half'}")
     with pytest.raises(UsageError, match="unknown data set `c`") as caught:
         read_recipe(["--data", "old=x", "new=y", "--mix", "c=1"])

@@ -111,7 +111,7 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
 
 
 def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:
-    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's picture."""
+    """Four fifths of the fakes taken away move no score by much: their share is no fact about a stranger's image."""
     unseen, logits = overconfident(n=2000), np.linspace(-8, 8, 9)[:, None] * np.array([0.5, -0.5])
     kept = (unseen["label"] == "real") | (np.arange(len(unseen)) % 5 == 0)
     scores = []
@@ -164,7 +164,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image labelled fake"):
         read_unseen(tmp_path / "reals.parquet", LABELS)
     (tmp_path / "crossval.json").write_text(json.dumps({"kind": "folds"}))
-    with pytest.raises(UsageError, match="know every source"):
+    with pytest.raises(UsageError, match="trained on every source"):
         read_unseen(file, LABELS)
     (tmp_path / "crossval.json").write_text("[]")
     with pytest.raises(UsageError, match="damaged"):
@@ -172,7 +172,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "crossval.json").unlink()
     for nonsense in (np.nan, 3.0, -1.0):
         unseen.assign(p_fake=[nonsense, *unseen["p_fake"][1:]]).to_parquet(file)
-        with pytest.raises(UsageError, match="no probabilities"):
+        with pytest.raises(UsageError, match="not probabilities"):
             read_unseen(file, LABELS)
     unseen.assign(fold="one").to_parquet(file)
     with pytest.raises(UsageError, match="one fold"):

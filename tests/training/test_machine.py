@@ -144,7 +144,7 @@ def test_compiling_without_a_compiler_is_refused_before_any_work(monkeypatch: py
     [
         (["--prepare_size", "300"], "two numbers"),
         (["--prepare_size", "300", "200"], "300 to 200 is not a range"),
-        (["--prepare_size", "200", "300", "--prepare", "False"], "does nothing"),
+        (["--prepare_size", "200", "300", "--prepare", "False"], "has no effect"),
     ],
 )
 def test_a_prepare_size_that_cannot_be_is_refused(flags: list[str], message: str) -> None:

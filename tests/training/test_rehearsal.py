@@ -18,8 +18,8 @@ WRONG = {
     "--schedule one_cycle --lr_scheduler_kwargs {\"foo\":1}": "foo",
     "--fsdp full_shard": "distributed training",
     "--torch_compile_backend foo": "FOO",
-    "--gradient_checkpointing True": "gradient_checkpointing: the model resnet has none",
-    "--activation_checkpointing True --model timm/resnet18": "gradient_checkpointing: the model timm/resnet18",
+    "--gradient_checkpointing True": "the model resnet does not support gradient_checkpointing",
+    "--activation_checkpointing True --model timm/resnet18": "the model timm/resnet18",
     "--gradient_checkpointing True --model vit --gradient_checkpointing_kwargs {\"foo\":1}": "foo",
 }  # fmt: skip
 RIGHT = [

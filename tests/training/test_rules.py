@@ -32,12 +32,12 @@ class Settings:
 @pytest.mark.parametrize(
     ("settings", "message", "hint"),
     [
-        (Settings(share=0), "share is 0", "more than 0 and at most 1"),
-        (Settings(share=1.5), "share is 1.5", "more than 0 and at most 1"),
-        (Settings(share=float("nan")), "share is nan", "more than 0"),
+        (Settings(share=0), "share is out of range: 0", "more than 0 and at most 1"),
+        (Settings(share=1.5), "share is out of range: 1.5", "more than 0 and at most 1"),
+        (Settings(share=float("nan")), "share is out of range: nan", "more than 0"),
         (Settings(name="tow"), "name: `tow` is not one of one, two", "did you mean two?"),
         (Settings(name=""), "is not one of", "did you mean one?"),
-        (Settings(even=0), "even is 0", "at least 2"),
+        (Settings(even=0), "even is out of range: 0", "at least 2"),
         (Settings(even=3), "it is odd", ""),
     ],
 )

@@ -116,5 +116,5 @@ def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:
             check_space(space, told, args)
     staged = tmp_path / "staged.yaml"
     staged.write_text(yaml.safe_dump({**yaml.safe_load(Path(recipe).read_text()), "stages": [{"name": "a"}]}))
-    with pytest.raises(UsageError, match="one stage"):
+    with pytest.raises(UsageError, match="a single stage"):
         train.main([str(staged), *QUICK, "--search", "2", "--output_dir", str(tmp_path / "run")])

@@ -279,7 +279,7 @@ def test_a_batch_larger_than_the_data_is_said_where_the_rest_is_dropped(folder: 
     recipe, args = arguments(tmp_path, "--dataloader_drop_last", "True", "--per_device_train_batch_size", "512")
     data = load_data(folder)
     model, processor = load_model("cnn", data.labels, image_size=32)
-    with pytest.raises(UsageError, match="dataloader_drop_last leaves nothing"):
+    with pytest.raises(UsageError, match="dataloader_drop_last drops all"):
         build_trainer(model, processor, data, Stage("train", recipe, args))
 
 

@@ -145,7 +145,7 @@ def test_one_bad_file_in_a_batch_fails_alone(client: Client, image: Path, tmp_pa
     good, failed, again = client.predict([handle_file(f) for f in (image, bad, image)], api_name="/predict_batch")
     assert failed["verdict"] == "error"
     assert failed["p_fake"] is None
-    assert failed["error"] == "named .jpg, but holds text"
+    assert failed["error"] == "named .jpg, but contains text"
     assert good["p_fake"] == again["p_fake"] > 0.5
     with pytest.raises(AppError, match=f"more than {MAX_FILES} files"):
         client.predict([handle_file(image)] * (MAX_FILES + 1), api_name="/predict_batch")
