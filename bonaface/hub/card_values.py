@@ -1,4 +1,4 @@
-"""What a model card says, as values for its template ``hub/templates/model_card.md.j2``."""
+"""The values of a model card's template, ``hub/templates/model_card.md.j2``."""
 
 from __future__ import annotations
 

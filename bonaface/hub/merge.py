@@ -1,6 +1,6 @@
 """A card with two authors: this program, which rewrites it with every push, and a person who edits it in between.
 
-What we write stands between comments that carry a digest of it::
+What we write is between comments with a digest of it::
 
     <!-- bonaface:begin use 1f2e3d4c -->
     ## What it is for
@@ -9,7 +9,7 @@ What we write stands between comments that carry a digest of it::
 
 A section whose text still has its digest is ours and is replaced; one that a person changed is kept, one that a person
 deleted stays deleted, and everything outside the comments is kept. The same holds for each key of the metadata;
-their digests, and the names of all sections that were ever written, stand in one more comment.
+their digests, and the names of all sections that were ever written, are in one more comment.
 """
 
 from __future__ import annotations

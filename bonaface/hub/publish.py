@@ -223,7 +223,7 @@ def _read_card(place: _Place, commit: str) -> str:
 
 
 def content_ids(content: bytes | Path) -> set[str]:
-    """Both names that the Hub may know a content by: git's SHA-1 of the blob, and the SHA-256 of large files."""
+    """Both digests by which the Hub may list a content: git's SHA-1 of the blob, and the SHA-256 of large files."""
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     git, large = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha256()
     for part in _parts(content):

@@ -106,7 +106,7 @@ def _library() -> dict[str, Path]:
 
 
 def _requirements() -> bytes:
-    """A checkout's own list; of an installation, what it says that it needs, without extras."""
+    """A checkout's own list; for an installation, the requirements of its metadata, without extras."""
     if file := resource("requirements.txt"):
         return file.read_bytes()
     return "".join(f"{line}\n" for line in requires(PACKAGE.name) or [] if "extra ==" not in line).encode()

@@ -23,7 +23,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_sections(template: str, **values: Any) -> dict[str, str]:
-    """Each block of a template by its name, in their order, without those that hold nothing below a heading.
+    """Each block of a template by its name, in their order, without those that have nothing below a heading.
 
     A block is a section that :mod:`bonaface.hub.merge` keeps apart. Raises as :func:`render`.
     """

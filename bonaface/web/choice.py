@@ -1,4 +1,4 @@
-"""Which model the app serves when it is not told."""
+"""Which model the app serves by default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def default_model(root: Path) -> str | None:
     """The newest finished run below ``root/runs``, else the shipped model, else None.
 
     A run is finished when it has its model and the report's figures, which are written last. One that was trained on
-    the embedded sample knows drawings only, and is served where it is named alone.
+    only the embedded sample is served only if it is named.
     """
     finished = [
         figures

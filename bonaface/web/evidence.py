@@ -61,7 +61,7 @@ class KnownScores:
         """From a run's files; None where none has enough real and fake images.
 
         Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
-        ``report/predictions.parquet``: a stranger's image is of a camera and a generator that nobody trained on.
+        ``report/predictions.parquet``: a visitor's image is probably from an unseen camera or generator.
         """
         if (folder / KNOWN).is_file():
             table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
