@@ -46,7 +46,7 @@ class Faithfulness:
     @property
     def sentence(self) -> str:
         """How far to trust the map, in a sentence."""
-        gains = f"({self.gain['map']:.2f}; centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
+        gains = f"(map {self.gain['map']:.2f}, centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
         if self.flat:
             return "Hiding the whole image hardly changes the score, so no map can show what it depends on."
         if self.trusted:
