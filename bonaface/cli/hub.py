@@ -41,10 +41,10 @@ def push(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Publish even without label names or figures.")] = False,
 ) -> None:
-    """Publish a run as a model: weights, report and card in one commit; none if nothing has changed.
+    """Publish a run as a model.
 
-    Sections of the card that were edited by hand are kept. Checkpoints, pickles, local paths and images of the data set
-    are not published.
+    Weights, report and card are one commit; there is none if nothing has changed. Sections of the card that were
+    edited by hand are kept. Checkpoints, pickles, local paths and images of the data set are not published.
     """
     from bonaface.hub.card import Story
     from bonaface.hub.push import push_model
@@ -61,7 +61,10 @@ def card(
     dataset: DataIds = None,
     unseen: Unseen = None,
 ) -> None:
-    """Write the model card, FOLDER/README.md; sections that were edited by hand are kept."""
+    """Write the model card, FOLDER/README.md.
+
+    Sections that were edited by hand are kept.
+    """
     from bonaface.hub.card import Story, write_card
     from bonaface.hub.push import check_folder
 
@@ -75,7 +78,7 @@ def pack(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Keep the data set's images in the report.")] = False,
 ) -> None:
-    """Write to a folder what `push` would publish, and publish nothing."""
+    """Write to a folder what `push` would publish."""
     from bonaface.hub.pack import pack_model
 
     print(pack_model(folder, out, thumbnails=thumbnails))
@@ -91,7 +94,7 @@ def space(
     out: Annotated[Path | None, typer.Option(help="Write to this folder, and publish nothing.")] = None,
     private: Private = False,
 ) -> None:
-    """Publish the app as a Space that serves a model and contains all the code it needs."""
+    """Publish the app as a Space that serves a model."""
     from bonaface.hub.space import make_space
 
     print(make_space(model, repo, docker=docker, out=out, private=private))
@@ -107,7 +110,10 @@ def dataset(
     real_label: Annotated[str | None, typer.Option(help="The label of photographs.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Audit file facts and duplicates, but not the faces.")] = False,
 ) -> None:
-    """Publish a data set: Parquet with image, label, source and group, and a card with its audit."""
+    """Publish a data set, with a card and its audit.
+
+    It becomes Parquet with the columns image, label, source and group.
+    """
     from bonaface.hub.dataset import push_dataset
 
     print(

@@ -103,9 +103,10 @@ def prepare(
     real_label: RealLabel = None,
     groups: Groups = "auto",
 ) -> None:
-    """Remove shortcuts from a data set: aligned face crops, one size range, one encoding history, no duplicates.
+    """Remove shortcuts from a data set.
 
-    After an interruption, the same command resumes and ends with the same bytes.
+    The copies are aligned face crops in one size range, with one encoding history and no duplicates. After an
+    interruption, the same command resumes and ends with the same bytes.
     """
     from bonaface.data.prepare import run_prepare_command
     from bonaface.imaging.faces import FaceDetector
@@ -145,9 +146,10 @@ def evaluate(
     threads: Threads = None,
     yunet: Weights = None,
 ) -> None:
-    """Write a report: figures with intervals, by source, under degradation, with calibration and the worst errors.
+    """Test a model on a data set and write a report.
 
-    It takes any image classifier that has a label for real and one for fake, and evaluates all under the same protocol.
+    The report has figures with intervals, by source and under degradation, calibration and the worst errors. Any image
+    classifier with labels for real and fake is evaluated under the same protocol.
     """
     from bonaface.evaluation.evaluate import run_evaluate_command
     from bonaface.evaluation.options import EvaluationOptions
@@ -195,10 +197,11 @@ def crossval(
         bool, typer.Option("--keep-folds/--drop-folds", help="Keep the folds' models and reports.")
     ] = True,
 ) -> None:
-    """Train and test a recipe several times, holding out different images, sources or families each time.
+    """Train and test a recipe on several folds.
 
-    A single split is a noisy estimate; several give a mean, a spread and a worst case. Leaving sources out shows how a
-    detector does on generators and cameras that it was not trained on. After an interruption, the same command resumes.
+    Each fold holds out different images, sources or families. A single split is a noisy estimate; several give a mean,
+    a spread and a worst case. Leaving sources out shows how a detector does on generators and cameras that it was not
+    trained on. After an interruption, the same command resumes.
     """
     from bonaface.crossval.crossval import run_crossval_command
 
@@ -231,7 +234,10 @@ def compare(
     groups: OwnGroups = None,
     threads: Threads = None,
 ) -> None:
-    """Compare models on the same images: paired differences in AUC (DeLong) and accuracy (McNemar), with intervals."""
+    """Compare models on the same images.
+
+    Differences in AUC (DeLong) and accuracy (McNemar) are paired, with intervals and curves.
+    """
     from bonaface.evaluation.compare import run_compare_command
     from bonaface.evaluation.options import EvaluationOptions
 
@@ -267,9 +273,10 @@ def predict(
     real_label: RealLabel = None,
     yunet: Weights = None,
 ) -> None:
-    """Score images: one row per input, in input order, with its verdict and warnings, or the reason why there is none.
+    """Score images.
 
-    After an interruption, the same command resumes.
+    Each input gets one row, in input order, with its verdict and warnings, or the reason why there is none. After an
+    interruption, the same command resumes.
     """
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
@@ -296,9 +303,10 @@ def provenance(
     paths: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
-    """Show what image files say about themselves: camera, generator, editing, content credentials (C2PA).
+    """Show what image files say about themselves.
 
-    Evidence to weigh beside a score, never part of one: any upload can remove metadata, and anyone can forge it.
+    Camera, generator, editing and content credentials (C2PA) are evidence to weigh beside a score, never part of one:
+    any upload can remove metadata, and anyone can forge it.
     """
     from bonaface.provenance.read import run_provenance_command
 
@@ -319,7 +327,10 @@ def explain(
     real_label: RealLabel = None,
     yunet: Weights = None,
 ) -> None:
-    """Show which parts of an image support the verdict, and how far to trust that map."""
+    """Show which parts of an image support the verdict.
+
+    The heat map is tested, to show how far to trust it.
+    """
     from bonaface.inference.explain import run_explain_command
     from bonaface.models.shipped import named_or_shipped
 
@@ -353,7 +364,10 @@ def export(
     check_images: Annotated[int, typer.Option(min=20, help="Number of images to check with.")] = 200,
     real_label: RealLabel = None,
 ) -> None:
-    """Export a detector to OpenVINO or ONNX Runtime; refuse if its scores would differ."""
+    """Export a detector to OpenVINO or ONNX Runtime.
+
+    Nothing is written if its scores would differ from the original's.
+    """
     from bonaface.inference.export import run_export_command
 
     with writing(out or model):
@@ -369,9 +383,10 @@ def sample(
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 160,
     seed: Annotated[int, typer.Option(help="A different seed draws different portraits.")] = 0,
 ) -> None:
-    """Write the embedded sample set: drawn portraits from two simulated cameras and three simulated generators.
+    """Write the embedded sample set.
 
-    It checks that everything is installed and works. It says nothing about accuracy on photographs.
+    Its drawn portraits from two simulated cameras and three simulated generators check that everything is installed.
+    They say nothing about accuracy on photographs.
     """
     from bonaface.data.sample import write_sample
 

@@ -133,7 +133,8 @@ def test_a_fold_that_is_the_other_way_round_is_not_hidden() -> None:
     hardest = worth.hardest
     assert hardest.source in {"camera0", "generator0"}
     assert hardest.n == (unseen["source"] == hardest.source).sum()
-    assert f"about {hardest.source} ({hardest.label}): {percent(hardest.wrong)}" in worth_in_words(worth)
+    where = f"on {hardest.source} ({hardest.label}), where {percent(hardest.wrong)}"
+    assert where in worth_in_words(worth)
 
 
 def test_folds_that_the_others_cannot_judge_are_left_out() -> None:
