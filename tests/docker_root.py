@@ -1,7 +1,7 @@
 """Run a Dockerfile without Docker: its steps in copies of a Debian root, as root, then its app as its own user.
 
     debootstrap --variant=minbase bookworm ROOT
-    python tests/docker_root.py ROOT WORK --model-folder runs/mine --picture photo.png --arguments='--model /model'
+    python tests/docker_root.py ROOT WORK --model-folder runs/mine --image photo.png --arguments='--model /model'
 
 ``--env`` and ``--file`` are what a builder brings (build arguments, certificates). It needs Linux and root, takes
 minutes and gigabytes, and is no part of the tests. It knows the instructions of our Dockerfile and refuses others;
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--file", action="append", default=[])
     parser.add_argument("--model-folder", type=Path)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--image", type=Path)
     parser.add_argument("--port", default="7860")
     parser.add_argument("--again", action="store_true", help="start what is built already")
     parser.add_argument("--arguments", default="", help="of the app, as one word: '--model /model'")
@@ -186,11 +186,11 @@ def main() -> None:
         print(f"healthy after {time.monotonic() - started:.1f} s")
         listed = subprocess.run(["ps", "-eo", "user:20,uid,args"], capture_output=True, text=True).stdout
         print([line for line in listed.splitlines() if stage.entry[1] in line and "docker_root" not in line][-1][:120])
-        if options.picture:
+        if options.image:
             sys.path.insert(0, os.fspath(Path(__file__).parent))
             from hub_runs import _ask
 
-            print(_ask(f"http://127.0.0.1:{options.port}", options.picture))
+            print(_ask(f"http://127.0.0.1:{options.port}", options.image))
     finally:
         os.killpg(app.pid, signal.SIGTERM)  # unshare itself does not listen
         app.wait(60)

@@ -101,9 +101,9 @@ def environment(hub: HubServer, home: Path, token: str | None = "hf_test") -> di
 
 
 def ask_app(
-    command: Sequence[str], pictures: Sequence[Path], *, cwd: Path, env: Mapping[str, str], seconds: float = 300
+    command: Sequence[str], images: Sequence[Path], *, cwd: Path, env: Mapping[str, str], seconds: float = 300
 ) -> list[dict[str, Any]]:
-    """Start an app on a free port, ask it what it says of each picture as soon as it can be asked, and stop it."""
+    """Start an app on a free port, ask it what it says of each image as soon as it can be asked, and stop it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -118,7 +118,7 @@ def ask_app(
                 assert process.poll() is None, log.read()
                 assert time.monotonic() < until, log.read()
                 time.sleep(0.2)
-            return [_ask(address, picture) for picture in pictures]
+            return [_ask(address, image) for image in images]
         finally:
             process.kill()  # that it ends well when it is asked to has a test of its own
             process.wait()
@@ -133,9 +133,9 @@ def healthy(address: str) -> bool:
         return False
 
 
-def _ask(address: str, picture: Path) -> dict[str, Any]:
-    image = {"url": "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()}
-    body = json.dumps({"data": [image]}).encode()
+def _ask(address: str, image: Path) -> dict[str, Any]:
+    sent = {"url": "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()}
+    body = json.dumps({"data": [sent]}).encode()
     request = urllib.request.Request(f"{address}/gradio_api/run/predict", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.loads(response.read())["data"][0]

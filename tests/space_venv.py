@@ -1,6 +1,6 @@
 """A Space's folder in an empty place, a fresh environment from its own requirements, and an answer from its app.
 
-    python tests/space_venv.py MODEL WORK --picture photo.png
+    python tests/space_venv.py MODEL WORK --image photo.png
 
 Everything is installed anew from the package index, which takes minutes and gigabytes: no part of the tests.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("work", type=Path)
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--uv", default=str(Path(sys.executable).with_name("uv")))
     options = parser.parse_args()
     options.work.mkdir(parents=True)
@@ -48,7 +48,7 @@ def main() -> None:
     found = subprocess.run([str(python), "-c", where], cwd=elsewhere, env=env, capture_output=True, text=True)
     print(f"the project in the new environment: {found.stdout.strip()}")
     command = [str(python), str(space / "app.py"), "--host", "127.0.0.1"]
-    (answer,) = ask_app(command, [options.picture], cwd=elsewhere, env=env | {"HF_HOME": str(options.work / "home")})
+    (answer,) = ask_app(command, [options.image], cwd=elsewhere, env=env | {"HF_HOME": str(options.work / "home")})
     print(f"started and answered in {time.monotonic() - started:.1f} s: {answer}")
 
 

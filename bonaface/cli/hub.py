@@ -37,8 +37,8 @@ def push(
     data_license: DataLicense = None,
     dataset: DataIds = None,
     unseen: Unseen = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Keep the data set's images in the report, if you may publish them.")
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Keep the data set's images in the report, if you may publish them.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Publish even without label names or figures.")] = False,
 ) -> None:
@@ -51,7 +51,7 @@ def push(
     from bonaface.hub.push import push_model
 
     story = Story(repo, license, data_license, tuple(dataset or ()), unseen)
-    print(push_model(folder, repo, private=private, revision=revision, story=story, pictures=pictures, force=force))
+    print(push_model(folder, repo, private=private, revision=revision, story=story, thumbnails=thumbnails, force=force))
 
 
 @app.command()
@@ -77,12 +77,12 @@ def card(
 def pack(
     folder: Folder,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    pictures: Annotated[bool, typer.Option("--pictures", help="Keep the data set's images in the report.")] = False,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Keep the data set's images in the report.")] = False,
 ) -> None:
     """Write to a folder what `push` would publish."""
     from bonaface.hub.pack import pack_model
 
-    print(pack_model(folder, out, pictures=pictures))
+    print(pack_model(folder, out, thumbnails=thumbnails))
 
 
 @app.command()

@@ -118,7 +118,7 @@ def evaluation_data(
     test; else all. Files are not opened here: those that cannot be read are found when they are scored.
 
     Args:
-        facts, folder: of the model, where there is one; by its recipe, groups are told as its training did.
+        facts, folder: of the model, if there is one; groups are found as its recipe did.
 
     Raises:
         UsageError: no such data or split, or no real label.

@@ -19,7 +19,7 @@ class EvaluationOptions:
         max_images: of each split, shared out over labels and sources; None for all, or QUICK_IMAGES when ``quick``.
         groups: which folders are groups, as in :func:`bonaface.data.listing.list_data`; None for what the model's
             recipe says.
-        real_label: the model's, where no name tells it, or the data's.
+        real_label: the model's or the data's, if its name does not show which it is.
         fake_label: the only one of the model's labels that counts as fake; all but the real one when None.
         robustness: score every image again under every degradation at every strength; at two when ``quick``.
         prior: the base rate, share of fakes among all images, that sentences about false positives suppose; in (0, 1).

@@ -182,7 +182,7 @@ def _score(items: Sequence[_Work], detectors: Sequence[Detector], batch_size: in
 
 
 def _in_threads(task: Callable[[int], _Work], n: int, threads: int | None) -> Iterator[_Work]:
-    """Results in order, with only a few ahead of the one that is wanted: each holds all variants of an image."""
+    """Results in order, only a few of them computed ahead: each contains all variants of an image."""
     threads = threads or max(1, os.cpu_count() or 1)
     torch.get_num_threads()  # settles the main thread's number before the others choose 1 for themselves
     with cancelled_on_error(ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))) as pool:

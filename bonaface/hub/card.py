@@ -23,7 +23,7 @@ from bonaface.models.pretrained import PACKAGED
 from bonaface.models.weights import weights_digest
 from bonaface.stats.figures import FIGURES
 
-STORY = "hub.json"  # in a run's folder: what its publisher said of it
+STORY = "hub.json"  # in a run's folder: what its publisher said about it
 # Our figures -> the Hub's metric types, those of the `evaluate` library where it has one.
 MODEL_INDEX = {
     "auc": "roc_auc",
@@ -43,13 +43,13 @@ SAMPLE_LICENSE, UNKNOWN_LICENSE = "apache-2.0", "unknown"
 
 @dataclass(frozen=True)
 class Story:
-    """What the run cannot know of itself, and its publisher may.
+    """What the publisher knows about a run beyond its own files.
 
     Attributes:
         repo_id: where it will be on the Hub.
         license: of the weights, as the Hub spells it.
         data_license: of the images, in words or as the Hub spells it.
-        datasets: Hub ids of the data; those that the run named itself are known.
+        datasets: Hub ids of the data; those that the run names itself can be left out.
         unseen: folder of a cross-validation that left sources out (``python -m bonaface crossval``).
     """
 
@@ -61,13 +61,13 @@ class Story:
 
 
 def write_card(folder: Path, story: Story | None = None) -> Path:
-    """Write ``folder/README.md``: metadata that the Hub validates, and what a person should know of the model.
+    """Write ``folder/README.md``: metadata that the Hub validates, and what a person should know about the model.
 
-    What a person changed in a card that is there stays (see :mod:`bonaface.hub.merge`).
+    What a person changed in an existing card is kept (see :mod:`bonaface.hub.merge`).
 
     Raises:
         FileNotFoundError: the run has no report yet.
-        UsageError: the folder of the cross-validation holds none.
+        UsageError: the folder contains no cross-validation.
     """
     story = remembered(folder, story or Story())
     file, fresh = folder / "README.md", card_of(folder, story)
@@ -79,7 +79,7 @@ def write_card(folder: Path, story: Story | None = None) -> Path:
 
 
 def remembered(folder: Path, story: Story) -> Story:
-    """The story, and what it leaves out from the last one of this folder: a push says no less than the one before.
+    """The story, completed from the last one of this folder, so that a push says no less than the one before.
 
     ``FOLDER/hub.json`` keeps it (:func:`remember`), and is never published.
     """
@@ -93,7 +93,7 @@ def remembered(folder: Path, story: Story) -> Story:
 
 
 def remember(folder: Path, story: Story) -> None:
-    """Keep what a publisher said of a run, once it has been published or written into its card."""
+    """Store what a publisher said about a run, once it has been published or written into its card."""
     told = {"license": story.license, "data_license": story.data_license, "datasets": list(story.datasets)}
     told["unseen"] = str(story.unseen.resolve()) if story.unseen else None
     if any(told.values()):
@@ -209,9 +209,9 @@ def _unseen(folder: Path | None) -> Unseen | None:
     try:
         found, text = _json(report / "crossval.json"), (report / "crossval.md").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} holds no cross-validation", "python -m bonaface crossval writes one") from error
+        raise UsageError(f"{folder} contains no cross-validation", "create one with `bonaface crossval`") from error
     if not str(found.get("kind", "")).startswith("leave-"):
-        raise UsageError(f"{folder} left no source out", "crossval with --leave-one-source-out does")
+        raise UsageError(f"{folder} left no source out", "use a crossval with --leave-one-source-out")
     return Unseen(found["kind"], text)
 
 

@@ -1,4 +1,4 @@
-"""What a model card says, as values for its template ``hub/templates/model_card.md.j2``."""
+"""The values of a model card's template, ``hub/templates/model_card.md.j2``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bonaface.models.head import HiddenHeadConfig
 from bonaface.report.findings import worth_in_words
 
 OUR_TYPES = {PlainCNNConfig.model_type, HiddenHeadConfig.model_type}
-# What tells little about a run and fills lines; the file itself has all.
+# Settings that say little about a run; the file itself has all of them.
 DULL = {"data_fingerprint", "remove_unused_columns", "greater_is_better", "load_best_model_at_end", "use_cpu"}
 
 
@@ -46,7 +46,7 @@ class RunFiles:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What the training told the report."""
+        """The details that the training gave to the report."""
         return self.metrics["facts"]
 
     @property
@@ -56,7 +56,7 @@ class RunFiles:
 
 
 def card_values(run: RunFiles) -> dict[str, Any]:
-    """All that the template names; what a run does not have is None or empty."""
+    """All values of the template; what a run does not have is None or empty."""
     told, facts = run.details, ModelFacts.from_block(run.config.get("bonaface"), run.where)
     margin = told.get("face_margin")
     return {
@@ -98,7 +98,7 @@ def _side(run: RunFiles) -> str:
 
 
 def _strange(run: RunFiles) -> list[dict[str, Any]]:
-    """Sources of the test that were not among the training's; none where those are not known."""
+    """Sources of the test that were not in the training data; none if those are not known."""
     seen = set(run.details.get("train_sources") or [])
     rows = [row for row in run.metrics.get("sources") or [] if seen and row["source"] not in seen]
     return [

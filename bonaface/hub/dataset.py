@@ -2,7 +2,7 @@
 
 Columns: ``image`` (the files as they are, bytes for bytes), ``label``, ``source``, ``group`` (what must stay together
 in one split), ``path`` (in the folder that it came from) and, where the data names families, ``family``. The same
-files make the same Parquet files, so that what has not changed is not sent again.
+files make the same Parquet files, so that unchanged files are not sent again.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def push_dataset(
     shard_bytes: int = SHARD_BYTES,
     token: str | None = None,
 ) -> Published:
-    """Publish a data set in any form that training takes; files that cannot be read are left out and listed.
+    """Publish a data set in any form that training accepts; files that cannot be read are left out and listed.
 
     Args:
-        fast: audit file facts and copies alone, which takes seconds, and not the faces.
+        fast: audit only file facts and duplicates, which takes seconds, and not the faces.
         detector: finds the faces for the audit.
 
     Raises:
@@ -77,7 +77,7 @@ def push_dataset(
 
 
 def splits_of(listing: Listing) -> dict[str, list[int]]:
-    """Split -> rows; what the data names no split for is ``train``."""
+    """Split -> rows; images without a split are in ``train``."""
     named = [split or "train" for split in listing.rows["split"]]
     return {split: rows for split in SPLITS if (rows := [i for i, name in enumerate(named) if name == split])}
 
@@ -125,7 +125,7 @@ def _tables(rows: datasets.Dataset, columns: list[str], features: datasets.Featu
 
 
 def data_card(listing: Listing, audit: Audit, repo_id: str, license: str | None) -> str:
-    """What the data is, where it comes from and what it gives away, as :func:`bonaface.hub.merge.merge` takes it."""
+    """The data set's contents, sources and audit, as :func:`bonaface.hub.merge.merge` takes it."""
     n, name = len(listing.rows), repo_id.split("/")[-1]
     metadata = {
         "license": license or "unknown",

@@ -1,6 +1,6 @@
-"""Two hands on one card: ours, which writes it anew with every push, and that of a person who edits it in between.
+"""A card with two authors: this program, which rewrites it with every push, and a person who edits it in between.
 
-What we write stands between comments that carry a digest of it::
+What we write is between comments with a digest of it::
 
     <!-- bonaface:begin use 1f2e3d4c -->
     ## What it is for
@@ -8,8 +8,8 @@ What we write stands between comments that carry a digest of it::
     <!-- bonaface:end use -->
 
 A section whose text still has its digest is ours and is replaced; one that a person changed is kept, one that a person
-deleted stays away, and everything outside the comments is left as it is. The same holds for each key of the metadata;
-their digests, and the names of all sections that were ever written, stand in one more comment.
+deleted stays deleted, and everything outside the comments is kept. The same holds for each key of the metadata;
+their digests, and the names of all sections that were ever written, are in one more comment.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read_card(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8", "save it anew as UTF-8") from error
+        raise UsageError(f"{file} is not UTF-8", "save it as UTF-8") from error
 
 
 def digest(value: Any) -> str:
@@ -157,9 +157,9 @@ def _parse(text: str) -> _Card:
         try:
             card.metadata = yaml.safe_load(card.front) or {}
         except yaml.YAMLError as error:
-            raise UsageError("the card's metadata is not YAML", "mend what stands between its --- lines") from error
+            raise UsageError("the card's metadata is not YAML", "fix the text between its --- lines") from error
         if not isinstance(card.metadata, dict):
-            raise UsageError("the card's metadata is no list of `key: value`", "mend what stands between its --- lines")
+            raise UsageError("the card's metadata is not a list of `key: value`", "fix the text between its --- lines")
     if ledger := _LEDGER.search(text):
         try:
             noted = json.loads(ledger[1])

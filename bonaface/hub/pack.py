@@ -1,4 +1,4 @@
-"""A finished run -> a folder with just what would be published of it: to ship, to copy, or to look at before a push."""
+"""A finished run -> a folder with just the files that would be published: to ship, to copy, or to check first."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bonaface.hub.publish import CARD
 from bonaface.hub.push import model_files
 
 
-def packed_files(folder: Path, *, pictures: bool = False) -> dict[str, bytes | Path]:
+def packed_files(folder: Path, *, thumbnails: bool = False) -> dict[str, bytes | Path]:
     """:func:`bonaface.hub.push.model_files` and the folder's own card, freed of local paths. Raises UsageError."""
-    files = model_files(folder, pictures=pictures)
+    files = model_files(folder, thumbnails=thumbnails)
     if (folder / CARD).is_file():
         card = Redactor(folder).text(read_card(folder / CARD)).encode()
         refuse_secrets([(CARD, card)])
@@ -24,21 +24,21 @@ def packed_files(folder: Path, *, pictures: bool = False) -> dict[str, bytes | P
     return files
 
 
-def pack_model(folder: Path, out: Path, *, pictures: bool = False) -> Path:
-    """Write the run's model, report and card to ``out``, freed of this machine's paths and of the data's pictures.
+def pack_model(folder: Path, out: Path, *, thumbnails: bool = False) -> Path:
+    """Write the run's model, report and card to ``out``, without this machine's paths and the data set's images.
 
     Raises:
-        UsageError: not a finished run's folder, or ``out`` is there already.
+        UsageError: not a finished run's folder, or ``out`` already exists.
     """
     refuse_existing(out)
-    write_folder(out, packed_files(folder, pictures=pictures))
+    write_folder(out, packed_files(folder, thumbnails=thumbnails))
     return out
 
 
 def refuse_existing(out: Path) -> None:
     """Raise UsageError for what is neither a new folder nor an empty one."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already", "delete it, or name a new folder")
+        raise UsageError(f"{out} already exists", "delete it, or name a new folder")
 
 
 def write_folder(out: Path, files: Mapping[str, bytes | Path]) -> None:

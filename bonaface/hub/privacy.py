@@ -1,4 +1,4 @@
-"""What must not leave this machine with a run: its paths, tokens, and pictures of the data set."""
+"""What must not leave this machine with a run: its paths, tokens, and images of the data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from huggingface_hub import get_token
 from bonaface.errors import UsageError
 from bonaface.report.pages import markdown_text
 
-TOLD = ("config.json", "recipe.yaml", "report/metrics.json")  # where a run says what it was told
+TOLD = ("config.json", "recipe.yaml", "report/metrics.json")  # where a run stores its options
 _TOKEN = re.compile(rb"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_)[A-Za-z0-9]{30,}")
 _ROOTED = re.compile(r"^(?:~?/|\.\.?/|[A-Za-z]:[\\/])")
 _WORD = re.compile(r"[^\s\"'`<>|,;=()]+")
@@ -36,7 +36,7 @@ class Redactor:
         self._names = {path: re.split(r"[\\/]", path.rstrip("\\/"))[-1] for path in found}
         here = [Path.home(), Path.cwd(), folder.resolve().parent, Path(tempfile.gettempdir()).resolve()]
         roots = "|".join(re.escape(str(root)) for root in sorted(here, reverse=True) if len(root.parts) > 1)
-        # Not in the middle of a word, as in pictures that are written as base64.
+        # Not in the middle of a word, as in images that are written as base64.
         self._roots = re.compile(rf"(?:(?<![\w+/.-])|(?<=file://))(?:{roots})/") if roots else None
 
     def text(self, text: str) -> str:
@@ -64,17 +64,17 @@ def _is_long(path: str) -> bool:
     return len(parts) > 2 or (len(parts) == 2 and len(parts[1]) > 1)
 
 
-def without_pictures(page: str) -> str:
+def without_thumbnails(page: str) -> str:
     """A report's page without the thumbnails of the data set's images; the plots stay."""
     return _THUMBNAIL.sub(_NOTHING, page)
 
 
 def refuse_secrets(files: Iterable[tuple[str, bytes]]) -> None:
-    """Raise UsageError for a file that holds an access token."""
+    """Raise UsageError for a file that contains an access token."""
     mine = (get_token() or "").encode()
     for name, data in files:
         if _TOKEN.search(data) or (len(mine) > 5 and mine in data):
-            raise UsageError(f"{name} holds an access token", "take it out, and have the token revoked")
+            raise UsageError(f"{name} contains an access token", "remove it, and revoke the token")
 
 
 def _as_json(text: str) -> str:
@@ -82,7 +82,7 @@ def _as_json(text: str) -> str:
 
 
 def _read(path: Path) -> Any:
-    """JSON is YAML too, but is read much faster as what it is."""
+    """JSON is YAML too, but its own parser is much faster."""
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

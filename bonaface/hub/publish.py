@@ -1,4 +1,4 @@
-"""Files -> one commit on the Hub: all or nothing, none where nothing is new, repeated where the line breaks."""
+"""Files -> one commit on the Hub: all or nothing, none if nothing has changed, retried if the connection fails."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from bonaface.proxies import check_proxies
 
 CARD = "README.md"
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before another attempt, where the Hub does not say how long
-LONGEST_WAIT = 300.0  # seconds; a Hub that asks for more is left alone
+LONGEST_WAIT = 300.0  # seconds; if the Hub asks for a longer wait, there is no other attempt
 # Too many requests, a Hub in trouble, and a commit of somebody else in between: the next attempt starts from that one.
 PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
-# What the client raises where the line breaks; uploads in chunks (Xet) know no other error than RuntimeError.
+# What the client raises if the connection fails; uploads in chunks (Xet) raise nothing but RuntimeError.
 BROKEN_LINE = (httpx.TransportError, ConnectionError, TimeoutError, RuntimeError)
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 
@@ -47,7 +47,7 @@ MergeCard = Callable[[str | None], str]  # the card that is there -> the card th
 
 @dataclass(frozen=True)
 class Published:
-    """What the Hub holds now: ``commit`` is its head, ``changed`` our commit's files, none where nothing was new."""
+    """The state on the Hub: ``commit`` is its head, ``changed`` our commit's files, none if nothing had changed."""
 
     url: str
     commit: str
@@ -55,7 +55,7 @@ class Published:
 
     def __str__(self) -> str:
         if not self.changed:
-            return f"{self.url} has all of this already (commit {self.commit[:8]})"
+            return f"{self.url} is already up to date (commit {self.commit[:8]})"
         return f"{self.url}: {len(self.changed)} files in one commit ({self.commit[:8]})"
 
 
@@ -72,17 +72,17 @@ def publish(
     sdk: str | None = None,
     token: str | None = None,
 ) -> Published:
-    """Make a repository hold these files, with one commit at most.
+    """Bring a repository to these files, with one commit at most.
 
     Every attempt compares what is there with what shall be there and sends the difference on top of the commit that it
-    looked at. So a call that broke, or whose answer got lost, can be repeated: what did arrive is not sent again.
+    looked at. So a call that failed, or whose answer got lost, can be repeated: what did arrive is not sent again.
 
     Args:
-        repo_id: ``user/name``; the repository is created where it is missing.
+        repo_id: ``user/name``; the repository is created if it is missing.
         files: names in the repository -> contents, or files to read them from; without the card.
         kind: "model", "dataset" or "space".
-        private: nobody else may see it; refused where the repository is there and is not private.
-        revision: a branch, made from ``main`` where it is missing.
+        private: nobody else may see it; refused if the repository exists and is not private.
+        revision: a branch, created from ``main`` if it is missing.
         owned: patterns of names that are ours (``report/*``); what they match and is not among ``files`` is deleted,
             and named on stderr.
         sdk: of a Space, "gradio" or "docker".
@@ -101,24 +101,26 @@ def publish(
             pause = _pause(error, wait)
             if pause is None:
                 _explain(error, repo_id, kind, number + 1)
-            print(f"{_reason(error)}; trying again in {pause:g} s", file=sys.stderr)
+            print(f"{_reason(error)}; retrying in {pause:g} s", file=sys.stderr)
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise UsageError for what cannot be a repository of somebody."""
+    """Raise UsageError for what is not the name of a repository."""
     try:
         validate_repo_id(repo_id)
         good = repo_id.count("/") == 1
     except HFValidationError:
         good = False
     if not good:
-        raise UsageError(f"`{repo_id}` is no repository's name", "give USER/NAME, of letters, digits, - _ and .")
+        raise UsageError(
+            f"`{repo_id}` is not a repository name", "give USER/NAME, with only letters, digits, - _ and ."
+        )
 
 
 def check_login(repo_id: str, token: str | None = None) -> None:
-    """Whether somebody is logged in who may write: asked before hours of training. Raises UsageError."""
+    """Check for a login with write access, before hours of training. Raises UsageError."""
     check_repo_id(repo_id)
     if not (token or get_token()):
         raise UsageError("you are not logged in to the Hub", LOG_IN)
@@ -126,14 +128,14 @@ def check_login(repo_id: str, token: str | None = None) -> None:
         who = HfApi(token=token).whoami()
     owner, mine = repo_id.split("/")[0], [who.get("name"), *(org.get("name") for org in who.get("orgs") or [])]
     if owner not in mine:
-        raise UsageError(f"the token is of {who.get('name')}, who does not publish as {owner}", LOG_IN)
+        raise UsageError(f"the token belongs to {who.get('name')}, who may not publish as {owner}", LOG_IN)
     if ((who.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
-        raise UsageError(f"the token of {who.get('name')} may only read", LOG_IN)
+        raise UsageError(f"the token of {who.get('name')} is read-only", LOG_IN)
 
 
 @contextmanager
 def hub_errors(repo_id: str, kind: str = "model") -> Iterator[None]:
-    """What goes wrong between us and the Hub becomes a UsageError."""
+    """Turn failures of requests to the Hub into UsageError."""
     check_proxies()
     try:
         yield
@@ -174,7 +176,7 @@ def _attempt(
         raise UsageError("you are not logged in to the Hub", LOG_IN)
     api.create_repo(**where, private=True if private else None, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(**where).private:
-        raise UsageError(f"{place.repo_id} is there already, and public", "make it private in its settings first")
+        raise UsageError(f"{place.repo_id} already exists and is public", "make it private in its settings first")
     if place.revision:
         api.create_branch(**where, branch=place.revision, exist_ok=True)
     info = api.repo_info(**where, revision=place.branch)
@@ -194,7 +196,7 @@ def _attempt(
     ]
     gone = [name for name in there if name not in wanted and any(fnmatch(name, pattern) for pattern in owned)]
     if gone:
-        print(f"deleted, for they are no longer part of it: {', '.join(sorted(gone))}", file=sys.stderr)
+        print(f"deleting files that are no longer part of it: {', '.join(sorted(gone))}", file=sys.stderr)
     operations += [CommitOperationDelete(name) for name in gone]
     if not operations:
         return Published(place.url, info.sha, ())
@@ -221,7 +223,7 @@ def _read_card(place: _Place, commit: str) -> str:
 
 
 def content_ids(content: bytes | Path) -> set[str]:
-    """Both names that the Hub may know a content by: git's SHA-1 of the blob, and the SHA-256 of large files."""
+    """Both digests by which the Hub may list a content: git's SHA-1 of the blob, and the SHA-256 of large files."""
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     git, large = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha256()
     for part in _parts(content):
@@ -261,7 +263,7 @@ def _line_broke(error: BaseException) -> bool:
 
 
 def _pause(error: Exception, wait: float | None) -> float | None:
-    """Seconds after which it is worth another attempt; None where it is not."""
+    """Seconds before another attempt; None if another attempt is useless."""
     status = _status(error)
     if wait is None or not (status in PASSING or _line_broke(error)):
         return None
@@ -274,29 +276,29 @@ def _pause(error: Exception, wait: float | None) -> float | None:
 def _reason(error: BaseException) -> str:
     status = _status(error)
     if status == 412:
-        return "somebody else has just changed the repository"
+        return "somebody else changed the repository in the meantime"
     if status is not None:
-        return f"the Hub answers {status}"
+        return f"the Hub answered {status}"
     last = list(_causes(error))[-1]
-    return f"the line to the Hub broke ({type(last).__name__}: {' '.join(str(last).split())[:200]})"
+    return f"the connection to the Hub failed ({type(last).__name__}: {' '.join(str(last).split())[:200]})"
 
 
 def _explain(error: BaseException, repo_id: str, kind: str, attempts: int) -> NoReturn:
     status, what = _status(error), f"the {kind} {repo_id}"
-    again = "nothing was published by halves; give the same command again"
+    again = "nothing is ever published in part; give the same command again"
     if isinstance(error, OfflineModeIsEnabled):
-        raise UsageError("HF_HUB_OFFLINE forbids any talk with the Hub", "unset it to publish") from error
+        raise UsageError("HF_HUB_OFFLINE is set, which forbids access to the Hub", "unset it to publish") from error
     if status == 401:
-        raise UsageError("the Hub does not accept the token", LOG_IN) from error
+        raise UsageError("the Hub did not accept the token", LOG_IN) from error
     if status in (403, 404):
         raise UsageError(f"the token may not write to {what}", f"{LOG_IN} to {repo_id.split('/')[0]}") from error
     if status == 429:
-        raise UsageError("the Hub asks to be left alone for a while (429)", again) from error
+        raise UsageError("the Hub received too many requests (429)", f"wait a while; {again}") from error
     if status is not None and status not in PASSING:
         text = " ".join(str(error).split())[:300]
         raise UsageError(
-            f"the Hub refuses: {text}", f"mend what it names, then give the command again for {what}"
+            f"the Hub refused the upload: {text}", f"fix what it names, then publish {what} again"
         ) from error
     if isinstance(error, ValueError):
-        raise UsageError(" ".join(str(error).split())[:300], "mend the card's metadata") from error
+        raise UsageError(" ".join(str(error).split())[:300], "fix the card's metadata") from error
     raise UsageError(f"{_reason(error)}; {attempts} attempts failed", again) from error

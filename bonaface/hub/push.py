@@ -16,10 +16,10 @@ from bonaface.errors import UsageError
 from bonaface.files import write_text
 from bonaface.hub import merge
 from bonaface.hub.card import Story, card_of, remember, remembered
-from bonaface.hub.privacy import Redactor, refuse_secrets, without_pictures
+from bonaface.hub.privacy import Redactor, refuse_secrets, without_thumbnails
 from bonaface.hub.publish import CARD, Published, check_login, check_repo_id, publish
 
-# Everything that is published is named here, so that nothing else ever is: no checkpoint, optimizer state or pickle.
+# Only what is named here is ever published: no checkpoint, optimizer state or pickle.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.onnx", "openvino_model.xml", "openvino_model.bin")
 MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "unfamiliar.safetensors")
 REPORT_FILES = ("recipe.yaml", "report/*.json", "report/*.md", "report/*.html", "report/*.png", "report/*.parquet")
@@ -35,25 +35,25 @@ def push_model(
     private: bool = False,
     revision: str | None = None,
     story: Story | None = None,
-    pictures: bool = False,
+    thumbnails: bool = False,
     force: bool = False,
     token: str | None = None,
 ) -> Published:
     """Publish a run's folder; again, where something changed, as one more commit.
 
-    The card is written anew and merged with the one that is there, or, where nobody edited that, with the folder's own;
+    The card is rewritten and merged with the one on the Hub, or, if nobody edited that, with the folder's own;
     the folder's README.md is the merged card afterwards.
 
     Args:
-        story: what the card says that the run does not know.
-        pictures: leave the data set's pictures in ``report.html``, which shows the errors of the test.
-        force: publish although labels have no names or there are no figures.
+        story: what the card says beyond the run's own files.
+        thumbnails: keep those of the data set's images in ``report.html``, which shows the mistakes of the test.
+        force: publish even without label names or figures.
 
     Raises:
         UsageError: not a run's folder, or as :func:`bonaface.hub.publish.publish`.
     """
     story = Story(**{**vars(story or Story()), "repo_id": repo_id})
-    files = model_files(folder, pictures=pictures, force=force)
+    files = model_files(folder, thumbnails=thumbnails, force=force)
     story = remembered(folder, story)
     fresh = _fresh_card(folder, story)
     own = merge.read_card(folder / CARD) if (folder / CARD).is_file() else None
@@ -64,7 +64,7 @@ def push_model(
         written, kept = merge_cards(there, own, fresh)
         written = clean(written)
         if kept:
-            print(f"the card keeps what was edited by hand: {', '.join(kept)}", file=sys.stderr)
+            print(f"kept these parts of the card, which were edited by hand: {', '.join(kept)}", file=sys.stderr)
         return written
 
     done = publish(
@@ -75,14 +75,14 @@ def push_model(
     if written != own:
         if own is not None and not merge.personal(clean(own)) <= merge.personal(written):
             write_text(folder / MINE, own)
-            print(f"what was edited in this folder's {CARD} alone is in {folder / MINE}", file=sys.stderr)
+            print(f"edits made only in this folder's {CARD} were saved to {folder / MINE}", file=sys.stderr)
         write_text(folder / CARD, written)
     return done
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a training's ``--push_to_hub`` and its companions ask for; ``repo_id`` is None where it was not asked."""
+    """The options of a training's ``--push_to_hub``; ``repo_id`` is None without it."""
 
     repo_id: str | None
     private: bool = False
@@ -100,23 +100,23 @@ class Push:
         if not asked:
             return cls(None)
         if not args.hub_model_id:
-            raise UsageError("--push_to_hub does not know where to", "add --hub_model_id USER/NAME")
+            raise UsageError("--push_to_hub needs a repository", "add --hub_model_id USER/NAME")
         check_repo_id(args.hub_model_id)
         return cls(args.hub_model_id, bool(args.hub_private_repo), args.hub_revision, args.hub_token)
 
     def check(self) -> None:
-        """Whether it could work, before hours of training. Raises UsageError."""
+        """Check the login, before hours of training. Raises UsageError."""
         if self.repo_id:
             check_login(self.repo_id, self.token)
 
     def publish(self, folder: Path) -> None:
-        """Publish the finished run and say where it is, or how to do it later. Raises UsageError."""
+        """Publish the finished run and print where, or how to do it later. Raises UsageError."""
         if not self.repo_id:
             return
         try:
             done = push_model(folder, self.repo_id, private=self.private, revision=self.revision, token=self.token)
         except UsageError as error:
-            later = f"the run is whole; later: `python -m hub push {folder} {self.repo_id}` ({error.hint})"
+            later = f"the run is complete; publish it with `bonaface hub push {folder} {self.repo_id}` ({error.hint})"
             raise UsageError(f"not published: {error}", later) from error
         print(f"hub     {done}")
 
@@ -128,12 +128,12 @@ def merge_cards(there: str | None, own: str | None, fresh: str) -> tuple[str, li
     if there is None:
         return fresh, []
     if own is not None and not merge.personal(own) <= merge.personal(there):
-        print(f"both this folder's {CARD} and the Hub's were edited: the Hub's is kept", file=sys.stderr)
+        print(f"both this folder's {CARD} and the Hub's were edited; keeping the Hub's", file=sys.stderr)
     return merge.merge(there, fresh)
 
 
-def model_files(folder: Path, *, pictures: bool = False, force: bool = False) -> dict[str, bytes | Path]:
-    """What is published of a run, by its name in the repository, without the card.
+def model_files(folder: Path, *, thumbnails: bool = False, force: bool = False) -> dict[str, bytes | Path]:
+    """The files of a run that are published, by their names in the repository, without the card.
 
     Texts and tables are read and freed of this machine's paths; weights are read when they are sent.
 
@@ -147,7 +147,7 @@ def model_files(folder: Path, *, pictures: bool = False, force: bool = False) ->
         name = path.relative_to(folder).as_posix()
         if path.suffix in TEXTS:
             text = redactor.text(path.read_text(encoding="utf-8"))
-            files[name] = (without_pictures(text) if path.suffix == ".html" and not pictures else text).encode()
+            files[name] = (without_thumbnails(text) if path.suffix == ".html" and not thumbnails else text).encode()
         else:
             files[name] = _clean_table(path, redactor) if path.suffix == ".parquet" else path
     refuse_secrets((name, content) for name, content in files.items() if isinstance(content, bytes))
@@ -155,10 +155,10 @@ def model_files(folder: Path, *, pictures: bool = False, force: bool = False) ->
 
 
 def check_folder(folder: Path, *, force: bool = False) -> None:
-    """Raise UsageError for what nobody should publish."""
+    """Raise UsageError for what should not be published."""
     if not (folder / "config.json").is_file() or not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise UsageError(
-            f"{folder} is no model folder", "give what train_hf.py wrote: config.json, model.safetensors, report/"
+            f"{folder} is not a model folder", "give a finished run, with config.json, model.safetensors and report/"
         )
     for name in ("config.json", "report/metrics.json"):
         try:
@@ -179,14 +179,14 @@ def check_folder(folder: Path, *, force: bool = False) -> None:
     if missing and not force:
         raise UsageError(
             f"{folder} has no figures ({missing[0]})",
-            "let the run finish, or `python -m hub push --force` it with a card of your own",
+            "let the run finish, or publish it with --force and a card of your own",
         )
 
 
 def _fresh_card(folder: Path, story: Story) -> str:
     if (folder / "report" / "metrics.json").is_file() and (folder / "report" / "report.md").is_file():
         return card_of(folder, story)
-    text = "Published without figures: nobody has shown how good this model is, or on what."
+    text = "Published without figures: the performance of this model is unknown."
     metadata = {"library_name": "transformers", "pipeline_tag": "image-classification", "tags": ["bonaface"]}
     return merge.compose(metadata, {"about": f"# {(story.repo_id or folder.name).split('/')[-1]}\n\n{text}"})
 

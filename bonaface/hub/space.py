@@ -1,8 +1,8 @@
-"""A model -> a Space: a folder with everything that the app needs, published in one commit.
+"""A model -> a Space: a folder with all that the app needs, published in one commit.
 
-The folder runs from its own files: the library and its ``requirements.txt``, an ``app.py`` that names the model, and a
-README.md whose front matter tells the Hub how to run it, from the templates in ``hub/templates/space``. A model of the
-Hub is named by its commit, so that the Space serves what it was made for; a model folder comes along, below ``model/``.
+The folder is self-contained: the library and its ``requirements.txt``, an ``app.py`` that names the model, and a
+README.md whose front matter tells the Hub how to run it, from the templates in ``hub/templates/space``. A model on the
+Hub is named by its commit, so that the Space serves what it was made for; a local model is copied to ``model/``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWNED = ("bonaface/*", "model/*", "app.py", "requirements.txt", "LICENSE", "Dock
 
 @dataclass(frozen=True)
 class _Model:
-    """What the Space serves: an id with its commit and files, or a folder that comes along."""
+    """What the Space serves: an id with its commit and files, or a folder that is copied."""
 
     repo_id: str = ""
     commit: str = ""
@@ -53,7 +53,7 @@ def make_space(
         out: a new or empty folder.
 
     Raises:
-        UsageError: no such model, ``out`` holds something, or as :func:`bonaface.hub.publish.publish`.
+        UsageError: no such model, ``out`` is not empty, or as :func:`bonaface.hub.publish.publish`.
     """
     check_repo_id(repo_id)
     if out is not None:
@@ -106,7 +106,7 @@ def _library() -> dict[str, Path]:
 
 
 def _requirements() -> bytes:
-    """A checkout's own list; of an installation, what it says that it needs, without extras."""
+    """A checkout's own list; for an installation, the requirements of its metadata, without extras."""
     if file := resource("requirements.txt"):
         return file.read_bytes()
     return "".join(f"{line}\n" for line in requires(PACKAGE.name) or [] if "extra ==" not in line).encode()
@@ -134,7 +134,7 @@ def _card(model: _Model, repo_id: str, docker: bool) -> str:
     metadata |= {
         "pinned": False,
         "license": "apache-2.0",
-        "short_description": "Is this face a photograph or generated?",
+        "short_description": "Is this face a photograph or AI-generated?",
     }
     metadata["startup_duration_timeout"] = "1h"
     if model.repo_id:

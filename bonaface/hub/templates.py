@@ -23,7 +23,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_sections(template: str, **values: Any) -> dict[str, str]:
-    """Each block of a template by its name, in their order, without those that hold nothing below a heading.
+    """Each block of a template by its name, in their order, without those that have nothing below a heading.
 
     A block is a section that :mod:`bonaface.hub.merge` keeps apart. Raises as :func:`render`.
     """
@@ -48,7 +48,7 @@ def number(value: float | None) -> str:
 def _environment() -> jinja2.Environment:
     folder = resource(FOLDER)
     if folder is None:
-        raise UsageError(f"this copy of bonaface lacks {FOLDER}", "use a whole checkout, or install it with pip")
+        raise UsageError(f"this copy of bonaface lacks {FOLDER}", "use a complete checkout, or install it with pip")
     environment = jinja2.Environment(  # noqa: S701  # Markdown and Python, no HTML: `cell` and `text` escape names
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,

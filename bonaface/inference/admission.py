@@ -79,7 +79,7 @@ def _image(image: Any) -> ImageInput:
     if hasattr(image, "read"):
         return _from_file(image)
     if _is_table(image):
-        raise _refusal(image, "give the column that holds the images")
+        raise _refusal(image, "give the column with the images")
     if _is_iterable(image):
         raise _refusal(image, "give one flat list of images")
     raise _refusal(image)

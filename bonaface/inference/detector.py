@@ -152,7 +152,7 @@ class Detector:
             device: for torch; the GPU where there is one.
             engine: "auto", "torch", "openvino" or "onnx"; "auto" is torch where the folder holds torch weights.
             dtype: "float32" (default) or "bf16".
-            real_label: needed only where neither the model's facts nor a label's name says which one is real.
+            real_label: needed only if neither the model's facts nor a label's name shows which one is real.
             yunet: weights of the face detector (see :class:`bonaface.imaging.faces.FaceDetector`).
 
         Raises:
@@ -174,7 +174,7 @@ class Detector:
         An image is any of:
 
         * a path (str or ``os.PathLike``) or a ``data:`` URL; any other URL is refused, never fetched;
-        * encoded bytes (bytes, bytearray, memoryview), or a file that is open in binary mode, from where it stands;
+        * encoded bytes (bytes, bytearray, memoryview), or a file open in binary mode, from its current position;
         * a PIL image of any mode;
         * a NumPy array (height, width) or (height, width, channels), or a tensor (height, width) or (channels, height,
           width): 1 to 4 channels, uint8, or floats in [0, 1];
@@ -189,7 +189,7 @@ class Detector:
             faces: see :mod:`bonaface.inference.reader`.
 
         Raises:
-            ImageError: a single image cannot be read, or is none of the above ("unsupported"). Among many, such a one
+            ImageError: a single image cannot be read, or is none of the above ("unsupported"). Among many, it
                 has a result with ``status`` and ``error`` instead.
         """
         if not is_single(images):

@@ -2,7 +2,7 @@
 
 Deletion hides the most marked pixels first: the score of a faithful map falls at once. Insertion starts with everything
 hidden and shows the most marked pixels first: the score rises at once. A hidden pixel is a strongly blurred one. Both
-curves are compared with maps that know nothing of the model: the centre of the image, and smooth random blobs.
+curves are compared with maps that do not depend on the model: the centre of the image, and smooth random blobs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Faithfulness:
     @property
     def sentence(self) -> str:
         """How far to trust the map, in a sentence."""
-        gains = f"({self.gain['map']:.2f}; centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
+        gains = f"(map {self.gain['map']:.2f}, centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
         if self.flat:
             return "Hiding the whole image hardly changes the score, so no map can show what it depends on."
         if self.trusted:
@@ -95,7 +95,7 @@ def blurred(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def centre_map(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The guess of someone who knows that faces are in the middle: float32 (h, w)."""
+    """A map that assumes a face in the middle: float32 (h, w)."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     return np.exp(-2 * (y[:, None] ** 2 + x[None, :] ** 2)).astype(np.float32)
 

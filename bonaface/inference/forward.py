@@ -20,7 +20,7 @@ from bonaface.models.load import Model, is_convolutional, move
 
 
 class Outputs(NamedTuple):
-    """What a model said of n images."""
+    """A model's outputs for n images."""
 
     logits: NDArray[Any]  # (n, classes); float64 of rows, float32 of an engine
     features: NDArray[np.float32] | None  # (n, width): the input of the last layer; None where that is not linear

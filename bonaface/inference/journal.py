@@ -48,7 +48,7 @@ class Inputs:
 
 
 class Journal:
-    """Rows as JSON lines behind one line with the run's options; held by one process at a time."""
+    """Rows as JSON lines after one line with the run's options; locked by one process at a time."""
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.path, self.options = path, json.loads(json.dumps(options))
@@ -68,7 +68,7 @@ class Journal:
         self._file.close()
 
     def resume(self, inputs: Inputs, batch_size: int) -> int:
-        """Cut the journal behind its last whole batch, and say how many inputs have their row."""
+        """Cut the journal after its last whole batch, and return how many inputs have their row."""
         head = self._file.readline()
         if not head.endswith(b"\n"):  # new, or killed while the first line was written
             return self._begin()

@@ -109,7 +109,7 @@ class ImageReader:
         return items
 
     def _read_large(self, data: bytes | Image.Image, image: ImageInput, faces: bool | None, item: Item) -> None:
-        """As ``read`` does, of one image that is gone when this returns."""
+        """As ``read``, for one image that is released when this returns."""
         try:
             for i, view in enumerate(self._views(data, image, faces, item)):
                 self._process([(item, i, view)])

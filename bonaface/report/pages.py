@@ -46,7 +46,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
+        """Which columns contain numbers."""
         kinds = pd.api.types
         return [kinds.is_numeric_dtype(kind) and not kinds.is_bool_dtype(kind) for kind in self.frame.dtypes]
 
@@ -176,7 +176,7 @@ def _themed(plot: Plot) -> dict[str, str]:
 
 
 def thumbnail_uri(image: Image.Image, side: int = 112) -> str:
-    """A JPEG ``data:`` address of the image within twice ``side`` pixels, encoded anew: no metadata comes along."""
+    """A JPEG ``data:`` address of the image within twice ``side`` pixels, re-encoded: no metadata is included."""
     small = image.convert("RGB")
     small.thumbnail((2 * side, 2 * side))
     buffer = io.BytesIO()

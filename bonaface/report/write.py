@@ -84,7 +84,7 @@ def write_report(
     adds blocks to the first screen, ``remarks`` sentences to its conclusion, ``sections`` what follows.
 
     Keys of ``details`` that the report speaks about, each optional: ``title``, ``model`` and ``data`` (where they are
-    plain text, the subtitle), ``train_sources`` (names; without it the table's train split tells), ``caveats``
+    plain text, the subtitle), ``train_sources`` (names; by default those of the table's train split), ``caveats``
     (sentences), ``audit`` (mapping with ``verdict``, a sentence), ``broken`` (rows of path, reason, label, source).
     All but title and caveats are listed at the end, mappings by dotted names.
     """

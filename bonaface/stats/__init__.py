@@ -1,1 +1,1 @@
-"""Statistics: intervals, metrics and certificates; they know no images."""
+"""Statistics: intervals, metrics and certificates, on plain numbers."""

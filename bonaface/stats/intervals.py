@@ -1,7 +1,7 @@
 """How far a figure can be trusted: exact bounds, DeLong, McNemar and the bootstrap, on plain arrays.
 
 Conventions: ``is_fake`` is a bool array, True for the positive class; a higher score means "more likely fake"; an
-image is called fake at threshold t when its score is >= t. Every interval is two-sided, 95 % unless told.
+image is called fake at threshold t when its score is >= t. Every interval is two-sided, 95 % unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def clopper_pearson(
         raise ValueError(f"side must be two-sided, upper or lower, not {side!r}")
     k, n = np.asarray(successes, dtype=float), np.asarray(trials, dtype=float)
     if np.any((k < 0) | (k > n)):
-        raise ValueError("successes must lie between 0 and trials")
+        raise ValueError("successes must be between 0 and trials")
     tail = (1 - confidence) / (2 if side == "two-sided" else 1)
     with np.errstate(invalid="ignore"):
         low = np.where((k == 0) | (side == "upper"), 0.0, stats.beta.ppf(tail, k, n - k + 1))

@@ -294,7 +294,7 @@ def over_folds(values: ArrayLike) -> Figures:
 
 
 def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> pd.DataFrame:
-    """The ECE's bins that hold an image, for a reliability diagram: ``mean_p_fake``, ``share_fake``, ``n``."""
+    """The ECE's bins that are not empty, for a reliability diagram: ``mean_p_fake``, ``share_fake``, ``n``."""
     fake, p = np.asarray(is_fake, dtype=float), np.asarray(p_fake, dtype=np.float64)
     table = pd.DataFrame({"bin": ece_bins(p), "mean_p_fake": p, "share_fake": fake, "n": 1})
     return table.groupby("bin").agg({"mean_p_fake": "mean", "share_fake": "mean", "n": "sum"}).reset_index(drop=True)

@@ -1,5 +1,5 @@
 """The web app's parts; ``app.py`` puts them together. Nothing here imports torch before the page is up.
 
-``service`` loads the models in the background and hands out a ``judge``; the tabs ask it. ``guards`` is what stands
+``service`` loads the models in the background and returns a ``judge``, which the tabs use. ``guards`` is
 between the network and Gradio, ``uploads`` between Gradio and us.
 """

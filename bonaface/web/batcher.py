@@ -22,7 +22,7 @@ class Batcher(Generic[Item, Outcome]):
     Nothing waits for others to come: a batch is what has gathered while the one before it was run.
 
     Args:
-        run: items -> their outcomes, in order. Where it raises, it is asked again for each item alone.
+        run: items -> their outcomes, in order. If it raises, it is called again for each item separately.
         largest: items of one batch.
         waiting: items that may wait; the next one raises :class:`Busy`.
     """

@@ -1,4 +1,4 @@
-"""Which model the app serves when it is not told, and whether there is one of the name that it is told."""
+"""Which model the app serves by default, and whether a model that is named exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def default_model(root: Path) -> str | None:
     """The newest finished run below ``root/runs``, else the shipped model, else None.
 
     A run is finished when it has its model and the report's figures, which are written last. One that was trained on
-    the embedded sample knows drawings only, and is served where it is named alone.
+    only the embedded sample is served only if it is named.
     """
     # Here: they bring libraries that read the environment, which must have been checked.
     from bonaface.models.drawings import knows_only_drawings

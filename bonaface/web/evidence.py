@@ -61,7 +61,7 @@ class KnownScores:
         """From a run's files; None where none has enough real and fake images.
 
         Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
-        ``report/predictions.parquet``: a stranger's image is of a camera and a generator that nobody trained on.
+        ``report/predictions.parquet``: a visitor's image is probably from an unseen camera or generator.
         """
         if (folder / KNOWN).is_file():
             table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
@@ -120,8 +120,8 @@ def remarks(
         f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share, 0)} were "
         f"fake (95 % interval {percent(meaning.low, 0)} to {percent(meaning.high, 0)}), compared with "
         f"{percent(meaning.base_rate, 0)} overall.",
-        f"If only 1 image in {round(1 / RARE)} were fake, the same score would mean a chance of "
-        f"{percent(meaning.rare_low, 0)} to {percent(meaning.rare_high, 0)}.",
+        f"If only 1 image in {round(1 / RARE)} were fake, {percent(meaning.rare_low, 0)} to "
+        f"{percent(meaning.rare_high, 0)} of the images with this score would be fake.",
     ]
     if unseen and unseen.wrong is not None and not known:
         lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong, 0)} were wrong.")

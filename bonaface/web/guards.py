@@ -33,7 +33,7 @@ class GuardedBlocks(gr.Blocks):
 def refuse_addresses(value: Any) -> None:
     """Raise gr.Error where a file in a request's data, however deep, is to be had from an address.
 
-    A ``url`` beside a local ``path`` is what Gradio's own page sends and what nobody fetches; ``data:`` holds the
+    A ``url`` beside a local ``path`` is what Gradio's own page sends, and is never fetched; ``data:`` contains the
     bytes themselves.
     """
     if isinstance(value, Mapping):
@@ -48,12 +48,12 @@ def refuse_addresses(value: Any) -> None:
 
 
 class RequestGuard:
-    """ASGI middleware: bounds the body and the number of requests, and says what a page from here may load.
+    """ASGI middleware: limits the body and the number of requests, and what the page may load.
 
     Args:
-        app: what it stands in front of.
+        app: the application to protect.
         largest: bytes of a body. Gradio itself bounds each file, not their sum.
-        most: POST requests at the same time; the next one is told that the app is busy.
+        most: POST requests at the same time; further ones get 503.
     """
 
     def __init__(self, app: ASGIApp, largest: int, most: int) -> None:

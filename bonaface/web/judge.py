@@ -94,7 +94,7 @@ class Judge:
             return None
 
     def meaning(self, result: Result) -> Meaning | None:
-        """What such a score meant on known images; None without them."""
+        """What such a score has meant on known images; None without them."""
         return self.known.meaning(result.p_fake) if self.known and not result.error else None
 
     def remarks(self, result: Result) -> list[str]:
@@ -165,7 +165,7 @@ def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
 
 
 def _without_path(result: Result, source: Path | bytes) -> Result:
-    """The same, without the place where we keep the file: that is no one's business."""
+    """The same, without the path on the server in its message."""
     if result.error and isinstance(source, Path):
         return replace(result, error=result.error.replace(f"{shown_name(source)}: ", ""))
     return result

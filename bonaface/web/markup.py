@@ -46,7 +46,7 @@ def score(p_fake: float) -> str:
 
 
 def image_uri(image: Image.Image, side: int = 320) -> str:
-    """A JPEG ``data:`` address within ``side`` pixels, encoded anew, so that no metadata comes along."""
+    """A JPEG ``data:`` address within ``side`` pixels, re-encoded, so that no metadata is included."""
     small = image.copy()
     small.thumbnail((side, side))
     buffer = io.BytesIO()

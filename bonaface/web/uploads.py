@@ -35,7 +35,7 @@ class Upload:
 
 
 class Quiet(ComponentMeta):
-    """Gradio writes a ``.pyi`` file beside the source of every component class; not beside ours."""
+    """Gradio writes a ``.pyi`` file beside the source of every component class; this prevents it for ours."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
         """The class alone."""

@@ -61,7 +61,7 @@ def failure_lines(result: Result) -> list[str]:
     """Why there is no result, and what to do."""
     reason = str(result.error or "")
     reason = (
-        f"It {reason}" if reason.startswith("holds") else f"It is {reason}" if reason.startswith("named") else reason
+        f"It {reason}" if reason.startswith("contains") else f"It is {reason}" if reason.startswith("named") else reason
     )
     return [
         reason[:1].upper() + reason[1:] + ".",

@@ -146,7 +146,7 @@ def test_what_a_run_says_stands_in_the_card(run: Path) -> None:
 
 
 def test_unseen_sources_are_told_or_said_not_to_be(run: Path, tmp_path: Path) -> None:
-    assert "Not measured: every source of the test is also one of its training" in card_of(run, Story())
+    assert "Not measured: every source of the test set is also in the training data" in card_of(run, Story())
     report = tmp_path / "loso" / "report"
     report.mkdir(parents=True)
     (report / "crossval.json").write_text(json.dumps({"kind": "leave-one-source-out"}))
@@ -155,7 +155,7 @@ def test_unseen_sources_are_told_or_said_not_to_be(run: Path, tmp_path: Path) ->
     (report / "crossval.json").write_text(json.dumps({"kind": "folds"}))
     with pytest.raises(UsageError, match="left no source out"):
         card_of(run, Story(unseen=tmp_path / "loso"))
-    with pytest.raises(UsageError, match="holds no cross-validation"):
+    with pytest.raises(UsageError, match="contains no cross-validation"):
         card_of(run, Story(unseen=tmp_path))
 
 

@@ -68,10 +68,10 @@ def test_train_push_fetch_serve(hub: HubServer, tiny_model: str, tmp_path: Path)
 
     table = pd.read_parquet(run / "report" / "predictions.parquet")
     table = table[table["split"] == "test"]
-    pictures = [data / path for path in table["path"]]
+    images = [data / path for path in table["path"]]
     home = tmp_path / "visitor"
     fetched = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, NAME, *map(str, pictures)],
+        [sys.executable, "-c", ELSEWHERE, NAME, *map(str, images)],
         cwd=tmp_path, env=environment(hub, home), capture_output=True, text=True,
     )  # fmt: skip
     assert fetched.returncode == 0, fetched.stderr
@@ -83,7 +83,7 @@ def test_train_push_fetch_serve(hub: HubServer, tiny_model: str, tmp_path: Path)
     elsewhere.mkdir()
     env = environment(hub, home) | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     command = [sys.executable, str(ROOT / "app.py"), "--model", NAME]
-    answers = ask_app(command, pictures[:4], cwd=elsewhere, env=env)
+    answers = ask_app(command, images[:4], cwd=elsewhere, env=env)
     assert [answer["p_fake"] for answer in answers] == pytest.approx(list(table["p_fake"])[:4], abs=1e-4)
 
     # Trained on drawings: its card, its report and every answer of it say so, and no app serves it unasked.
@@ -101,7 +101,7 @@ def test_transformers_own_way_of_pushing_is_off(tmp_path: Path) -> None:
     push = Push.taken_from(args)
     assert (push.repo_id, push.private, args.push_to_hub) == (NAME, False, False)
     assert "hf_secret" not in repr(push)
-    with pytest.raises(UsageError, match="does not know where to") as caught:
+    with pytest.raises(UsageError, match="needs a repository") as caught:
         Push.taken_from(TrainingArguments(str(tmp_path), push_to_hub=True, use_cpu=True))
     assert "--hub_model_id" in caught.value.hint
 
@@ -110,9 +110,9 @@ def test_transformers_own_way_of_pushing_is_off(tmp_path: Path) -> None:
     ("name", "token", "said"),
     [
         (NAME, None, "not logged in"),
-        (NAME, "hf_wrong", "does not accept the token"),
-        (NAME, "hf_read", "may only read"),
-        ("stranger/faces", "hf_test", "does not publish as stranger"),
+        (NAME, "hf_wrong", "did not accept the token"),
+        (NAME, "hf_read", "is read-only"),
+        ("stranger/faces", "hf_test", "may not publish as stranger"),
     ],
 )
 def test_who_may_not_publish_is_told_before_the_training(
@@ -132,4 +132,4 @@ def test_a_run_that_could_not_be_published_says_how_to_do_it_later(
     go_online(monkeypatch, hub, tmp_path / "cache")
     with pytest.raises(UsageError, match="not published: ") as caught:
         Push(NAME).publish(tmp_path)
-    assert f"python -m hub push {tmp_path} {NAME}" in caught.value.hint
+    assert f"bonaface hub push {tmp_path} {NAME}" in caught.value.hint

@@ -42,7 +42,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_faces(tmp_path_factory.mktemp("data"), {"real/cam": 24, "fake/g|an": 12, "fake/sd": 12})
-    (root / "real/cam/broken.png").write_bytes(b"no picture")
+    (root / "real/cam/broken.png").write_bytes(b"no image")
     return root
 
 

@@ -134,7 +134,7 @@ def test_a_short_path_is_no_part_of_an_address(tmp_path: Path) -> None:
 
 
 def test_metadata_that_is_a_list_is_named() -> None:
-    with pytest.raises(UsageError, match="no list of"):
+    with pytest.raises(UsageError, match="not a list of"):
         merge("---\n- a\n- b\n---\ntext\n", NEW)
 
 

@@ -32,6 +32,6 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there already"):
         pack_model(run, tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep me"
-    with pytest.raises(UsageError, match="no model folder"):
+    with pytest.raises(UsageError, match="not a model folder"):
         pack_model(tmp_path / "out", tmp_path / "other")
     assert not (tmp_path / "other").exists()

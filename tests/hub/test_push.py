@@ -73,7 +73,7 @@ def test_no_path_of_this_machine_is_published(hub: HubServer, run: Path) -> None
     assert json.loads(hub.repo("user/faces").files()["report/metrics.json"])["facts"]["data"] == "faces"
 
 
-def test_the_data_sets_pictures_stay_here_unless_they_are_asked_for(run: Path) -> None:
+def test_the_data_sets_thumbnails_stay_here_unless_they_are_asked_for(run: Path) -> None:
     page = run / "report" / "report.html"
     thumbnail = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
     page.write_text(page.read_text().replace("</body>", f'<img src="{thumbnail}"></body>'))
@@ -81,7 +81,7 @@ def test_the_data_sets_pictures_stay_here_unless_they_are_asked_for(run: Path) -
     without = bytes(model_files(run)["report/report.html"]).decode()
     assert thumbnail not in without
     assert without.count("data:image/svg+xml") == plots > 0
-    assert thumbnail in bytes(model_files(run, pictures=True)["report/report.html"]).decode()
+    assert thumbnail in bytes(model_files(run, thumbnails=True)["report/report.html"]).decode()
 
 
 @pytest.mark.parametrize("secret", ["hf_" + "a1" * 17, "hf_test"])
@@ -112,14 +112,14 @@ def test_a_run_without_figures_is_refused(hub: HubServer, run: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(hub: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no model folder"):
+    with pytest.raises(UsageError, match="is not a model folder"):
         push_model(tmp_path, "user/faces")
     assert not hub.log
 
 
 @pytest.mark.parametrize("name", ["faces", "user/faces/more", "user/fa ces", "../faces"])
 def test_what_is_no_repository_is_said_before_anything_is_sent(hub: HubServer, run: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="no repository's name"):
+    with pytest.raises(UsageError, match="not a repository name"):
         push_model(run, name)
     assert not hub.log
 
@@ -236,7 +236,7 @@ def test_a_private_repository_is_private_and_a_public_one_is_not_taken_for_one(h
     push_model(run, "user/open")
     commits = hub.commits_asked()
     (run / "recipe.yaml").write_text("model: vit\n")
-    with pytest.raises(UsageError, match="is there already, and public"):
+    with pytest.raises(UsageError, match="already exists and is public"):
         push_model(run, "user/open", private=True)
     assert hub.commits_asked() == commits
 
@@ -306,7 +306,7 @@ def test_a_hub_in_trouble_is_asked_again(hub: HubServer, run: Path, status: int)
 
 def test_a_hub_that_stays_in_trouble(hub: HubServer, run: Path) -> None:
     hub.fail("POST", "/commit/", 500, times=99)
-    with pytest.raises(UsageError, match="the Hub answers 500; 4 attempts failed"):
+    with pytest.raises(UsageError, match="the Hub answered 500; 4 attempts failed"):
         push_model(run, "user/faces")
     whole_or_nothing(hub, run)
 
@@ -329,7 +329,7 @@ def test_a_hub_that_wants_to_be_left_alone_for_long_is(hub: HubServer, run: Path
 
 @pytest.mark.parametrize(
     ("token", "said"),
-    [(None, "not logged in"), ("hf_wrong", "does not accept the token"), ("hf_read", "may not write to the model")],
+    [(None, "not logged in"), ("hf_wrong", "did not accept the token"), ("hf_read", "may not write to the model")],
 )
 def test_who_may_not_is_told_so_at_once(
     hub: HubServer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, said: str
@@ -360,7 +360,7 @@ def test_uploads_in_chunks_that_fail_are_tried_again(
     assert len(hub.repo("user/faces").commits) == 2
     failures += [RuntimeError("Data processing error")] * 9
     (run / "recipe.yaml").write_text("model: vit\n")
-    with pytest.raises(UsageError, match=r"the line to the Hub broke \(RuntimeError: Data processing error\)"):
+    with pytest.raises(UsageError, match=r"the connection to the Hub failed \(RuntimeError: Data processing error\)"):
         push_model(run, "user/faces")
 
 

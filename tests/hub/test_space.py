@@ -114,7 +114,7 @@ def test_mistakes(hub: HubServer, run: Path, tmp_path: Path) -> None:
     assert ("space", "user/app") not in hub.repos
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         make_space(str(run), "user/app", out=tmp_path / "out")
 
 

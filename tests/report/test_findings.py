@@ -138,15 +138,15 @@ UNSEEN = UnseenWorth(n=200, folds=4, ece_before=0.08, ece=0.02, coverage=0.875, 
                 "87.5\N{NO-BREAK SPACE}% of the images, of which 3.1\N{NO-BREAK SPACE}% were wrong",
                 "0.020 (0.080 before)",
             ],
-            "Most often",
+            "worst on",
         ),
-        ({"wrong": None}, ["it gave no verdict at all"], "Most often"),
+        ({"wrong": None}, ["it gave no verdict at all"], "worst on"),
         (
             {"hardest": HardestSource("gan", "fake", 50, 0.25)},
             ["worst on gan (fake), where 25.0\N{NO-BREAK SPACE}%"],
             "no verdict",
         ),
-        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5\N{NO-BREAK SPACE}%"], "Most often"),
+        ({"hardest": HardestSource("gan", "fake", 50, 0.0)}, ["87.5\N{NO-BREAK SPACE}%"], "worst on"),
     ],
 )
 def test_calibration_on_unseen_sources_in_words(unseen: dict[str, Any], parts: list[str], absent: str) -> None:
