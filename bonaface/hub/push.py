@@ -168,7 +168,8 @@ def check_folder(folder: Path, *, force: bool = False) -> None:
         if not whole:
             raise UsageError(f"{folder / name} is damaged", "run the training or the evaluation again")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    labels = [str(label) for label in (config.get("id2label") or {}).values()]
+    named = (config.get("id2label") or {}).values() or config.get("label_names") or []  # the latter of timm's wrapper
+    labels = [str(label) for label in named]
     nameless = not labels or all(label == f"LABEL_{i}" for i, label in enumerate(labels))
     if nameless and not force:
         raise UsageError(

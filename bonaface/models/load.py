@@ -256,10 +256,13 @@ def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs:
 def _packaged(
     name: str, labels: Sequence[str], from_scratch: bool, image_size: int | None, resize: int | None
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """A preset with pretrained weights and a fresh classifier; its processor is one that saves a file."""
+    """A preset with pretrained weights and a fresh classifier; its processor is timm's, as for any timm model."""
     preset = PACKAGED[name]
     side = image_size or preset.side
     config = _timm_config(preset.architecture, side)
+    # A saved model of timm's wrapper is loaded with timm's own preprocessing, whatever preprocessor_config.json says.
+    crop = {"crop_pct": side / (resize or side), "interpolation": "bilinear"}
+    config.pretrained_cfg = {**config.pretrained_cfg, **crop}
     model = AutoModelForImageClassification.from_config(_with_labels(config, labels))
     if not from_scratch:
         own = model.timm_model.state_dict()
@@ -267,7 +270,7 @@ def _packaged(
         fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
         model.timm_model.load_state_dict({**own, **fitting})
         _reset_classifier(model)
-    return model, _processor(side, resize or side, std=0.5)
+    return model, _timm_processor(config)
 
 
 def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
