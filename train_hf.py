@@ -7,10 +7,13 @@
 The job itself is :mod:`bonaface.cli.train`, read from top to bottom; ``bonaface train`` is the same command.
 """
 
-from bonaface.errors import stop_quietly
+from bonaface.environment import check_numbers
+from bonaface.errors import stop_quietly, usage_errors_exit
 
 if __name__ == "__main__":
     stop_quietly()  # Ctrl-C, while torch is imported
+    with usage_errors_exit():
+        check_numbers()
 
 # isort: split
 

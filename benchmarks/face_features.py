@@ -1,5 +1,4 @@
-"""Features of frozen networks over drawn views of face crops, cached: what the folds of `family_folds.py` are judged
-on.
+"""Cached features of frozen networks over drawn views of face crops, on which `family_folds.py` judges its folds.
 
     python benchmarks/face_features.py DATA CACHE --network lite0 --weights W.pth --points points.npz --views 8
 

@@ -23,6 +23,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -221,10 +222,10 @@ class Stopwatch:
         self._views = detector.reader._views
         detector.reader._views = self._timed  # type: ignore[method-assign]
 
-    def _timed(self, data, image, faces, item):  # type: ignore[no-untyped-def]
+    def _timed(self, data: bytes | None, image: Any, *rest: Any) -> Any:
         started = time.thread_time()
         try:
-            return self._views(data, image, faces, item)
+            return self._views(data, image, *rest)
         finally:
             seconds = time.thread_time() - started
             with self._lock:

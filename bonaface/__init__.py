@@ -18,6 +18,9 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     """``from bonaface import Detector``: imported on first use, since it brings torch."""
     if name == "Detector":
+        from bonaface.environment import check_numbers
+
+        check_numbers()
         from bonaface.inference.detector import Detector
 
         return Detector

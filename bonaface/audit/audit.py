@@ -73,6 +73,7 @@ def audit_dataset(
         files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True, whole_reasons=whole_reasons)
         duplicates = _find_duplicates(files, thumbnails, splits_given)
         copies = {path: group.paths[0] for group in duplicates for path in group.paths}
+        files["unit"] = files["group"]
         files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
         chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
         audit = Audit(
@@ -92,7 +93,7 @@ def audit_dataset(
         files, audit.broken, duplicates, audit.facts_leak, audit.appearance_leak, audit.looks, data.real_label
     )
     if fast and n_rows > FAST_FILES:
-        text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates"
+        text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates and broken files"
         audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` searches all of them"))
     return audit
 

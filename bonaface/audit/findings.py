@@ -52,7 +52,7 @@ def list_findings(
     real_label: str,
 ) -> list[Finding]:
     """All findings, the worst first."""
-    found = [*_facts(facts), *_duplicates(duplicates, len(files))]
+    found = [*_facts(facts), *_duplicates(duplicates, len(files)), *_divided_units(files)]
     if appearance is not None:
         found += [*_appearance(appearance), *_faces(looks, files)]
     found += [*_broken(broken, len(files)), *_balance(files, real_label)]
@@ -112,7 +112,7 @@ def _duplicates(groups: Sequence[DuplicateGroup], n: int) -> Iterator[Finding]:
     """Copies are a warning; across labels or splits they are a leak if they make up 1 % of the files."""
 
     def level(found: Sequence[DuplicateGroup]) -> str:
-        return "leak" if sum(len(group.paths) for group in found) >= max(0.01 * n, 2) else "warning"
+        return _level_of_share(sum(len(group.paths) for group in found), n)
 
     across_labels = [group for group in groups if len(group.labels) > 1]
     across_splits = [group for group in groups if len(group.splits) > 1]
@@ -126,6 +126,27 @@ def _duplicates(groups: Sequence[DuplicateGroup], n: int) -> Iterator[Finding]:
     if rest:
         text = f"{_groups(rest)}, for example {_example(rest[0])}"
         yield Finding("warning", "duplicates", text, "`python -m bonaface prepare` drops or groups them")
+
+
+def _divided_units(files: pd.DataFrame) -> Iterator[Finding]:
+    """Persons, videos or sessions that the data's own splits have on both sides."""
+    if files["split"].nunique() < 2:
+        return
+    divided = files[files.groupby("unit")["split"].transform("nunique") > 1]
+    if len(divided):
+        first = divided[divided["unit"] == divided["unit"].iloc[0]].drop_duplicates("split")
+        n = divided["unit"].nunique()
+        text = (
+            f"{n:,} {'group' if n == 1 else 'groups'} that should stay whole (a person, a video, a session) "
+            f"{'is' if n == 1 else 'are'} in more than one split, for example {first['path'].iloc[0]} "
+            f"({first['split'].iloc[0]}) and {first['path'].iloc[1]} ({first['split'].iloc[1]})"
+        )
+        hint = "move each group into one split; `--groups none` if its images have nothing in common"
+        yield Finding(_level_of_share(len(divided), len(files)), "splits", text, hint)
+
+
+def _level_of_share(n: int, of: int) -> str:
+    return "leak" if n >= max(0.01 * of, 2) else "warning"
 
 
 def _groups(groups: Sequence[DuplicateGroup]) -> str:

@@ -36,7 +36,11 @@ FACT_NAMES = {
 
 @dataclass
 class Audit:
-    """All that was found. ``files`` has one row per readable file: path, label, source, split, group, sha256, facts."""
+    """All that was found.
+
+    ``files`` has one row per readable file: path, label, source, split, group, unit (the group without copies), sha256
+    and facts.
+    """
 
     origin: str
     labels: list[str]
@@ -66,7 +70,7 @@ class Audit:
 
     @property
     def groups(self) -> dict[str, str]:
-        """path -> name of its duplicate group, for those that have one; ``data.load_data(copies=…)`` takes it."""
+        """Path -> name of its duplicate group, for those that have one; ``data.load_data(copies=…)`` takes it."""
         return {path: group.paths[0] for group in self.duplicates for path in group.paths}
 
     def counts(self) -> pd.DataFrame:

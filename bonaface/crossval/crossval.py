@@ -250,5 +250,5 @@ def _describe(assembly: Assembly, folds: Sequence[Fold]) -> None:
     for fold in folds:
         counts = fold.table["split"].value_counts()
         sizes = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "validation", "test"))
-        left = f"; {fold.left_out:,} copies of test images left out" if fold.left_out else ""
+        left = f"; {fold.left_out:,} left out: their group is in another split" if fold.left_out else ""
         print(f"  {fold.title:<40} {sizes}{left}", flush=True)

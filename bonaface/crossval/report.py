@@ -9,7 +9,7 @@ several folds test (a real source may be held out more than once) has a row for 
 - ``schema_version`` 1, ``kind`` (one of :data:`bonaface.data.folds.KINDS`), ``labels``, ``real_label``, ``conclusion``
   (words), ``kept`` (whether the folds' runs are still there)
 - ``folds``: rows of ``name``, ``title``, ``folder``, ``held_out`` {fake: […], real: […]} (empty where images were
-  dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (copies of test images), ``small`` (under 50 images on a side:
+  dealt), ``n``, ``n_real``, ``n_fake``, ``left_out`` (group is elsewhere), ``small`` (under 50 images on a side:
   never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
   ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, by the fold's own band ``band_recall``,
   ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonaface.stats.metrics.verdict_figures`); and

@@ -47,7 +47,10 @@ class Alignment:
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative", "choose 0 or more")
         if not 0 <= self.margin <= 2:
-            raise UsageError(f"margin {self.margin} is not in [0, 2]", "0.15 adds 15 % of the face box on each side")
+            raise UsageError(
+                f"margin {self.margin} is not in [0, 2]",
+                "choose from 0 to 2: 0.15 adds 15 % of the face box on each side",
+            )
 
     def apply(self, crop: Image.Image, path: str) -> tuple[bytes, int, int]:
         """A square RGB crop of any size -> JPEG file, its side in pixels, its quality.

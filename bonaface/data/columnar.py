@@ -78,7 +78,7 @@ def _undecoded(data: str, rows: datasets.Dataset) -> datasets.Dataset:
     if image is None or label is None:
         raise UsageError(
             f"{data} has no {'image' if image is None else 'label'} column",
-            f"its columns are: {', '.join(rows.features)}",
+            f"rename one of its columns: {', '.join(rows.features)}",
         )
     new = {old: name for old, name in ((image, "image"), (label, "label")) if old != name}
     return rows.rename_columns(new).cast_column("image", datasets.Image(decode=False))

@@ -192,7 +192,7 @@ def split_listing(
         if "train" not in named and "" not in named:
             raise UsageError(
                 f"{name or listing.origin} has the splits {', '.join(sorted(named))} but no split to train on",
-                "add a folder `train`, or put the label folders at the top, and splits are made from them",
+                "add a folder `train`, or put the label folders at the top so that splits are made",
             )
         absent = {name for name in SPLITS if name not in named}
         pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
@@ -206,19 +206,7 @@ def split_listing(
         made |= set(SPLITS)
     rows = rows.remove_columns("split")
     splits = dataset_dict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
-    for name, dataset in splits.items():
-        missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
-        if missing:
-            why = next(
-                (text for pool, parts in cut if name in parts if (text := _shortage(listing, rows, pool, parts))), ""
-            )
-            raise UsageError(
-                f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}"
-                + (f": {why}" if why else ""),
-                "add images or groups; if folders are the groups, `--groups none` treats each image on its own"
-                if why
-                else "add images, or change --validation_size and --test_size",
-            )
+    _check_labels(listing, rows, splits, cut)
     return FaceData(
         splits,
         listing.labels,
@@ -228,6 +216,27 @@ def split_listing(
         [split for split in SPLITS if split in made],
         listing.units,
     )
+
+
+def _check_labels(
+    listing: Listing,
+    rows: datasets.Dataset,
+    splits: Mapping[str, datasets.Dataset],
+    cut: Sequence[tuple[np.ndarray, Sequence[str]]],
+) -> None:
+    """Refuse splits without one of the labels; ``cut`` names the rows that were cut into which splits."""
+    for name, dataset in splits.items():
+        missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
+        if missing:
+            pools = [(pool, parts) for pool, parts in cut if name in parts]
+            why = next(filter(None, (_shortage(listing, rows, pool, parts) for pool, parts in pools)), "")
+            raise UsageError(
+                f"the split `{name}` of {listing.origin} has no image labelled {', '.join(missing)}"
+                + (f": {why}" if why else ""),
+                "add images or groups; if folders are the groups, `--groups none` treats each image on its own"
+                if why
+                else "add images, or change --validation_size and --test_size",
+            )
 
 
 def _shortage(listing: Listing, rows: datasets.Dataset, pool: np.ndarray, splits: Sequence[str]) -> str:

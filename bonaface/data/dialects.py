@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bonaface.errors import UsageError
@@ -26,8 +26,8 @@ END = "\0end\0"  # a row of our own behind the last one
 def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """The rows of a CSV file: column -> cell, blanks around both taken away, column names in lower case.
 
-    Delimiters are comma, semicolon, tab or ``|``, as the header shows (or the line ``sep=;`` before it); rows without
-    any text are left out.
+    Delimiters are comma, semicolon, tab or ``|``, as the header shows (or the line ``sep=;`` before it); quotation
+    marks are single where the first two lines have cells in them; rows without any text are left out.
 
     Args:
         needed: the columns that must be there, each with other names that it may have.
@@ -41,11 +41,12 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
         del lines[0]
     declared = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
     text = "\n".join(lines[bool(declared) :])
-    first = text.partition("\n")[0]
+    first, _, rest = text.partition("\n")
     for delimiter in declared[1] if declared else DELIMITERS:
-        names = _column_names(next(_reader(first, delimiter), []), needed)
+        quote = _quote([first, rest.partition("\n")[0]], delimiter)
+        names = _column_names(next(_reader(first, delimiter, quote), []), needed)
         if set(needed) <= set(names):
-            return _rows(path, text, delimiter, names)
+            return _rows(path, text, delimiter, quote, names)
     raise UsageError(
         f"{path} has no columns {' and '.join(needed)}: its header is `{first.strip()[:200]}`",
         f"name the columns in the first line, as in {','.join(needed)}",
@@ -53,7 +54,7 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, UTF-16 or UTF-32, else in the code page of Western Windows; line ends are ``\\n``.
+    r"""A text file in UTF-8, UTF-16 or UTF-32, else in the code page of Western Windows; line ends are ``\n``.
 
     Raises:
         UsageError: it cannot be read.
@@ -98,13 +99,20 @@ def _column_names(header: Sequence[str], needed: Mapping[str, Sequence[str]]) ->
     return names
 
 
-def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+def _quote(lines: Iterable[str], delimiter: str) -> str:
+    """The mark around cells: single where one of these lines has a cell in such, for no name begins and ends so."""
+    edge = rf"(?:^|{re.escape(delimiter)})\s*"
+    single = re.compile(rf"{edge}'[^']*'\s*(?={re.escape(delimiter)}|$)")
+    return "'" if any(map(single.search, lines)) else '"'
 
 
-def _rows(path: Path, text: str, delimiter: str, names: Sequence[str]) -> list[dict[str, str]]:
+def _reader(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+
+
+def _rows(path: Path, text: str, delimiter: str, quote: str, names: Sequence[str]) -> list[dict[str, str]]:
     try:
-        cells = list(_reader(f"{text}\n{END}", delimiter))
+        cells = list(_reader(f"{text}\n{END}", delimiter, quote))
     except csv.Error as error:
         raise UsageError(f"{path} cannot be read: {error}", "save it as CSV again") from error
     if cells[-1] != [END]:  # the last cell has swallowed it, and maybe many rows

@@ -33,7 +33,9 @@ NAMED = 3  # of the real sources in a fold's title; more are counted
 
 @dataclass(frozen=True)
 class Fold:
-    """One training and its test. ``table`` has the columns path and split; ``left_out`` counts copies of test images.
+    """One training and its test. ``table`` has the columns path and split.
+
+    ``left_out`` counts images that are in no split, for their group (copies, or one person) is in another one.
 
     ``held_out`` are the sources that only the test has, {"fake": […], "real": […]}; empty where images are divided.
     """
@@ -92,7 +94,7 @@ def _refuse_too_many(k: int, what: str, groups: int) -> None:
             f"--folds {k} is more than the number of groups of images that {what} has: {groups}",
             f"use at most --folds {groups}"
             if groups > 1
-            else "copies, and images of one person or video, stay in one fold; `--groups none` treats each on its own",
+            else "use `--groups none` to treat each image on its own; copies stay in one fold all the same",
         )
 
 
@@ -105,8 +107,9 @@ def leave_one_out(
     """A fold for each unit of fake sources, which also holds out one unit of real sources in turn.
 
     Where there are more of the real ones a fold holds out several, so that every source is unseen once. ``units`` maps
-    the name of a source or family to its sources; one that has both real and fake sources counts on both sides. Copies
-    of a test image are left out of the other splits, so its sources are truly unseen.
+    the name of a source or family to its sources; one that has both real and fake sources counts on both sides. What
+    shares a group with a test image (a copy, the same person) is left out of the other splits, so its sources are truly
+    unseen; where that would take most of a label, only half of such groups are tested (:func:`_spare_training`).
 
     Raises:
         UsageError: fewer than two units on a side, or more than two labels.
@@ -133,7 +136,7 @@ def leave_one_out(
 def leave_families_out(
     images: pd.DataFrame, units: Mapping[str, Sequence[str]], k: int, validation_size: float, seed: int
 ) -> list[Fold]:
-    """``k`` folds of whole families, both sides of a test unseen, every image tested once.
+    """``k`` folds of whole families, both sides of a test unseen, every image tested once (see :func:`leave_one_out`).
 
     The families of each side, largest first, go to the fold that has the fewest images of that side. So a small family
     shares a fold with others and is never tested alone, where its interval would be too wide to be useful.
@@ -238,12 +241,15 @@ def _fold(
     held_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Fold:
     """A fold whose test is the rows ``tested`` (bool); validation is cut from the rest, copies of test images go."""
-    copies = images["group"].isin(images["group"][tested]).to_numpy(bool) & ~tested
-    rest = images[~tested & ~copies]
+    held = tested
+    if held_out:
+        tested = _spare_training(images, tested, seed)
+    out = (images["group"].isin(images["group"][tested]).to_numpy(bool) | held) & ~tested
+    rest = images[~tested & ~out]
     shares = {"train": 1 - validation_size, "validation": validation_size}
-    split = np.where(copies, "", "test").astype(object)
-    split[~tested & ~copies] = _assign(rest, shares, seed)
-    table = pd.DataFrame({"path": images["path"], "split": split})[~copies].reset_index(drop=True)
+    split = np.where(out, "", "test").astype(object)
+    split[~tested & ~out] = _assign(rest, shares, seed)
+    table = pd.DataFrame({"path": images["path"], "split": split})[~out].reset_index(drop=True)
     for part in SPLITS:
         have = set(images["label"][split == part])
         if missing := sorted(set(images["label"]) - have):
@@ -253,7 +259,22 @@ def _fold(
                 + (f" ({why})" if why else ""),
                 "add images, use fewer folds, or change --validation_size",
             )
-    return Fold(name, table, held_out or {}, int(copies.sum()))
+    return Fold(name, table, held_out or {}, int(out.sum()))
+
+
+def _spare_training(images: pd.DataFrame, tested: np.ndarray, seed: int) -> np.ndarray:
+    """The rows to test: all that are held out, or fewer where groups span sources.
+
+    Where every generator was given the same persons, leaving a test's persons out would leave nothing to train on. So
+    if it took more than half of a label, one half of these groups is tested and the other is trained on.
+    """
+    group = images["group"]
+    shared = np.unique(group[tested & group.isin(group[~tested])].to_numpy(str))
+    lost = group.isin(shared)[~tested].groupby(images["label"][~tested]).mean()
+    if not (lost > 0.5).any():
+        return tested
+    trained = np.random.default_rng(seed).permutation(shared)[: len(shared) // 2]
+    return tested & ~group.isin(trained).to_numpy(bool)
 
 
 def _assign(images: pd.DataFrame, shares: Mapping[str, float], seed: int) -> list[str]:

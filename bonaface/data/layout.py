@@ -2,21 +2,24 @@
 
 The label is the level whose names say real and fake. Above it there may be folders that all files share (as archives
 unpack to), a split, and generators or classes of images (``progan/cat/0_real``); below it a source. What is neither
-label nor split names the source.
+label nor split names the source. Several folders may mean real (``Celeb-real``, ``YouTube-real``), or name a split
+besides (``train_real``, ``test_real``): these are sources, or splits, of the labels ``real`` and ``fake``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bonaface.data.labels import said_by, split_named
+from bonaface.data.labels import leaning, said_by, split_named, split_within
 from bonaface.data.rows import FileRow, shared_depth
 from bonaface.errors import UsageError
 
 Folder = tuple[str, ...]  # the names from the data folder down
 Said = Callable[[str], str]
 
+PIECE = re.compile(r"(part|fold|batch|chunk|shard|subset|split|set|vol|volume|dis[ck])[-_. ]*\d+", re.IGNORECASE)
 ADVICE = "sort the images into one folder per label, such as real/ and fake/"
 
 
@@ -41,16 +44,22 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
     _refuse_mixed(root, {folder[0]: bool(split_named(folder[0])) for folder in examples if folder})
     at = _label_levels(root, examples, said)
     splits = _split_levels(root, at)
-    sources = _sources(at, splits)
-    return [
-        FileRow(
-            file,
-            label=folder[at[folder]],
+    sides = _several_a_side({folder[level] for folder, level in at.items()})
+    named = {folder[level]: split_within(folder[level]) for folder, level in at.items()} if sides else {}
+    if any(named.values()) and not splits:
+        _refuse_mixed(root, {name: bool(split) for name, split in named.items()})
+    sources = _sources(at, splits, sides)
+    rows = {
+        folder: FileRow(
+            "",
+            label=sides.get(folder[level], folder[level]),
             source=sources[folder],
-            split=split_named(folder[splits[folder]]) if folder in splits else "",
+            split=split_named(folder[splits[folder]]) if folder in splits else named.get(folder[level], ""),
+            inside=tuple(name for i, name in enumerate(folder) if i > level and i != splits.get(folder)),
         )
-        for file, folder in places.items()
-    ]
+        for folder, level in at.items()
+    }
+    return [rows[folder]._replace(path=file) for file, folder in places.items()]
 
 
 # -- the label -----------------------------------------------------------------------------------------------------
@@ -63,6 +72,9 @@ def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dic
     level = _common_level(folders, pairs, said)
     if level is None and (nested := _nested_levels(root, examples, pairs, said)):
         return nested
+    if level is None:
+        sided = (n for n in _candidates(folders) if _several_a_side(_names_at(folders, n)))
+        level = next(sided, None)
     if level is None:
         level = _unnamed_level(root, folders, said)
     for folder, file in examples.items():
@@ -145,6 +157,13 @@ def _nested_levels(
     return levels
 
 
+def _several_a_side(names: Iterable[str]) -> dict[str, str]:
+    """Name -> real or fake, where each of these says one of them and several say real; else empty."""
+    sides: dict[str, str] = {name: leaning(name) for name in names}
+    several = {name.casefold() for name, side in sides.items() if side == "real"}
+    return sides if len(several) > 1 and set(sides.values()) == {"real", "fake"} else {}
+
+
 def _unnamed_level(root: Path, folders: Sequence[Folder], said: Said) -> int:
     """The level to look for labels at where no name says real: the caller will ask for the real one's name."""
     candidates = _candidates(folders)
@@ -196,14 +215,26 @@ def _refuse_mixed(root: Path, is_split: Mapping[str, bool]) -> None:
         )
 
 
-def _sources(at: Mapping[Folder, int], splits: Mapping[Folder, int]) -> dict[Folder, str]:
-    """The names above the label that not all files share, and the one below it; the label's where there is none."""
+def _sources(at: Mapping[Folder, int], splits: Mapping[Folder, int], sides: Mapping[str, str]) -> dict[Folder, str]:
+    """The names above the label that not all files share, and the one below it; the label's where there is none.
+
+    A folder whose name says more than real or fake (one of ``sides``) is a source itself. Pieces of one set, dealt to
+    ``part_1`` and ``part_2``, are none.
+    """
     above, below = {}, {}
     for folder, level in at.items():
-        named = [i for i in range(len(folder)) if i not in (level, splits.get(folder))]
-        above[folder] = tuple(folder[i] for i in named if i < level)
-        below[folder] = [folder[i] for i in named if i > level][:1]
+        more = folder[level] in sides and not said_by(folder[level])
+        named = [i for i in range(len(folder)) if i != splits.get(folder) and (i != level or more)]
+        above[folder] = tuple(folder[i] for i in named if i < level and not PIECE.fullmatch(folder[i]))
+        below[folder] = [_without_split_word(folder[i]) if i == level else folder[i] for i in named if i >= level][:1]
     shared = shared_depth(list(above.values()))
     return {
-        folder: "/".join([*above[folder][shared:], *below[folder]]) or folder[level] for folder, level in at.items()
+        folder: "/".join([*above[folder][shared:], *below[folder]]) or sides.get(folder[level], folder[level])
+        for folder, level in at.items()
     }
+
+
+def _without_split_word(name: str) -> str:
+    """``train_fake_sdxl`` -> ``fake_sdxl``."""
+    words = re.split(r"([-_. ]+)", name)
+    return "".join("" if split_named(word) else word for word in words).strip("-_. ")

@@ -21,7 +21,7 @@ from bonaface.data.columnar import load_columns
 from bonaface.data.labels import find_real_label
 from bonaface.data.layout import read_layout
 from bonaface.data.metadata import METADATA_NAMES, metadata_files, read_metadata
-from bonaface.data.rows import BrokenFile, FileRow, left_out
+from bonaface.data.rows import CONTROL, BrokenFile, FileRow, left_out
 from bonaface.data.units import check_groups, find_units
 from bonaface.errors import UsageError
 from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes
@@ -115,18 +115,19 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
             return load_columns(str(root), parquet), broken, ""
         raise UsageError(
             f"no images found in {root}" + (f"; {left_out(broken)}" if broken else ""),
-            f"supported file types: {', '.join(sorted(IMAGE_SUFFIXES))}",
+            f"use a supported file type: {', '.join(sorted(IMAGE_SUFFIXES))}; hidden folders and caches are skipped",
         )
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
         named = {row.path for row in rows}  # a broken link is reported as the file of its row
-        columns, broken = _columns(root, rows), [file for file in broken if file.path not in named] + unused
-        return columns, broken, _keep_units(columns, groups, sources_given=True)
+        broken = [file for file in broken if file.path not in named] + unused
+        columns = _columns(root, rows)
+        return columns, broken, _keep_units(columns, rows, groups, sources_given=True)
     readable = [path for path in images if path == _shown(path)]
     broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
     rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
     columns = _columns(root, rows)
-    return columns, broken, _keep_units(columns, groups, sources_given=False)
+    return columns, broken, _keep_units(columns, rows, groups, sources_given=False)
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -136,11 +137,14 @@ def _refuse_unreadable(error: OSError) -> None:
     ) from error
 
 
-def _keep_units(columns: dict[str, list[Any]], groups: str, *, sources_given: bool) -> str:
+def _keep_units(columns: dict[str, list[Any]], rows: Sequence[FileRow], groups: str, *, sources_given: bool) -> str:
     """Write sources and groups as the folders say, unless a metadata file names groups; what was decided, in words."""
     if columns["group"] != columns["path"]:
         return ""
-    found = find_units(columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given)
+    inside = [row.inside for row in rows]
+    found = find_units(
+        columns["label"], columns["source"], columns["path"], groups, sources_given=sources_given, inside=inside
+    )
     columns["source"], columns["group"] = found.sources, found.groups
     return found.note
 
@@ -179,6 +183,9 @@ def _finish(
             "give a folder that contains the image files, or links to them, beside any metadata file",
         )
     columns["label"] = [label.strip() for label in columns["label"]]
+    for name in ("label", "source"):
+        if wrong := next((value for value in sorted(set(columns[name])) if CONTROL.search(value)), None):
+            raise UsageError(f"{origin} has a {name} with a control character: {wrong[:80]!r}", "rename it")
     labels = sorted((set(columns["label"]) | {file.label.strip() for file in broken}) - {""})
     alike = [names for names in _spelt_alike(labels) if len(names) > 1]
     if alike:

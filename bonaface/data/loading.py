@@ -21,7 +21,8 @@ Key = tuple[int, int, int]  # epoch, row, how many times the row was drawn befor
 class ImageRows(torch.utils.data.Dataset):
     """Rows decoded and transformed when asked for: ``{"pixel_values": (3, H, W), "labels": int}``.
 
-    Pixels are float32 in the model's units, or uint8 levels where the transform gives those.
+    Pixels are float32 in the model's units, or uint8 levels where the transform gives those. ``seed`` is that of a
+    training transform's draws, which depend on the epoch and the row too.
     """
 
     def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seed: int = 0) -> None:
@@ -88,6 +89,7 @@ class Collator:
         self.channels_last, self.regions = channels_last, regions
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """``pixel_values`` (n, 3, H, W) of the items' type, ``labels`` int64 (n,), and ``sizes`` of regions."""
         pixels = [item["pixel_values"] for item in items]
         batch = {"labels": torch.tensor([item["labels"] for item in items])}
         if self.regions and pixels[0].dtype == torch.uint8:  # evaluation's are float32, of one size

@@ -12,7 +12,7 @@ from typing import Any
 
 from bonaface.data.dialects import column_name, read_table, read_text
 from bonaface.data.labels import SPLITS, split_named
-from bonaface.data.rows import BrokenFile, FileRow, shared_depth
+from bonaface.data.rows import CONTROL, BrokenFile, FileRow, shared_depth
 from bonaface.errors import UsageError
 
 METADATA_NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")  # in any case; the first that is there
@@ -20,6 +20,8 @@ COLUMNS = {
     "file_name": ("filename", "file", "file_path", "filepath", "path", "image", "image_path"),
     "label": ("labels", "class", "target"),
 }
+
+COLUMN_NAMES = ("file_name", "label", "source", "family", "group", "split")
 
 
 def metadata_files(root: Path, files: Sequence[str]) -> list[tuple[str, str]]:
@@ -114,7 +116,14 @@ def _row(where: str, cells: Mapping[str, Any], split: str) -> FileRow:
         value = cells.get(name)
         return "" if value is None else str(value)
 
-    name, label, named = text("file_name").replace("\0", ""), text("label").strip(), text("split").strip() or split
+    for column in COLUMN_NAMES:
+        mark = CONTROL.search(text(column).strip())
+        if mark and (column != "file_name" or mark[0] == "\0"):  # a file's name may have any other
+            raise UsageError(
+                f"{where} has a control character in its {column}: {text(column)[:80]!r} (U+{ord(mark[0]):04X})",
+                "save the table as plain UTF-8 text, without it",
+            )
+    name, label, named = text("file_name"), text("label").strip(), text("split").strip() or split
     if not name or not label:
         raise UsageError(
             f"{where} has no {'label' if name else 'file_name'}",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028\u2029\ufeff]")  # in no label or source that is meant
+
 
 class FileRow(NamedTuple):
-    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" stands for what is not known."""
+    """A file of a data folder. ``path`` is relative to the folder, with ``/``; "" stands for what is not known.
+
+    ``inside`` are the folders below the label, without a split's, where folders name the label.
+    """
 
     path: str
     label: str
@@ -16,6 +22,7 @@ class FileRow(NamedTuple):
     split: str
     group: str = ""
     family: str = ""
+    inside: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,49 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from bonaface.data.labels import said_by
+
 SOURCE_WORDS = {
-    "adm", "afhq", "amazon", "attgan", "azure", "biggan", "blendface", "cam", "camera", "canon", "casia", "celeba",
-    "celebahq", "celebdf", "collection", "crn", "cyclegan", "dall", "dalle", "dataset", "ddim", "ddpm", "deepfacelab",
-    "deepfake", "deepfakes", "deepfloyd", "deepswap", "device", "dfd", "dfdc", "diffae", "diffswap",
-    "diffusion", "dit", "emu", "faceapp", "facedancer", "faceforensics", "faceshifter", "faceswap", "fairface",
-    "ffhq", "firefly", "flux", "fsgan", "gan", "gans", "gaugan", "gen", "generator", "glide", "hifiswap", "ideogram",
-    "imagen", "imle", "inswapper", "iphone", "jourdb", "kling", "laion", "ldm", "lfw", "lora", "lsun", "method",
-    "midjourney", "mj", "mobileswap", "neuraltextures", "nikon", "openai", "pggan", "phone", "photos", "pika",
-    "pixart", "progan", "proprietary", "reface", "roop", "runway", "sana", "scanner", "sd", "sdv", "sdxl", "sensor",
-    "set", "simswap", "sitd", "sora", "source", "src", "stable", "stargan", "stylegan", "swap", "tpdne", "turbo",
-    "uniface", "unsplash", "utkface", "vae", "veo", "vggface", "voxceleb", "vqdm", "vqgan", "web", "webcam", "wukong",
-    "xl",
+    "adm", "afhq", "aflw", "agedb", "amazon", "android", "appa", "archive", "artbreeder", "artifact", "attgan",
+    "auraflow", "aurora", "azure", "benchmark", "biggan", "bing", "blendface", "bria", "calfw", "caltech", "cam",
+    "camera", "canon", "canva", "casia", "cctv", "celeba", "celebahq", "celebdf", "celebvhq", "cfd", "cogview",
+    "collection", "commons", "controlnet", "corpus", "cplfw", "craiyon", "crawl", "crawled", "crema", "crn",
+    "cyclegan", "dall", "dalle", "database", "dataset", "ddim", "ddpm", "deepai", "deeperforensics", "deepfacelab",
+    "deepfacelive", "deepfake", "deepfakes", "deepfloyd", "deepswap", "device", "dfd", "dfdc", "dffd", "diffae",
+    "diffswap", "diffusion", "dit", "doubao", "dreambooth", "dreamina", "dreamlike", "dreamshaper", "dslr", "emu",
+    "ernie", "exist", "faceapp", "facebook", "facedancer", "faceforensics", "facefusion", "facescrub",
+    "faceshifter", "faceswap", "fairface", "fakeavceleb", "feret", "ffhq", "ffpp", "film", "films", "firefly",
+    "flickr", "flux", "forgerynet", "fotor", "freepik", "frgc", "fsgan", "fuji", "fujifilm", "galaxy", "gan",
+    "gans", "gaugan", "gen", "generated", "generator", "genimage", "getty", "gettyimages", "ghost", "glide",
+    "google", "gopro", "grok", "hallo", "hdtf", "helen", "hidream", "hifiswap", "huawei", "huggingface", "hunyuan",
+    "ibug", "ideogram", "imagen", "imdb", "imle", "inpainting", "instagram", "instantid", "inswapper", "internet",
+    "iphone", "istock", "janus", "jourdb", "juggernaut", "kaggle", "kandinsky", "kling", "kodak", "kolors", "krea",
+    "laion", "laptop", "lcm", "ldm", "leica", "lensa", "lfw", "linkedin", "lora", "lsun", "magazine", "mead",
+    "media", "megaface", "method", "midjourney", "mirrorless", "mj", "mobileswap", "morph", "movies", "mugshot",
+    "mugshots", "neuraltextures", "news", "newspaper", "nightcafe", "nikon", "olympus", "omnigen", "oneplus",
+    "online", "openai", "openjourney", "panasonic", "passport", "pexels", "pggan", "phone", "photomaker", "picsart",
+    "pika", "pinterest", "pixabay", "pixart", "pixel", "playground", "press", "progan", "proprietary", "pubfig",
+    "qwen", "ravdess", "realvis", "recraft", "reddit", "reface", "reve", "roop", "runway", "sadtalker", "samsung",
+    "sana", "scanner", "scraped", "sd", "sdv", "sdxl", "seedream", "selfie", "selfies", "sensor", "set",
+    "shutterstock", "simswap", "sitd", "smartphone", "sony", "sora", "source", "src", "stable", "stargan", "stock",
+    "stylegan", "stylenerf", "surveillance", "swap", "synthbuster", "telegram", "thispersondoesnotexist", "tiktok",
+    "tongyi", "tpdne", "turbo", "tv", "twitter", "uniface", "unsplash", "utkface", "vae", "veo", "vfhq", "vggface",
+    "vk", "voxceleb", "vqdm", "vqgan", "web", "webcam", "webface", "weibo", "wider", "widerface", "wiki",
+    "wikimedia", "wikipedia", "wilddeepfake", "wombo", "wonder", "wukong", "xiaomi", "xl", "youtube",
+}  # fmt: skip
+# What a part of a data set may be called, and a person only beside another name.
+COMMON_WORDS = {
+    "additional", "adult", "adults", "african", "aligned", "asian", "babies", "baby", "big", "black", "boy", "boys",
+    "bright", "cats", "caucasian", "child", "children", "close", "color", "colour", "compressed", "cropped",
+    "crops", "dark", "day", "dogs", "easy", "european", "extra", "face", "faces", "far", "female", "females",
+    "frame", "frames", "frontal", "full", "girl", "girls", "glasses", "gray", "grey", "half", "hard", "heic",
+    "high", "image", "images", "img", "imgs", "indian", "indoor", "indoors", "jpeg", "jpg", "kid", "kids",
+    "landscape", "large", "latina", "latino", "light", "low", "main", "male", "males", "man", "medium", "men",
+    "mid", "misc", "mixed", "more", "near", "neutral", "new", "night", "old", "original", "other", "others",
+    "outdoor", "outdoors", "photo", "photograph", "photographs", "photos", "picture", "pictures", "png", "portrait",
+    "portraits", "profile", "quality", "raw", "rgb", "sample", "samples", "selected", "senior", "seniors", "side",
+    "small", "smiling", "studio", "teen", "teens", "unaligned", "uncompressed", "unknown", "video", "videos",
+    "webp", "white", "woman", "women", "young",
 }  # fmt: skip
 UNIT_WORDS = {
     "actor", "clip", "episode", "id", "ident", "identity", "individual", "interview", "movie", "participant",
@@ -26,7 +57,14 @@ UNIT_WORDS = {
 }  # fmt: skip
 FRAME = re.compile(r"(?:^|(?<=[^a-z]))(?:frame|frm)s?[-_. ]*\d+", re.IGNORECASE)
 NUMBERED = re.compile(r"(?P<unit>.*[^-_. ])[-_. ]+(?:[a-z]|img|image|face|crop)?(?P<number>\d+)", re.IGNORECASE)
-PERSON_NAME = re.compile(r"[^\W\d_a-z][\w.'’-]*(?:[_ ][^\W\d_a-z][\w.'’-]*)+")
+SIDE = re.compile(r"(?P<rest>.*\d)[-_. ]+(?P<side>[^\W\d_]+)")
+VIDEO = re.compile(r"\.(mp4|avi|mov|mkv|webm|m4v)$", re.IGNORECASE)
+MOST_NAMES = 5  # of one person
+
+
+def without_video_suffix(name: str) -> str:
+    """``000.mp4`` -> 000: a folder of the frames of a file."""
+    return VIDEO.sub("", name)
 
 
 def words_of(name: str) -> set[str]:
@@ -35,9 +73,16 @@ def words_of(name: str) -> set[str]:
     return {word.lower() for run in runs for word in [run, *re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", run)]}
 
 
+def is_source_name(name: str) -> bool:
+    """``StyleGAN2``, ``Flickr_Faces``, ``young women``: a generator, site, camera, data set, or part of one."""
+    words = words_of(name)
+    return bool(words & SOURCE_WORDS) or (bool(words) and words <= COMMON_WORDS)
+
+
 def is_unit_name(name: str) -> bool:
-    """``person_001``, ``id10012``, ``session-berlin``; not the bare word."""
-    return bool(words_of(name) & UNIT_WORDS) and name.lower() not in UNIT_WORDS
+    """``person_001``, ``id10012``, ``session-berlin``; neither the bare word nor ``this_person_does_not_exist``."""
+    words = words_of(name)
+    return bool(words & UNIT_WORDS) and name.lower() not in UNIT_WORDS and "exist" not in words
 
 
 def are_serial(names: Iterable[str]) -> bool:
@@ -48,20 +93,34 @@ def are_serial(names: Iterable[str]) -> bool:
 
 
 def is_number(name: str) -> bool:
+    """Digits and no letter, as ``000_003``, or ``000.mp4``."""
+    name = without_video_suffix(name)
     return not re.search(r"[^\W\d_]", name) and bool(re.search(r"\d", name))
 
 
 def is_opaque(name: str) -> bool:
     """A hash, a UUID, or the id of a YouTube video."""
+    name = without_video_suffix(name)
     if re.fullmatch(r"[0-9a-fA-F-]{8,}", name) and re.search(r"\d", name):
         return True
     kinds = (r"[a-z]", r"[A-Z]", r"[\d_-]")
     return bool(re.fullmatch(r"[\w-]{11}", name, re.ASCII)) and all(re.search(kind, name) for kind in kinds)
 
 
+def is_wordy(name: str) -> bool:
+    """``anna``, ``Åsa Öberg``, ``李伟``: one word or a few, of letters alone."""
+    name = without_video_suffix(name)
+    words = _parts(name)
+    return 0 < len(words) <= MOST_NAMES and not any(map(str.isnumeric, name))
+
+
 def is_person_name(name: str) -> bool:
-    """``Ada_Lovelace``: two words or more that begin with capitals."""
-    return bool(PERSON_NAME.fullmatch(name))
+    """``Ada_Lovelace``, ``li wei``: two words or more, of letters alone."""
+    return is_wordy(name) and len(_parts(name)) > 1
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[\s_\-.'’]+", name) if any(map(str.isalpha, part))]
 
 
 def is_frame(stem: str) -> bool:
@@ -70,7 +129,9 @@ def is_frame(stem: str) -> bool:
 
 
 def split_stem(stem: str) -> tuple[str, int] | None:
-    """``vid1_0012`` -> vid1, 12; None where it has no series or no number."""
+    """``vid1_0012`` and ``vid1_0012_fake`` -> vid1, 12; None where it names no series, or no number in it."""
+    if (told := SIDE.fullmatch(stem)) is not None and said_by(told["side"]):
+        stem = told["rest"]
     if (frame := FRAME.search(stem)) is not None:
         unit = stem[: frame.start()].rstrip("-_. ")
         return (unit, int(re.findall(r"\d+", frame[0])[0])) if unit else None

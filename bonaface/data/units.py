@@ -9,22 +9,13 @@ in one folder (``video3_0001.png``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from statistics import median
 
-from bonaface.data.unit_names import (
-    SOURCE_WORDS,
-    are_serial,
-    is_frame,
-    is_number,
-    is_opaque,
-    is_person_name,
-    is_unit_name,
-    split_stem,
-    words_of,
-)
+from bonaface.data.unit_folders import SEVERAL, SEVERAL_BELOW, Content, are_ranges, most, which_are_units
+from bonaface.data.unit_joins import Unit, join_units, telling_images
+from bonaface.data.unit_names import is_unit_name, split_stem
 from bonaface.errors import UsageError
 
 GROUPS = ("auto", "folder", "none")
@@ -32,11 +23,6 @@ GROUPS_HELP = (
     "What stays in one split: auto (persons, videos and sessions that have a folder or a series of names), folder "
     "(every folder of images), none (each image on its own), or patterns of folders, such as real/*,fake/*/*."
 )
-
-MOST_SOURCES = 40  # more folders than that are not the sources of one label
-# At least this many folders of unknown names are units if they are small, or if file numbers restart in each.
-SEVERAL, SEVERAL_BELOW = 8, 5  # on the first level, where sources are expected, and below a source
-SMALL = 50  # images; fewer are too few to judge a source by
 
 
 @dataclass
@@ -58,13 +44,17 @@ class _Row:
 
 @dataclass
 class _Found:
-    """Of one label: folders (or series of names) that are units, by the reason, and those that are sources."""
+    """Of one label: the units, in words by the reason and with their rows, and the sources."""
 
     sources: set[str] = field(default_factory=set)
-    units: dict[str, set[str]] = field(default_factory=dict)
+    said: dict[str, int] = field(default_factory=dict)
+    units: dict[str, list[_Row]] = field(default_factory=dict)
 
-    def add(self, what: str, why: str, group: str) -> None:
-        self.units.setdefault(f"{what} kept whole ({why})", set()).add(group)
+    def add(self, what: str, why: str, place: str, rows: list[_Row]) -> None:
+        """Keep the rows of ``place`` whole: a folder or series, by all names from the label on."""
+        self.units.setdefault(place, []).extend(rows)
+        said = f"{what} kept whole ({why})"
+        self.said[said] = self.said.get(said, 0) + 1
 
 
 def find_units(
@@ -74,6 +64,7 @@ def find_units(
     how: str = "auto",
     *,
     sources_given: bool = False,
+    inside: Sequence[tuple[str, ...] | None] | None = None,
 ) -> Units:
     """Tell sources from units by the folders and names of the files.
 
@@ -83,6 +74,7 @@ def find_units(
         paths: of each row, unique, with ``/`` between folders.
         how: see ``GROUPS_HELP``.
         sources_given: the data set itself names its sources, and they are kept.
+        inside: of each row, the folders below the label; without them, those below the first folder of its name.
 
     Raises:
         UsageError: ``how`` is none of these, or a pattern that no folder has.
@@ -92,25 +84,54 @@ def find_units(
     by_label: dict[str, list[_Row]] = {}
     for number, (label, source, path) in enumerate(zip(labels, sources, paths, strict=True)):
         *parts, name = path.split("/")
-        folders, stem = tuple(parts), name.rpartition(".")[0] or name
-        if label in folders:
-            folders = folders[folders.index(label) + 1 :]
-        elif not sources_given:
-            folders = ()
+        folders, stem = inside[number] if inside else None, name.rpartition(".")[0] or name
+        if folders is None:
+            after = parts.index(label) + 1 if label in parts else 0 if sources_given else len(parts)
+            folders = tuple(parts[after:])
         by_label.setdefault(label, []).append(_Row(number, folders, stem, source))
     if how == "none":
         return result
-    if how != "auto":
-        _as_told(by_label, how, sources_given, result)
-        return result
     said = []
+    found: dict[str, _Found] = {}
     for label, rows in sorted(by_label.items()):
-        found = _Found()
-        _judge_label(label, rows, sources_given, result, found)
-        if line := _line(found):
-            said.append(f"{label}: {line}")
-    result.note = "; ".join(said) + (" (`--groups` overrides this)" if said else "")
+        found[label] = _Found()
+        if how == "auto":
+            _judge_label(label, rows, sources_given, result, found[label])
+            if line := _line(found[label]):
+                said.append(f"{label}: {line}")
+    if how != "auto":
+        _as_told(by_label, how, sources_given, result, found)
+        said.append(f"{sum(len(own.units) for own in found.values()):,} folders kept whole (`--groups {how}`)")
+    if joined := _write_groups(by_label, found, result, with_images=how == "auto"):
+        said.append(joined)
+    result.note = "; ".join(said) + (" (`--groups` overrides this)" if said and how == "auto" else "")
     return result
+
+
+def _write_groups(
+    by_label: Mapping[str, list[_Row]], found: Mapping[str, _Found], result: Units, *, with_images: bool
+) -> str:
+    """Make the units the rows' groups, one for those that show the same under several labels or sources; the note."""
+    units = []
+    taken: set[int] = set()
+    for label, own in found.items():
+        for place, rows in own.units.items():
+            units.append(Unit(place, place.rpartition("/")[2], label, len(rows)))
+            taken |= {row.number for row in rows}
+            for row in rows:
+                result.groups[row.number] = place
+    if with_images and len(by_label) > 1:
+        free = {label: [row for row in rows if row.number not in taken] for label, rows in by_label.items()}
+        telling = telling_images({label: [row.stem for row in rows] for label, rows in free.items()}, units)
+        for label, numbers in telling.items():
+            rows = [free[label][number] for number in numbers]
+            units += [Unit(result.groups[row.number], row.stem, label, 1) for row in rows]
+    joined = join_units(units)
+    result.groups = [joined.get(group, group) for group in result.groups]
+    n = len(set(joined.values()))
+    return (
+        f"{n:,} {'group spans' if n == 1 else 'groups span'} labels or sources, where names are the same" if n else ""
+    )
 
 
 def check_groups(how: str) -> None:
@@ -124,11 +145,12 @@ def check_groups(how: str) -> None:
 # --- what the user says -------------------------------------------------------------------------------------------
 
 
-def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, result: Units) -> None:
+def _as_told(
+    by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, result: Units, found: Mapping[str, _Found]
+) -> None:
     """Units are the folders that contain images, or those that a pattern names."""
     patterns = [pattern.strip("/ ").split("/") for pattern in how.split(",")]
     used: set[int] = set()
-    groups = set()
     for label, rows in by_label.items():
         for row in rows:
             place = (label, *row.folders)
@@ -139,14 +161,12 @@ def _as_told(by_label: Mapping[str, list[_Row]], how: str, sources_given: bool, 
                 used.update(fits)
                 depth = min((len(patterns[i]) for i in fits), default=0)
             if depth > 1:
-                result.groups[row.number] = "/".join(place[:depth])
-                groups.add(result.groups[row.number])
+                found[label].units.setdefault("/".join(place[:depth]), []).append(row)
             if depth == 2 and not sources_given and row.source == row.folders[0]:
                 result.sources[row.number] = label
     if how != "folder" and len(used) < len(patterns):
         unused = next("/".join(pattern) for i, pattern in enumerate(patterns) if i not in used)
         raise UsageError(f"groups: no folder of images matches {unused}", "begin patterns with the label, as in real/*")
-    result.note = f"{len(groups):,} folders kept whole (`--groups {how}`)"
 
 
 def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -166,132 +186,47 @@ def _judge_label(label: str, rows: list[_Row], sources_given: bool, result: Unit
         else:
             by_source.setdefault(row.source, []).append(row)
     contents = _contents(first)
-    if _are_ranges(contents):  # one source, dealt to folders
+    if are_ranges(contents):  # one source, dealt to folders
         by_source.setdefault(label, []).extend(row for members in first.values() for row in members)
         for row in by_source[label]:
             result.sources[row.number] = label
         first = {}
-    units, why = _which_are_units(contents, several=SEVERAL)
+    units, why = which_are_units(contents, several=SEVERAL)
     for name, members in first.items():
         if name in units:
-            _keep_whole(members, f"{label}/{name}", result)
-            found.add("folders", why, name)
+            found.add("folders", why, f"{label}/{name}", members)
             for row in members:
                 result.sources[row.number] = label
         else:
             found.sources.add(name)
             inside = [_Row(row.number, row.folders[1:], row.stem, row.source) for row in members]
-            _judge_below(f"{label}/{name}", inside, result, found)
+            _judge_below(f"{label}/{name}", inside, found)
     for source, members in by_source.items():
-        _judge_below(label if source == label else f"{label}/{source}", members, result, found)
+        _judge_below(label if source == label else f"{label}/{source}", members, found)
 
 
-def _judge_below(place: str, rows: list[_Row], result: Units, found: _Found) -> None:
+def _judge_below(place: str, rows: list[_Row], found: _Found) -> None:
     """Units below a source: folders at any depth, or series of file names in one folder."""
     children: dict[str, list[_Row]] = {}
     for row in rows:
         if row.folders:
             children.setdefault(row.folders[0], []).append(row)
-    units, why = _which_are_units(_contents(children), several=SEVERAL_BELOW)
+    units, why = which_are_units(_contents(children), several=SEVERAL_BELOW)
     for name, members in children.items():
         if name in units:
-            _keep_whole(members, f"{place}/{name}", result)
-            found.add("folders", why, f"{place}/{name}")
+            found.add("folders", why, f"{place}/{name}", members)
         else:
             inside = [_Row(row.number, row.folders[1:], row.stem, row.source) for row in members]
-            _judge_below(f"{place}/{name}", inside, result, found)
+            _judge_below(f"{place}/{name}", inside, found)
     series, why = _series([row for row in rows if not row.folders])
     for name, members in series.items():
-        _keep_whole(members, f"{place}/{name}", result)
-        found.add("series of file names", why, f"{place}/{name}")
+        found.add("series of file names", why, f"{place}/{name}", members)
 
 
-def _keep_whole(rows: Iterable[_Row], group: str, result: Units) -> None:
-    for row in rows:
-        result.groups[row.number] = group
-
-
-@dataclass(frozen=True)
-class _Content:
-    n: int
-    stems: list[str]  # of the files in the folder itself
-
-
-def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, _Content]:
+def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, Content]:
     return {
-        name: _Content(len(rows), [row.stem for row in rows if len(row.folders) < 2]) for name, rows in folders.items()
+        name: Content(len(rows), [row.stem for row in rows if len(row.folders) < 2]) for name, rows in folders.items()
     }
-
-
-def _which_are_units(folders: Mapping[str, _Content], several: int) -> tuple[set[str], str]:
-    """The names among folders of one level that are units, and why; none, and "", where they are sources or subsets."""
-    known = {name for name in folders if words_of(name) & SOURCE_WORDS and not is_unit_name(name)}
-    if 2 * len(known) < len(folders):  # a few persons may have the name of a camera
-        known = {name for name in known if folders[name].n >= SMALL}
-    elif len(known) > MOST_SOURCES and are_serial(known):
-        known = set()
-    rest = {name: content for name, content in folders.items() if name not in known}
-    if _are_ranges(rest):
-        return set(), ""
-    why = next((reason for reason, holds in _REASONS if rest and holds(rest, several)), "")
-    return (set(rest), why) if why else (set(), "")
-
-
-def _most(values: Iterable[bool], share: float = 0.8) -> bool:
-    flags = list(values)
-    return bool(flags) and sum(flags) >= share * len(flags)
-
-
-def _are_ranges(folders: Mapping[str, _Content]) -> bool:
-    """Each is named after the first number in its range, as FFHQ's 00000, 01000, …: neither sources nor units."""
-    names = sorted(folders, key=lambda name: (len(name), name))
-    if len(names) < 2 or not all(name.isdecimal() and folders[name].stems for name in names):
-        return False
-    if not all(stem.isdecimal() for content in folders.values() for stem in content.stems):
-        return False
-    numbers = [[int(stem) for stem in folders[name].stems] for name in names]
-    starts = [int(name) for name in names]
-    return all(start <= min(own) for start, own in zip(starts, numbers, strict=True)) and all(
-        max(own) < after for own, after in zip(numbers, starts[1:], strict=False)
-    )
-
-
-def _are_small(folders: Mapping[str, _Content], several: int) -> bool:
-    if not _most(bool(content.stems) for content in folders.values()):
-        return False  # folders of folders
-    size = median(content.n for content in folders.values())
-    return (len(folders) >= several and size < SMALL) or (len(folders) >= 3 and size <= 2)
-
-
-def _are_numbered_anew(folders: Mapping[str, _Content], several: int) -> bool:
-    """Files are called 0001, 0002, … in each folder, from the start."""
-    stems = [content.stems for content in folders.values() if content.stems]
-    if len(stems) < max(several, 0.8 * len(folders)):
-        return False
-    numbers = [[int(stem) for stem in own if stem.isdecimal()] for own in stems]
-    return all(numbers) and all(len(n) >= 0.8 * len(own) and min(n) <= 1 for n, own in zip(numbers, stems, strict=True))
-
-
-_Reason = Callable[[Mapping[str, _Content], int], bool]
-_REASONS: tuple[tuple[str, _Reason], ...] = (
-    ("named like persons, videos or sessions", lambda folders, several: _most(map(is_unit_name, folders), 0.5)),
-    (
-        "they contain frames",
-        lambda folders, several: (
-            len(folders) > 1 and _most(_most((is_frame(stem) for stem in c.stems), 0.5) for c in folders.values())
-        ),
-    ),
-    ("numbers as names", lambda folders, several: len(folders) > 1 and _most(map(is_number, folders))),
-    ("ids as names", lambda folders, several: len(folders) > 1 and _most(map(is_opaque, folders))),
-    ("numbered names", lambda folders, several: len(folders) > several / 2 and are_serial(folders)),
-    (
-        "names of people",
-        lambda folders, several: len(folders) > 2 and _most(is_person_name(name) for name in folders),
-    ),
-    ("too many to be sources", lambda folders, several: len(folders) > MOST_SOURCES),
-    ("many and small", _are_small),
-    ("file numbers restart in each", _are_numbered_anew),
-)
 
 
 # --- what the names of files say ----------------------------------------------------------------------------------
@@ -312,10 +247,10 @@ def _series(rows: list[_Row]) -> tuple[dict[str, list[_Row]], str]:
     several = {name: members for name, members in series.items() if len(members) > 1}
     if len(series) < 2 or len(numbers) < 0.8 * len(rows) or not several:
         return {}, ""
-    if len(set(numbers)) > len(numbers) / 2 and not _most(map(is_unit_name, series)):
+    if len(set(numbers)) > len(numbers) / 2 and not most(map(is_unit_name, series)):
         return {}, ""
-    contents = {name: _Content(len(m), [row.stem for row in m]) for name, m in series.items()}
-    units, why = _which_are_units(contents, several=SEVERAL)
+    contents = {name: Content(len(m), [row.stem for row in m]) for name, m in series.items()}
+    units, why = which_are_units(contents, several=SEVERAL)
     return {name: members for name, members in series.items() if name in units}, why
 
 
@@ -328,5 +263,5 @@ def _line(found: _Found) -> str:
         names = sorted(found.sources)
         shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
         parts.append(f"{len(names)} {'source' if len(names) == 1 else 'sources'} ({shown})")
-    parts += [f"{len(groups):,} {what}" for what, groups in found.units.items()]
+    parts += [f"{n:,} {what}" for what, n in found.said.items()]
     return ", ".join(parts)

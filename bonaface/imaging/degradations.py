@@ -39,8 +39,7 @@ def random_kernel(rng: Generator) -> Resampling:
 
 
 def encode_jpeg(image: Image.Image, quality: int, *, subsampling: str = "4:2:0") -> bytes:
-    """A baseline JPEG file with the standard tables and nothing but pixels in it (no EXIF, ICC profile or
-    comment).
+    """A baseline JPEG file with the standard tables and nothing but pixels in it: no EXIF, ICC profile or comment.
 
     Pillow and OpenCV need the same time for this; Pillow lets us name the subsampling.
     """
@@ -57,8 +56,7 @@ def jpeg(image: Image.Image, quality: float, *, subsampling: str = "4:2:0") -> I
 
 
 def webp(image: Image.Image, quality: float, *, effort: int = 4) -> Image.Image:
-    """Once through lossy WebP at ``quality`` (1 to 100); ``effort`` 0 (fast) to 6, 4 is what programs
-    use."""
+    """Once through lossy WebP at ``quality`` (1 to 100); ``effort`` 0 (fast) to 6, 4 is what programs use."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=round(quality), method=effort)
     return _decode(buffer.getvalue())
@@ -101,8 +99,7 @@ def resize_short_side(image: Image.Image, side: float, kernel: Resampling) -> Im
 
 
 def random_crop(image: Image.Image, width: int, height: int, rng: Generator) -> Image.Image:
-    """A window of ``width`` x ``height`` pixels (at most the image's own) at a random place, not
-    resized."""
+    """A window of ``width`` x ``height`` pixels (at most the image's own) at a random place, not resized."""
     width, height = min(width, image.width), min(height, image.height)
     left = int(rng.integers(image.width - width + 1))
     top = int(rng.integers(image.height - height + 1))
@@ -150,8 +147,7 @@ def _adjust(how: Callable[..., Any], image: Image.Image, amount: float) -> Image
 
 
 def colour_jitter(image: Image.Image, amount: float, rng: Generator) -> Image.Image:
-    """Brightness, contrast and saturation times 1 ± ``amount`` each, and a hue turn of up to ``amount`` /
-    10 turns."""
+    """Brightness, contrast and saturation times 1 ± ``amount`` each; the hue up to ``amount`` / 10 turns away."""
     brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, size=3).clip(min=0)
     image = _adjust(F.adjust_brightness, image, brightness)
     image = _adjust(F.adjust_contrast, image, contrast)
@@ -160,8 +156,7 @@ def colour_jitter(image: Image.Image, amount: float, rng: Generator) -> Image.Im
 
 
 def screenshot(image: Image.Image, zoom: float, rng: Generator) -> Image.Image:
-    """Shown on a screen at ``zoom`` and saved without loss: smoothly scaled, a tone curve, the edges cut by
-    a hand."""
+    """Shown on a screen at ``zoom`` and saved without loss: smoothly scaled, a tone curve, edges cut by hand."""
     kernel = (Resampling.BILINEAR, Resampling.BICUBIC)[rng.integers(2)]
     image = resize_short_side(image, zoom * min(image.size), kernel)
     image = _adjust(F.adjust_gamma, image, rng.uniform(0.9, 1.1))
@@ -170,8 +165,7 @@ def screenshot(image: Image.Image, zoom: float, rng: Generator) -> Image.Image:
 
 
 def social_media(image: Image.Image, hops: float, rng: Generator) -> Image.Image:
-    """Posted and downloaded ``hops`` times: a long side of at most 1080 px, then 3/4 of it each time, and
-    re-encoded.
+    """Posted and downloaded ``hops`` times: a long side of at most 1080 px, then 3/4 of it each time.
 
     Each hop is a downscale, a mild sharpening as platforms do it, and JPEG 4:2:0 at quality 65 to 85 or,
     one time in four, WebP at the same.

@@ -231,8 +231,11 @@ def find_yunet(weights: str | Path | None = None) -> Path | None:
 
 @cache
 def _yunet_from_hub() -> Path | None:
-    """Asked once a process. The Hub's client retries for half a minute without a network: we ask one quick question
-    first and go on without YuNet where it is not answered."""
+    """The weights, or None; asked once a process.
+
+    The Hub's client retries for half a minute without a network: we ask one quick question first and go on without
+    YuNet where it is not answered.
+    """
     cached = try_to_load_from_cache(YUNET_REPO, YUNET_FILE)
     if isinstance(cached, str):
         return Path(cached)

@@ -39,8 +39,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image processor gives, as plain facts: ``pixel * scale + offset``, in ``height`` x
-    ``width``."""
+    """What an image processor gives, as plain facts: ``pixel * scale + offset``, in ``height`` x ``width``."""
 
     height: int
     width: int
@@ -117,6 +116,7 @@ class EvalTransform:
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Float32 (3, H, W) in the model's units."""
         return self.processor(image, return_tensors="pt")["pixel_values"][0]
 
 
@@ -183,6 +183,7 @@ class TrainTransform:
         self.gives_regions = regions and plain and self.preset.region != "eval" and self.output.kernel in CAN_RESIZE
 
     def __call__(self, image: Image.Image, seed: int) -> torch.Tensor:
+        """The same image and seed give the same uint8 or float32 (3, h, w) in every process."""
         preset, rng = self.preset, np.random.default_rng(seed)
         if preset.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -18,11 +18,13 @@ LOOP = "link to a folder that contains it"
 # dot (.git, .cache, .ipynb_checkpoints, .Trash-1000, ._x.jpg) need no place here.
 # fmt: off
 NO_DATA = frozenset({
-    "__macosx", "network trash folder", "temporary items",  # macOS
-    "$recycle.bin", "recycler", "recycled", "system volume information", "found.000",  # Windows
-    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
-    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin",  # network drives
-    "lost+found", "~snapshot", "__pycache__", "cache", "_cache", "caches", "node_modules",
+    "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder",  # macOS
+    "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "msocache", "$windows.~bt",
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",  # Windows
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@__thumb",
+    "lost+found", "lost.dir", "~snapshot",  # network drives, file systems, cards
+    "thumbnails", "_thumbnails", "thumbs", "_thumbs", "_gsdata_",  # image viewers
+    "__pycache__", "cache", "_cache", "caches", "node_modules", "site-packages",
 })
 # fmt: on
 

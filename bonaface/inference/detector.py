@@ -90,7 +90,16 @@ WARNINGS = (DRAWINGS_ONLY, NO_FACE, SMALL, COMPRESSED, UNFAMILIAR, NOT_CALIBRATE
 
 
 class Detector:
-    """A classifier, its image processor and its facts. Thread-safe; build it with :meth:`from_pretrained`."""
+    """A classifier, its image processor and its facts. Thread-safe; build it with :meth:`from_pretrained`.
+
+    Args:
+        engine: what runs the network.
+        config, processor: transformers' configuration and image processor of the model.
+        facts: what the model knows of itself; as its configuration says when None.
+        real_label: the label that means a photograph; that of the facts, else found by its name, when None.
+        unfamiliar: the training images' features, to which distances are measured; None for no such warning.
+        yunet: weights of the face detector.
+    """
 
     def __init__(
         self,

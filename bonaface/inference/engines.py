@@ -69,6 +69,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> Outputs:
+        """On the device, or on the calling thread's cores."""
         logits, features = self._last.run(pixels.to(self.device, self.dtype, memory_format=self.format))
         return Outputs(logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy())
 
@@ -112,6 +113,7 @@ class OpenVINOEngine:
         self._lock, self._requests = threading.Lock(), threading.local()
 
     def __call__(self, pixels: torch.Tensor) -> Outputs:
+        """With all cores, for one caller at a time."""
         return _arrays(self._alone, pixels)
 
     def in_worker(self, pixels: torch.Tensor) -> Outputs:
@@ -155,6 +157,7 @@ class OnnxEngine:
         self._lock = threading.Lock()
 
     def __call__(self, pixels: torch.Tensor) -> Outputs:
+        """With all cores, for one caller at a time."""
         return _session_arrays(self._alone, pixels)
 
     def in_worker(self, pixels: torch.Tensor) -> Outputs:

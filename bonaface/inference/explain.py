@@ -256,8 +256,10 @@ def _keep(seen: list[torch.Tensor], output: Any) -> None:
 
 
 def _grid(tensor: torch.Tensor, size: torch.Size) -> torch.Tensor | None:
-    """The features of one image as (channels, rows, columns), rows and columns in the input's proportion; None for
-    a tensor that is no grid. Tokens in front of the grid (class, registers) are left out."""
+    """The features of one image as (channels, rows, columns), or None for a tensor that is no grid.
+
+    Rows and columns are in the input's proportion. Tokens in front of the grid (class, registers) are left out.
+    """
     height, width = size
     if tensor.shape[0] != 1:
         return None

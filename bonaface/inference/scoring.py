@@ -131,8 +131,10 @@ def run_predict_command(
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
 ) -> int:
-    """``python -m bonaface predict``: 0, or 1 where not one file could be scored. ``engine`` is the detector's, where
-    "local" is its "auto", or "ray": its "auto" on a cluster. Raises UsageError."""
+    """``python -m bonaface predict``: 0, or 1 where not one file could be scored.
+
+    ``engine`` is the detector's, where "local" is its "auto", or "ray": its "auto" on a cluster. Raises UsageError.
+    """
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}", "choose " + ", ".join(ENGINES))
     if out is not None:

@@ -1,11 +1,11 @@
-"""Results -> rows of a table, and the table as CSV, JSON lines or Parquet.
+r"""Results -> rows of a table, and the table as CSV, JSON lines or Parquet.
 
 Columns: ``path``, ``status`` ("ok" or the reason of the error), ``error``, ``verdict``, ``p_fake``, ``p_<label>`` for
 every label, ``n_faces``, ``faces`` (JSON: box, p_fake and verdict of each), ``warnings`` (joined by "; ").
 
 File names are untrusted. In CSV a text that a spreadsheet would run as a formula (it starts with ``= + - @``, a tab or
 a carriage return) is preceded by an apostrophe; JSON lines and Parquet hold it as it is. Bytes of a name that are not
-UTF-8 are written as ``\\xNN``.
+UTF-8 are written as ``\xNN``.
 """
 
 from __future__ import annotations

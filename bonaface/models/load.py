@@ -278,7 +278,8 @@ def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig
     if facts is None or not timm.is_model(architecture.split(".")[0]):
         close = timm.list_models(f"*{architecture.split('.')[0]}*")[:5]
         raise UsageError(
-            f"timm has no architecture `{architecture}`", f"close names: {', '.join(close) or 'see timm.list_models()'}"
+            f"timm has no architecture `{architecture}`",
+            f"did you mean {' or '.join(close)}?" if close else "choose one of timm.list_models()",
         )
     own: dict[str, Any] = {"pretrained_cfg": {k: v for k, v in facts.to_dict().items() if k != "num_classes"}}
     config = TimmWrapperConfig(architecture=architecture.split(".")[0], **own)

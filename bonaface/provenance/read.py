@@ -99,9 +99,11 @@ def _trailing(container: Container) -> str:
 
 
 def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
-    """``python -m bonaface provenance``: one panel per file, or one JSON object per line with ``path``, ``status``,
-    ``error``, ``evidence``, ``note`` and ``trailing``. 0, or 1 if no file could be read. Raises UsageError if there is
-    none."""
+    """``python -m bonaface provenance``: 0, or 1 if no file could be read.
+
+    Prints one panel per file, or one JSON object per line with ``path``, ``status``, ``error``, ``evidence``, ``note``
+    and ``trailing``. Raises UsageError if there is no file.
+    """
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):

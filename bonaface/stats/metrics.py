@@ -114,6 +114,7 @@ class FaceMetrics(evaluate.Metric):
     """:func:`all_figures` as an ``evaluate.Metric``: ``compute(references=class numbers, predictions=probabilities)``.
 
     It is defined here because ``evaluate.load`` fetches code from the Hub. Batches may be added with ``add_batch``.
+    ``labels`` are in the order of class numbers; ``options`` are those of ``evaluate.Metric``.
     """
 
     def __init__(self, labels: Sequence[str], real_label: str, **options: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
@@ -27,6 +27,9 @@ from bonaface.training.options import STAGE_KEYS, Recipe, weights_of
 from bonaface.training.recipe import blame, check_recipe, nearest, stages_of, with_keys
 from bonaface.training.trainer import FaceTrainer, build_trainer, drawing_weights, mixing
 
+if TYPE_CHECKING:
+    import optuna
+
 DEFAULT_SPACE: dict[str, Any] = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
     "weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
@@ -38,7 +41,7 @@ NOT_SEARCHED = {
     "name", "freeze", "head_only", "mix", "lora_rank", "ema_decay", "layer_decay", "schedule", "lr_scheduler_type",
     "lr_scheduler_kwargs", "early_stopping_patience", "max_train_samples", "optim", "optim_args",
 }  # fmt: skip
-HINT = "for example, `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, mixup: [0.0, 0.2]}`"
+HINT = "write, for example, `search_space: {learning_rate: {low: 1.0e-4, high: 1.0e-2}, mixup: [0.0, 0.2]}`"
 
 
 def check_space(space: Any, recipe: Recipe, args: TrainingArguments) -> dict[str, Any]:
@@ -179,7 +182,11 @@ def search(
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=2),
             **settings,
         )
-    study = optuna.load_study(study_name="search", storage=storage)
+    return _write_best(optuna.load_study(study_name="search", storage=storage), folder, said)
+
+
+def _write_best(study: optuna.Study, folder: Path, said: dict[str, Any]) -> Path:
+    """The table of trials, and the best one as a recipe, whose path it gives."""
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
     with atomic_path(folder / "trials.csv") as partial:
         table.sort_values("value", ascending=False).to_csv(partial, index=False)

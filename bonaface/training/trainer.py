@@ -60,7 +60,18 @@ class NotFiniteError(ValueError):
 
 
 class FaceTrainer(Trainer):
-    """`Trainer` for one stage of a recipe."""
+    """`Trainer` for one stage of a recipe.
+
+    Args:
+        sampler: the order of the training rows.
+        recipe: of the stage.
+        n_labels: classes of the model.
+        preprocessing: brings batches of uint8 levels to the model's units, on the device.
+        channels_last: the memory format of pixels and weights.
+        loss_weights: of each class, float (n_labels,), for the training loss; None for none.
+        compiled: run full training batches by `torch.compile`.
+        kwargs: of `Trainer`.
+    """
 
     model: PreTrainedModel
     optimizer: Any

@@ -18,8 +18,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from bonaface.environment import whole_number
 from bonaface.errors import UsageError, usage_errors_exit
-from bonaface.web.choice import default_model
+from bonaface.web.choice import check_model, default_model
 from bonaface.web.limits import Limits
 from bonaface.web.settings import (
     bindable,
@@ -29,7 +30,6 @@ from bonaface.web.settings import (
     server_root,
     shown_address,
     switch,
-    whole_number,
 )
 
 
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     port = bindable(host, server_port(options.port), chosen_by=said)
     models = options.model or [model for model in [default_model(Path.cwd())] if model]
     prepare_environment(host, port, outside=options.share or not all(Path(model).is_dir() for model in models))
+    for model in options.model or []:
+        check_model(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: uploads are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="bonaface-app-") as folder:
         # Read when Gradio is imported. Uploads lie in a folder of this server alone, and are gone with it.

@@ -10,27 +10,19 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bonaface.environment import HUB_NUMBERS, check_numbers, whole_number
 from bonaface.errors import UsageError
 from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
 
 # What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least valid value.
 WHOLE_NUMBERS = {
     "GRADIO_NUM_PORTS": 1, "GRADIO_NODE_NUM_PORTS": 1, "GRADIO_NODE_SERVER_PORT": 1, "GRADIO_NUM_WORKERS": 0,
-    "GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1, "GRADIO_ANALYTICS_MAX_EVENTS": 1, "GRADIO_ANALYTICS_CACHE_FREQUENCY": 1,
-    "GRADIO_DEBUG": 0, "WEB_CONCURRENCY": 1, "HF_HUB_ETAG_TIMEOUT": 1, "HF_HUB_DOWNLOAD_TIMEOUT": 1,
+    "GRADIO_ANALYTICS_MAX_EVENTS": 1, "GRADIO_ANALYTICS_CACHE_FREQUENCY": 1,
+    "GRADIO_DEBUG": 0, "WEB_CONCURRENCY": 1,
 }  # fmt: skip
 SWITCHES = ("GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ANALYTICS_ENABLED", "GRADIO_SSR_MODE", "GRADIO_RUN_HISTORY")
 PLACES = ("GRADIO_ALLOWED_PATHS", "GRADIO_BLOCKED_PATHS", "BONAFACE_YUNET")
 LARGEST_PORT = 65535
-
-
-def whole_number(name: str, text: str, least: int, most: int | None = None) -> int:
-    """The number that an option or variable called ``name`` gives. Raises UsageError."""
-    value = int(text) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text, re.ASCII) else None
-    if value is None or value < least or (most is not None and value > most):
-        span = f"from {least} to {most}" if most is not None else f"of at least {least}"
-        raise UsageError(f"{name} is {text!r}, which is not a whole number {span}", f"give a whole number {span}")
-    return value
 
 
 def switch(name: str) -> bool:
@@ -43,12 +35,9 @@ def switch(name: str) -> bool:
 
 def check_environment() -> None:
     """Raise UsageError for a variable that would end the start, now or in Gradio."""
-    for name, least in WHOLE_NUMBERS.items():
-        text = os.environ.get(name)
-        if text == "":
-            del os.environ[name]  # as good as unset, but not to int()
-        elif text is not None and not (name == "GRADIO_DEFAULT_CONCURRENCY_LIMIT" and text.lower() == "none"):
-            whole_number(name, text, least)
+    check_numbers(HUB_NUMBERS | WHOLE_NUMBERS)
+    if os.environ.get("GRADIO_DEFAULT_CONCURRENCY_LIMIT", "").lower() != "none":
+        check_numbers({"GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1})
     for name in SWITCHES:
         switch(name)
     beat = os.environ.get("GRADIO_HEARTBEAT_INTERVAL", "")

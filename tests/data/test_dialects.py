@@ -64,6 +64,21 @@ def test_blanks_capitals_and_other_names_in_the_header(tmp_path: Path, text: str
     assert (row["file_name"], row["label"]) == ("a.jpg", "real")
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("'file_name','label'\n'a,b.jpg','real'\n", "a,b.jpg"),
+        ("file_name;label\n'a.jpg';'real'\n", "a.jpg"),
+        ("file_name,label\n'a.jpg',real\n", "a.jpg"),
+        ("file_name,label\no'brien.jpg,real\n", "o'brien.jpg"),
+        ("file_name,label\n\"o'brien's.jpg\",'real\n", "o'brien's.jpg"),
+    ],
+)
+def test_single_quotation_marks_around_cells_and_apostrophes_in_them(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    assert [row["file_name"] for row in read_table(tmp_path / "t.csv", NEEDED)] == [name]
+
+
 def test_the_code_page_of_western_windows(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("file_name;label\nétude–1.jpg;real\n".encode("cp1252"))
     assert read_table(tmp_path / "t.csv", NEEDED)[0]["file_name"] == "étude–1.jpg"

@@ -62,6 +62,31 @@ LAYOUTS = {
         "fake/train": "fake fake train",
         "fake/test": "fake fake test",
     },
+    "numbered splits": {
+        "train_1/real": "real real train",
+        "train2/fake": "fake fake train",
+        "Test Set/real": "real real test",
+        "val-01/fake/sdxl": "fake sdxl validation",
+    },
+    "split and label in one name": {
+        "train_real": "real real train",
+        "train_fake": "fake fake train",
+        "test_real": "real real test",
+        "test_fake_sdxl": "fake fake_sdxl test",
+    },
+    "pieces of one set": {"part_1/real": "real real -", "part_2/real/cam": "real cam -", "part_2/fake": "fake fake -"},
+    "Celeb-DF": {
+        "Celeb-real/id0_0000": "real Celeb-real -",
+        "YouTube-real/00000": "real YouTube-real -",
+        "Celeb-synthesis/id0_id1_0000": "fake Celeb-synthesis -",
+    },
+    "each source with its label's name": {
+        "train/real_ffhq": "real real_ffhq train",
+        "train/real_lfw": "real real_lfw train",
+        "test/fake_sdxl": "fake fake_sdxl test",
+    },
+    "two names for real": {"original": "real real -", "photos": "real real -", "deepfakes/a": "fake a -"},
+    "a generator whose name begins with real": {"real": "real real -", "Real-ESRGAN": "Real-ESRGAN Real-ESRGAN -"},
     "a source called like a split": {"real/ffhq": "real ffhq -", "fake/train": "fake train -"},
 }
 
@@ -86,6 +111,8 @@ def test_a_named_real_label_is_looked_for_too() -> None:
         (["", "real", "fake"], "DATA/x.png is in no label folder"),
         (["train/real", "train/fake", "extra/real"], r"mixes split folders \(train\) with others \(extra\)"),
         (["a/train/real", "a/train/fake", "b/fake"], r"mixes split folders \(a/train\) with others \(b/fake\)"),
+        (["train_1/real", "train_1/fake", "extra_2/real"], r"mixes split folders \(train_1\) with others \(extra_2\)"),
+        (["train_real", "train_fake", "real"], r"mixes split folders \(train_fake, train_real\) with others \(real\)"),
         (["a/photo/real", "a/ai/real", "a/ai/fake", "c/real", "c/fake"], "could be its label, ai and real"),
     ],
 )

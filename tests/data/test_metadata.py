@@ -10,6 +10,7 @@ import pytest
 from conftest import make_faces
 
 from bonaface.data.listing import list_data
+from bonaface.errors import UsageError
 
 
 def listed(root: Path, *names: str, table: str = "metadata.csv") -> tuple[list[str], dict[str, str]]:
@@ -92,3 +93,24 @@ def test_json_lines_with_capitals_and_names_that_are_no_utf8(root: Path) -> None
     listing = list_data(root)
     assert sorted(listing.rows["path"]) == FILES
     assert [(file.path, file.reason) for file in listing.broken] == [("?.png", "file name is not UTF-8")]
+
+
+@pytest.mark.parametrize("column", ["file_name", "label", "source", "group"])
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl"])
+def test_a_nul_is_refused_by_its_row(root: Path, table: str, column: str) -> None:
+    """It would be in names of folders, and in labels that look alike."""
+    good = {"file_name": "near/000.png", "label": "real", "source": "cam", "group": "a"}
+    bad = {**good, "file_name": "far/000.png", "label": "fake"}
+    bad[column] = bad[column][:2] + "\0" + bad[column][2:]
+    rows = [good, bad]
+    as_csv = "\n".join([",".join(good), *(",".join(row.values()) for row in rows)])
+    (root / table).write_text(as_csv if table.endswith("csv") else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UsageError, match=rf"row 2 has a control character in its {column}: .*U\+0000"):
+        list_data(root, check="none")
+
+
+@pytest.mark.parametrize("label", ["re\x07al", "real\u200b", "\x1b[31mreal"])
+def test_other_control_characters_of_a_label_are_refused(root: Path, label: str) -> None:
+    (root / "metadata.csv").write_text(f"file_name,label\nnear/000.png,{label}\nfar/000.png,fake\n")
+    with pytest.raises(UsageError, match="row 1 has a control character in its label"):
+        list_data(root, check="none")

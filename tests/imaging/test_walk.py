@@ -58,7 +58,8 @@ def test_loops_end_and_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [".git", ".Trash-1000", "._x.jpg", "@eaDir", "@EADIR", "$RECYCLE.BIN", "System Volume Information", "__MACOSX",
-     "lost+found", "Thumbs.db", "desktop.ini", "#recycle", "__pycache__"],
+     "lost+found", "LOST.DIR", "Thumbs.db", "desktop.ini", "#recycle", "__pycache__", "thumbnails", ".thumbnails",
+     "@__thumb", ".DS_Store", ".ipynb_checkpoints", "~$list.xlsx"],
 )  # fmt: skip
 def test_what_systems_and_tools_leave_is_no_data(tmp_path: Path, name: str) -> None:
     assert is_no_data(name)

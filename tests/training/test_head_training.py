@@ -19,6 +19,7 @@ from bonaface.imaging.transforms import EvalTransform, sample_seed
 from bonaface.inference.forward import forward, run_rows
 from bonaface.models.load import last_linear, load_model
 from bonaface.training import frozen_features
+from bonaface.training.checkpoints import LOG
 from bonaface.training.frozen_features import DrawnViews, feature_key
 from bonaface.training.head_training import train_head
 from bonaface.training.options import Stage
@@ -138,16 +139,16 @@ def test_the_main_job_trains_a_head_then_everything(
     data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stages = [{"name": "head", "head_only": 2}, {"name": "all", "num_train_epochs": 1}]
+    stages = [{"name": "head", "head_only": 2, "num_train_epochs": 2}, {"name": "all", "num_train_epochs": 1}]
     Path("two.yaml").write_text(json.dumps({"stages": stages, "model": "resnet", "image_size": 32, "prepare": False}))
     train_hf.main([
-        "two.yaml", "--data", data.origin, "--audit", "False", "--robustness", "none", "--num_train_epochs", "2",
+        "two.yaml", "--data", data.origin, "--audit", "False", "--robustness", "none",
         "--use_cpu", "True", "--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True",
-        "--output_dir", "run",
+        "--output_dir", "run", "--keep_checkpoints",
     ])  # fmt: skip
     assert len(list(Path("features").rglob("*.npy"))) == 2
-    history = json.loads(Path("run/report/metrics.json").read_text())
-    assert 0 <= history["figures"]["auc"]["value"] <= 1
+    logs = [json.loads(Path("run/checkpoints", stage, LOG).read_text()) for stage in ("1-head", "2-all")]
+    assert [sum("eval_auc" in row for row in log) for log in logs] == [2, 1]
 
 
 @pytest.mark.parametrize("flags", [["--lora_rank", "2"], ["--cutmix", "0.5"], ["--head_hidden_size", "8"]])

@@ -106,10 +106,10 @@ def test_what_cannot_be_searched(recipe: str, tmp_path: Path) -> None:
         ({"learning_rate": {"low": 2, "high": 1}}, "needs numbers low < high"),
         ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "above 0 for log"),
         ([], "not a mapping"),
-        ({"mixup": {"low": -1, "high": 1}}, "search_space: mixup is -1.0"),
-        ({"augmentation": ["light", "lihgt"]}, "search_space: augmentation: `lihgt` is not one of"),
+        ({"mixup": {"low": -1, "high": 1}}, "search_space: mixup .*-1.0"),
+        ({"augmentation": ["light", "lihgt"]}, "search_space: augmentation: .*lihgt"),
         ({"max_grad_norm": ["much"]}, "search_space: .*max_grad_norm"),
-        ({"weight_decay": {"low": -0.1, "high": 0.1}}, "search_space: weight_decay is -0.1"),
+        ({"weight_decay": {"low": -0.1, "high": 0.1}}, "search_space: weight_decay .*-0.1"),
     ]
     for space, message in wrong:
         with pytest.raises(UsageError, match=message):

@@ -263,7 +263,7 @@ def test_a_recipe_without_stages_is_one() -> None:
         ([{"name": "a", "freeze": "all_but_last_0"}], "freezes everything", "backbone"),
         ([{"name": "a", "freeze": "bakbone"}], "is not one of none, backbone", "backbone"),
         ([{"name": "a", "schedule": "one-cycle"}], "`one-cycle` is not one of", "did you mean one_cycle?"),
-        ([{"name": "a", "ema_decay": 1.5}], "ema_decay is 1.5", "less than 1"),
+        ([{"name": "a", "ema_decay": 1.5}], "ema_decay is out of range: 1.5", "less than 1"),
         ([{"name": "a", "lora_rank": 2, "freeze": "backbone"}], "cannot be combined", "LoRA"),
         ([{"name": "a"}, {"name": "a"}], "needs a unique name", "name: head"),
         ([{"name": "a", "mix": ["b=-1"]}], "no positive weight", "mix"),

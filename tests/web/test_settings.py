@@ -100,3 +100,15 @@ def test_the_command_ends_with_two_lines_and_2() -> None:
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: --port is 'abc'")
     assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize("model", ["/no/such/run", "./runs/none", "no/such/run/at all", "user/nobody"])
+def test_a_model_that_is_not_there_ends_the_start(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match=f"cannot load the model {model}"):
+        main(["--port", "0", "--model", model])
+
+
+def test_a_folder_that_holds_no_model_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no config"):
+        main(["--port", "0", "--model", str(tmp_path)])
