@@ -242,7 +242,7 @@ def test_a_family_of_no_source_is_named_before_any_training(recipe: Path, tmp_pa
     assert caught.value.hint == "did you mean gan?"
     one = tmp_path / "one.yaml"
     one.write_text(recipe.read_text() + "families: {one: [gan, sd]}\n")
-    with pytest.raises(UsageError, match="needs two fake families, the data has 1"):
+    with pytest.raises(UsageError, match="needs two fake families, but the data has 1"):
         run_crossval_command([str(one)], by_family=True, out=tmp_path / "cv")
 
 

@@ -119,7 +119,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evalu
     assert sections["calibration"]["ece_after"] == evaluated["figures"]["ece"]["value"]
     assert sections["calibration"]["ece_degraded_after"] is not None
     html = (root / "out/report/report.html").read_text()
-    assert "10.0\N{NO-BREAK SPACE}% of all images are fake (the base rate assumed)" in html
+    assert "10.0\N{NO-BREAK SPACE}% of all images are fake (the base rate)" in html
     assert len(robustness_remark(rows)) > 50
     assert robustness_remark(rows) in evaluated["conclusion"]
     assert "gives no verdict" in evaluated["conclusion"]

@@ -131,7 +131,7 @@ def test_what_a_run_says_stands_in_the_card(run: Path) -> None:
     text = card_of(run, story)
     for word in (
         "temperature of 1.500",
-        "up to 0.250 *real*",
+        "*real* up to 0.250",
         "| 5.0\N{NO-BREAK SPACE}% | 0.750 | 80.0\N{NO-BREAK SPACE}% |",
         "clean: nothing",
     ):

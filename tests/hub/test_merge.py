@@ -140,5 +140,5 @@ def test_metadata_that_is_a_list_is_named() -> None:
 
 def test_a_token_is_told_from_other_words() -> None:
     refuse_secrets([("a", b"half_" + b"a" * 40), ("b", b"hf_short"), ("c", b"sk-learn")])
-    with pytest.raises(UsageError, match="d holds an access token"):
+    with pytest.raises(UsageError, match="d contains an access token"):
         refuse_secrets([("d", b"token: hf_" + b"aB3" * 12)])

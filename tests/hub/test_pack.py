@@ -29,7 +29,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep me")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         pack_model(run, tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep me"
     with pytest.raises(UsageError, match="not a model folder"):

@@ -87,7 +87,7 @@ def test_the_data_sets_thumbnails_stay_here_unless_they_are_asked_for(run: Path)
 @pytest.mark.parametrize("secret", ["hf_" + "a1" * 17, "hf_test"])
 def test_a_token_in_a_file_stops_everything(hub: HubServer, run: Path, secret: str) -> None:
     (run / "recipe.yaml").write_text(f"hub_token: {secret}\n")
-    with pytest.raises(UsageError, match=r"recipe\.yaml holds an access token"):
+    with pytest.raises(UsageError, match=r"recipe\.yaml contains an access token"):
         push_model(run, "user/faces")
     assert not hub.log
 
@@ -196,7 +196,7 @@ def test_a_card_written_by_hand_holds_no_token_and_no_path_either(hub: HubServer
     push_model(run, "user/faces")
     assert b"somebody" not in hub.repo("user/faces").files()["README.md"]
     (run / "README.md").write_text(f"{card}\n\nmy token is hf_{'a' * 34}\n")
-    with pytest.raises(UsageError, match=r"README.md holds an access token"):
+    with pytest.raises(UsageError, match=r"README.md contains an access token"):
         push_model(run, "user/others")
     assert len(hub.repo("user/others").commits) == 1  # the Hub's own
 
@@ -210,7 +210,7 @@ def test_weights_of_another_form_go_when_the_run_has_them_no_more(
     (run / "model.onnx").unlink()
     push_model(run, "user/faces")
     assert "model.onnx" not in hub.repo("user/faces").files()
-    assert "deleted" in (said := capsys.readouterr().err)
+    assert "deleting" in (said := capsys.readouterr().err)
     assert "model.onnx" in said
 
 

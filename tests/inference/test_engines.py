@@ -72,7 +72,7 @@ def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path, monkey
     model, _ = load_model("cnn", ["fake", "real"], image_size=32)
     model.save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match=f"no device '{device}'"):
+    with pytest.raises(UsageError, match=f"device '{device}'"):
         load_engine(tmp_path, device=device, dtype=None)
 
 

@@ -203,7 +203,7 @@ def test_the_command_says_what_the_check_found(
 ) -> None:
     assert run_export_command(str(learned[0]), "onnx", tmp_path / "out", n_check=4) == 0
     said = capsys.readouterr().out
-    assert "float32: largest difference of a score" in said
+    assert "float32: scores differ by at most" in said
     assert f"--model {tmp_path / 'out'}" in said
 
 
@@ -211,7 +211,7 @@ def test_mistakes_have_hints(learned: tuple[Path, Path], tmp_path: Path) -> None
     folder = learned[0]
     with pytest.raises(UsageError, match="unknown format"):
         export_model(folder, tmp_path / "out", "coreml")
-    with pytest.raises(UsageError, match="int8 needs images"):
+    with pytest.raises(UsageError, match="int8 needs labelled images"):
         export_model(folder, tmp_path / "out", "onnx", int8=True)
     with pytest.raises(UsageError, match="already exists"):
         export_model(folder, folder, "onnx")
