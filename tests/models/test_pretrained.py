@@ -65,8 +65,8 @@ def test_a_package_gives_its_weights_to_timms_architecture(
         expected = source.eval().forward_features(pixels)
         assert torch.equal(model.eval().timm_model.forward_features(pixels), expected)
     assert model(pixel_values=pixels).logits.shape == (2, 2)
-    assert list(processor.image_mean) == [0.5] * 3
-    assert list(processor.image_std) == [0.5] * 3
+    assert list(processor.data_config["mean"]) == [0.5] * 3
+    assert list(processor.data_config["std"]) == [0.5] * 3
 
 
 def test_the_pickle_is_read_once(install: Callable[[], Path], weights: dict[str, torch.Tensor]) -> None:
