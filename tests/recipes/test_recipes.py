@@ -15,7 +15,13 @@ from bonaface.cli import train
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # The recipe's own network where it is small enough for a test; else the tiny one.
-NETWORKS = {"detector": "lite0", "cnn_scratch": "cnn", "resnet18": "timm/resnet18", "faces": "resnet", "sample": "resnet"}
+NETWORKS = {
+    "detector": "lite0",
+    "cnn_scratch": "cnn",
+    "resnet18": "timm/resnet18",
+    "faces": "resnet",
+    "sample": "resnet",
+}
 
 
 @pytest.fixture(scope="module")
