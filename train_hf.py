@@ -11,9 +11,9 @@ from bonaface.environment import check_numbers
 from bonaface.errors import stop_quietly, usage_errors_exit
 
 if __name__ == "__main__":
-    stop_quietly()  # Ctrl-C, while torch is imported
     with usage_errors_exit():
         check_numbers()
+    stop_quietly()  # Ctrl-C, while torch is imported
 
 # isort: split
 
