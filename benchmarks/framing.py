@@ -42,8 +42,7 @@ def both_framings(data: Path, paths: list[str], detector: Detector, finder: Face
 
 def _bordered(crop: Image.Image, detector: Detector) -> Image.Image:
     """The crop with the border that the processor cuts away again."""
-    size = detector.processor.size["shortest_edge"] / detector.processor.crop_size["height"]
-    side = round(crop.width * size)
+    side = round(crop.width / detector.processor.data_config["crop_pct"])
     canvas = crop.resize((side, side))
     canvas.paste(crop, ((side - crop.width) // 2, (side - crop.height) // 2))
     return canvas
