@@ -23,7 +23,7 @@ from bonaface.data.layout import read_layout
 from bonaface.data.metadata import METADATA_NAMES, metadata_files, read_metadata
 from bonaface.data.rows import CONTROL, BrokenFile, FileRow, left_out
 from bonaface.data.units import check_groups, find_units
-from bonaface.errors import UsageError
+from bonaface.errors import UsageError, is_folder, refuse_undecodable
 from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes, shown_name
 from bonaface.imaging.walk import walk_files
 from bonaface.pools import cancelled_on_error
@@ -75,7 +75,8 @@ def list_data(
     """
     check_groups(groups)
     root = Path(data)
-    if root.is_dir():
+    if is_folder(root):
+        refuse_undecodable(root.absolute())  # every row has its file's whole path, as text
         columns, broken, units = _list_folder(root, real_label, groups)
         return replace(_finish(columns, broken, str(data), real_label, label_order, check), units=units)
     if root.exists() or not _looks_like_hub_id(str(data)):

@@ -44,7 +44,7 @@ from bonaface.data.alignment import SIZE_RANGE, Alignment, prepare_file
 from bonaface.data.listing import Listing, list_data
 from bonaface.data.prepared import FINISHED, WORK, PrepareSummary, listing_fingerprint
 from bonaface.data.prepared_tables import finish
-from bonaface.errors import UsageError
+from bonaface.errors import UsageError, is_folder
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
@@ -137,9 +137,9 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
 
 
 def _refuse_overlap(raw: Path, out: Path) -> None:
-    if not raw.is_dir():
+    if not is_folder(raw):
         return
-    first, second = raw.resolve(), out.resolve()
+    first, second = (Path(os.path.realpath(path)) for path in (raw, out))  # Path.resolve raises for a link to itself
     if first == second:
         raise UsageError(f"{out} is the raw folder itself", "choose another folder: raw files are never changed")
     if first in second.parents or second in first.parents:
