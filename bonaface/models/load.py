@@ -32,6 +32,7 @@ from bonaface.models.head import HiddenHeadForImageClassification
 from bonaface.models.pretrained import PACKAGED, pretrained_state
 
 Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=PreTrainedConfig)
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -101,29 +102,19 @@ def load_model(
     if name in PACKAGED:
         return _packaged(name, labels, from_scratch, image_size, resize)
     if from_scratch and name.startswith("timm/"):
-        config = _timm_config(name.removeprefix("timm/"), image_size)
-        return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
+        timm = _with_labels(_timm_config(name.removeprefix("timm/"), image_size), labels)
+        return AutoModelForImageClassification.from_config(timm), _timm_processor(timm)
     folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
     config = _load(AutoConfig, name, folder, trust_remote_code)
     old_labels = class_names(config)
     if image_size is not None:
         _resize_config(config, image_size)
     processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
+    config = _with_labels(config, labels)
     if from_scratch:
-        model = AutoModelForImageClassification.from_config(
-            _with_labels(config, labels), trust_remote_code=trust_remote_code
-        )
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
     else:
-        model = _load(
-            AutoModelForImageClassification,
-            name,
-            folder,
-            trust_remote_code,
-            config=_with_labels(config, labels),
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            use_safetensors=True,  # of a folder too: a pickle may run code
-        )
+        model = _load_weights(name, folder, config, trust_remote_code)
         if old_labels != list(labels):
             _reset_classifier(model)
     if isinstance(processor, TimmWrapperImageProcessor):
@@ -226,7 +217,7 @@ def project_high_pass(conv: nn.Conv2d) -> None:
     weight[:, :, top : top + height, left : left + width] = blocks - means
 
 
-def _with_labels(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
+def _with_labels(config: Config, labels: Sequence[str]) -> Config:
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -243,6 +234,13 @@ def _reset_classifier(model: PreTrainedModel) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _load_weights(name: str, folder: Path, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    kind = AutoModelForImageClassification
+    options = {"ignore_mismatched_sizes": True, "dtype": torch.float32}
+    # safetensors, of a folder too: a pickle may run code
+    return _load(kind, name, folder, trust_remote_code, config=config, use_safetensors=True, **options)
 
 
 def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
