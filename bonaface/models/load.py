@@ -95,32 +95,32 @@ def load_model(
         UsageError: the model cannot be found or reached, or does not fit the input size.
     """
     if name in PRESETS:
-        build, side = PRESETS[name]
-        side = image_size or side
+        build, side = PRESETS[name][0], image_size or PRESETS[name][1]
         model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
         return model, _processor(side, resize or side)
     if name in PACKAGED:
         return _packaged(name, labels, from_scratch, image_size, resize)
     if from_scratch and name.startswith("timm/"):
         timm = _with_labels(_timm_config(name.removeprefix("timm/"), image_size), labels)
-        return AutoModelForImageClassification.from_config(timm), _timm_processor(timm)
+        return AutoModelForImageClassification.from_config(timm), timm_processor(timm)
     folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
     config = _load(AutoConfig, name, folder, trust_remote_code)
     old_labels = class_names(config)
     if image_size is not None:
         _resize_config(config, image_size)
-    processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
     config = _with_labels(config, labels)
+    if isinstance(config, TimmWrapperConfig):
+        processor: BaseImageProcessor = timm_processor(config)
+    else:
+        processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
+        if image_size is not None:
+            processor = _processor(image_size, resize or image_size, like=processor)
     if from_scratch:
         model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
     else:
         model = _load_weights(name, folder, config, trust_remote_code)
         if old_labels != list(labels):
             _reset_classifier(model)
-    if isinstance(processor, TimmWrapperImageProcessor):
-        processor = _timm_processor(config)
-    elif image_size is not None:
-        processor = _processor(image_size, resize or image_size, like=processor)
     return model, processor
 
 
@@ -268,7 +268,7 @@ def _packaged(
         fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
         model.timm_model.load_state_dict({**own, **fitting})
         _reset_classifier(model)
-    return model, _timm_processor(config)
+    return model, timm_processor(config)
 
 
 def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
@@ -289,7 +289,11 @@ def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig
     return config
 
 
-def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+def timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    """The preprocessing of a model of timm's wrapper, which stands in its configuration.
+
+    `AutoImageProcessor` makes the same, but looks for a torchvision variant first and prints that there is none.
+    """
     return TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
 
 
