@@ -97,7 +97,6 @@ def write_crossval_report(
     details: Mapping[str, Any],
     families: Mapping[str, Sequence[str]] | None = None,
     kept: bool = True,
-    n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
@@ -129,7 +128,6 @@ def write_crossval_report(
         lead=[*lead_plots(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
         load_thumbnail=_thumbnails(listing),
-        n_resamples=n_resamples,
     )
     report = Path(out) / "report"
     page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])

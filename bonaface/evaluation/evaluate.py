@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonaface.data.dataset import FaceData
-from bonaface.data.loading import ImageRows
 from bonaface.data.rows import BrokenFile, left_out
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
@@ -37,12 +35,9 @@ from bonaface.evaluation.sections import (
     unfamiliar_section,
 )
 from bonaface.imaging.faces import FaceDetector
-from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.calibration import apply
 from bonaface.inference.detector import Detector
 from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain
-from bonaface.inference.forward import run_rows
 from bonaface.models.facts import ModelFacts
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import DrawHeatMap, uncertain_sections
@@ -52,32 +47,6 @@ from bonaface.stats.figures import percent
 
 FloatArray = NDArray[np.float64]
 EVALUATED = ("validation", "calibration", "test")
-
-
-def predict(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: FaceData,
-    splits: Sequence[str] = ("validation", "test"),
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-) -> pd.DataFrame:
-    """The predictions table of some splits (see :mod:`bonaface.stats.predictions`), without a report.
-
-    For a model in hand, also on several processes, which share the images; data and model have the same labels.
-    """
-    calibration = ModelFacts.of_config(model.config).calibration
-    tables = []
-    for split in splits:
-        rows = data.splits[split]
-        items = ImageRows(rows, EvalTransform(processor))
-        outputs = run_rows(model, items, batch_size=batch_size, workers=workers, title=f"scoring {split}")
-        tables.append(predictions_of(rows, apply(outputs.logits, calibration), data, split))
-    return pd.concat(tables, ignore_index=True)
-
-
-# --- evaluation ---------------------------------------------------------------------------------------------------
 
 
 def evaluate(

@@ -311,7 +311,7 @@ def _resize_config(config: PreTrainedConfig, side: int) -> None:
         config.image_size = side
 
 
-def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> ViTImageProcessor:
+def _processor(side: int, resize: int, like: Any = None) -> ViTImageProcessor:
     """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
     return ViTImageProcessor(
         size={"shortest_edge": resize},
@@ -319,5 +319,5 @@ def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> V
         crop_size={"height": side, "width": side},
         do_convert_rgb=True,
         image_mean=like.image_mean if like else [0.5, 0.5, 0.5],
-        image_std=like.image_std if like else [std, std, std],
+        image_std=like.image_std if like else [0.25] * 3,
     )
