@@ -78,6 +78,22 @@ class Explanation:
             ImageDraw.Draw(image).rectangle(self.face, outline=(0, 200, 255), width=width)
         return image
 
+    def close_up(self, side: int) -> Explanation:
+        """The same within ``side`` pixels, and of a face alone: one in a full-length image is too small to read.
+
+        Without the face's box, which would frame nearly all of it.
+        """
+        image, (x0, y0, x1, y1) = self.image, self.region
+        left, top = 0, 0
+        if self.face is not None:
+            left, top = math.floor(x0), math.floor(y0)
+            image = image.crop((left, top, math.ceil(x1), math.ceil(y1)))
+        full, image = image, image.copy()
+        image.thumbnail((side, side))  # an overlay on 60 megapixels takes seconds
+        wide, high = image.width / full.width, image.height / full.height
+        region = (x0 - left) * wide, (y0 - top) * high, (x1 - left) * wide, (y1 - top) * high
+        return replace(self, image=image, region=region, face=None)
+
 
 def explain(
     detector: Detector,
@@ -244,7 +260,7 @@ def run_explain_command(
     print(f"{result.verdict}, p(fake) {result.p_fake:.4f}" + "".join(f"\nnote: {note}" for note in result.warnings))
     print(f"{file}: the brighter an area, the more it points to {explanation.target} ({explanation.method})")
     if explanation.faithfulness is not None:
-        print(explanation.faithfulness.sentence)
+        print(explanation.faithfulness.sentence, explanation.faithfulness.reason)
     return 0
 
 
