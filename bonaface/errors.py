@@ -94,9 +94,7 @@ def refuse_undecodable(path: str | os.PathLike[str]) -> None:
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        raise SystemRefusalError(
-            f"cannot use {path}: its name is not UTF-8", "rename it, or a folder above it"
-        ) from error
+        raise SystemRefusalError(f"cannot use {path}: the path is not UTF-8", "rename that file or folder") from error
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

@@ -26,7 +26,8 @@ from bonaface.data.duplicates import SIDE, Thumbnails, file_thumbnail, thumbnail
 from bonaface.data.listing import image_bytes, whole_reason
 from bonaface.data.rows import BrokenFile
 from bonaface.files import atomic_path
-from bonaface.imaging.images import ImageError, ImageFacts, inspect_image
+from bonaface.imaging.header import ImageFacts, inspect_image
+from bonaface.imaging.images import ImageError
 from bonaface.pools import cancelled_on_error
 
 

@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_names_it_in_two_short_lines(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands = READING if kind in ("control characters", "not UTF-8") else (*READING, *WRITING)  # others may be new
+    commands = READING if kind == "control characters" else (*READING, *WRITING)  # such a name may be new
     for command in commands:
         words = [word.replace("P", PATHS[kind]) if "P" in word else word for word in command.split()]
         monkeypatch.setattr(sys, "argv", ["bonaface", *words])
@@ -62,6 +62,14 @@ def test_every_command_names_it_in_two_short_lines(
         assert len(lines) == 2, command
         assert max(map(len, lines)) < 650, command
         assert all(line.isprintable() for line in lines), command
+
+
+@pytest.mark.usefixtures("place")
+def test_data_below_a_name_that_is_not_utf8_are_refused_by_it() -> None:
+    (bad := Path(PATHS["not UTF-8"])).mkdir()
+    Path("data").rename(bad / "data")
+    with pytest.raises(SystemRefusalError, match="not UTF-8"):
+        list_data(bad / "data")
 
 
 @pytest.mark.usefixtures("place")
