@@ -9,9 +9,9 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-from bonaface.environment import HUB_NUMBERS, check_numbers, whole_number
+from bonaface.environment import check_hub, check_numbers, whole_number
 from bonaface.errors import UsageError
-from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
+from bonaface.proxies import ask_directly, check_certificates, check_proxies, ignore_proxies
 
 # What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least valid value.
 WHOLE_NUMBERS = {
@@ -34,7 +34,9 @@ def switch(name: str) -> bool:
 
 def check_environment() -> None:
     """Raise UsageError for a variable that would end the start, now or in Gradio."""
-    check_numbers(HUB_NUMBERS | WHOLE_NUMBERS)
+    check_hub()
+    check_certificates()  # Gradio asks itself whether it is up
+    check_numbers(WHOLE_NUMBERS)
     if os.environ.get("GRADIO_DEFAULT_CONCURRENCY_LIMIT", "").lower() != "none":
         check_numbers({"GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1})
     for name in SWITCHES:
