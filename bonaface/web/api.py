@@ -46,7 +46,7 @@ def build_api(service: Service) -> None:
         ]
 
     def explain(image: Upload | None) -> tuple[dict[str, Any], Any]:
-        """Which areas of the image point to the verdict: the image with its heat map, and how far to trust it.
+        """Which areas of the image point to the verdict: its face with the heat map, and how far to trust it.
 
         Args:
             image: an image, as for predict.

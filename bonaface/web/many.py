@@ -144,12 +144,13 @@ class ManyTab:
         mark = gr.Radio(options, value=job.marks.get(index, CORRECT))
         tiles = _gallery(job, choice)
         if row["error"] or entry.path is None:
-            yield tiles, gr.Row(visible=True), None, render("detail", row=row, trust=""), mark
+            yield tiles, gr.Row(visible=True), None, render("detail", row=row), mark
             return
-        drawing = render("detail", row=row, trust="Drawing the heat map …")
+        said = render("detail", row=row)
+        drawing = said + trust_note("Drawing the heat map …")
         yield tiles, gr.Row(visible=True), None, drawing, mark
         heat = judge.heat_map(entry.path.read_bytes())
-        text = render("detail", row=row, trust=f"Bright areas point to {heat.target}. {judge.trust(heat)}")
+        text = said + trust_note(target=heat.target, trust=judge.trust(heat))
         yield gr.skip(), gr.skip(), (heat.image, heat.overlay()), text, gr.skip()
 
     def mark(self, label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:

@@ -17,7 +17,6 @@ WARNINGS = {
     NO_FACE: "The whole image was scored. The model is meant for faces, so the score may mean little.",
     SMALL: "A small image has little detail, so its score is less reliable.",
     COMPRESSED: "Strong JPEG compression removes the traces that the model looks for.",
-    UNFAMILIAR: "The image differs too much from the training data for a verdict.",
     NOT_CALIBRATED: "This model has no calibration, so the verdict is its most likely label.",
 }
 # What to do about a file that is not a readable image, by the reason of its ImageError.
@@ -32,10 +31,17 @@ REMEDIES = {
 }
 
 
+def no_verdict(result: Result) -> str:
+    """Why there is none, in a line."""
+    if UNFAMILIAR in result.warnings:
+        return "No verdict: unlike the training data."
+    return "No verdict: it is too often wrong here."
+
+
 def why(result: Result, facts: ModelFacts) -> str:
     """Why this verdict: by the model's stored band, and what that band guarantees."""
     if UNFAMILIAR in result.warnings:
-        return "No verdict: the image is unlike the training data."
+        return "The image differs too much from the training data for a verdict."
     if result.band is None:
         return "This is the model's most likely label."
     low, high = result.band
@@ -53,8 +59,8 @@ def why(result: Result, facts: ModelFacts) -> str:
 
 
 def warnings_of(result: Result) -> list[tuple[str, str]]:
-    """Each warning with what it means."""
-    return [(name[:1].upper() + name[1:], WARNINGS.get(name, "")) for name in result.warnings]
+    """Each warning with what it means, but for the one that :func:`no_verdict` gives as the reason."""
+    return [(name[:1].upper() + name[1:], WARNINGS.get(name, "")) for name in result.warnings if name != UNFAMILIAR]
 
 
 def failure_lines(result: Result) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bonaface.models.facts import UnseenWorth
+from bonaface.stats.certificates import Band, uncertain_band, verdicts
 from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
 from bonaface.training.calibrate import KNOWN
@@ -20,6 +21,9 @@ FEWEST = 60  # images below which nothing is said
 UNSEEN = "unseen"
 SPLITS = ("calibration", "validation", "test")  # the first had no part in training, selection or temperature
 RARE = 0.1  # the base rate of the second sentence
+SMALLEST_TENTHS = (
+    0.27  # from here on, tenths are nearer than one in a whole number: 1 in 3 would stand for 0.29 to 0.40
+)
 
 
 @dataclass(frozen=True)
@@ -50,24 +54,29 @@ class Meaning:
 
 @dataclass(frozen=True)
 class KnownScores:
-    """Scores of images whose truth is known: ``p_fake`` float64 (n,), ``is_fake`` bool (n,)."""
+    """Scores of images whose truth is known: ``p_fake`` float64 (n,), ``is_fake`` bool (n,).
+
+    ``called`` (n,) has their verdicts; None for a model without a band.
+    """
 
     split: str
     p_fake: NDArray[np.float64]
     is_fake: NDArray[np.bool_]
+    called: NDArray[np.str_] | None = None
 
     @classmethod
-    def of_run(cls, folder: Path, real_label: str) -> KnownScores | None:
+    def of_run(cls, folder: Path, real_label: str, band: Band | None = None) -> KnownScores | None:
         """From a run's files; None where none has enough real and fake images.
 
         Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
         ``report/predictions.parquet``: a visitor's image is probably from an unseen camera or generator.
         """
         if (folder / KNOWN).is_file():
-            table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
+            table = pd.read_parquet(folder / KNOWN, columns=["fold", "source", "label", "p_fake"])
             fake = (table["label"] != real_label).to_numpy()
             if len(table) >= FEWEST and 0 < fake.sum() < len(table):
-                return cls(UNSEEN, table["p_fake"].to_numpy(dtype=np.float64), fake)
+                called = _called_by_other_folds(table, fake, band) if band else None
+                return cls(UNSEEN, table["p_fake"].to_numpy(dtype=np.float64), fake, called)
         file = folder / "report" / "predictions.parquet"
         if not file.is_file():
             return None
@@ -77,8 +86,17 @@ class KnownScores:
             rows = table[table["split"] == split]
             fake = (rows["label"] != real_label).to_numpy()
             if len(rows) >= FEWEST and 0 < fake.sum() < len(rows):
-                return cls(split, rows["p_fake"].to_numpy(dtype=np.float64), fake)
+                p_fake = rows["p_fake"].to_numpy(dtype=np.float64)
+                return cls(split, p_fake, fake, verdicts(p_fake, band) if band else None)
         return None
+
+    def wrong(self, verdict: str) -> tuple[int, int] | None:
+        """How many of the images that got this verdict, and of how many, were not so; None where too few got it."""
+        if self.called is None or verdict not in ("real", "fake"):
+            return None
+        called = self.called == verdict
+        n = int(called.sum())
+        return (int((called & (self.is_fake != (verdict == "fake"))).sum()), n) if n >= FEWEST_NEIGHBOURS else None
 
     def meaning(self, p_fake: float) -> Meaning:
         """Of the images scored like ``p_fake``, how many were fake; ties with the last neighbour count too."""
@@ -96,10 +114,54 @@ class KnownScores:
         )
 
 
+def _called_by_other_folds(table: pd.DataFrame, fake: NDArray[np.bool_], band: Band) -> NDArray[np.str_]:
+    """Verdicts by bands set on the other folds' sources: on the images that set a band, its errors are too few."""
+    p_fake = table["p_fake"].to_numpy(dtype=np.float64)
+    called = np.full(len(table), "", dtype="<U9")
+    for fold in table["fold"].unique():
+        mine = (table["fold"] == fold).to_numpy()
+        others = ~mine & ~table["source"].isin(set(table["source"][mine])).to_numpy()
+        if 0 < fake[others].sum() < others.sum():
+            other = uncertain_band(p_fake[others], fake[others], delta=band.delta, confidence=band.confidence)
+            called[mine] = verdicts(p_fake[mine], other)
+    return called
+
+
 def _at_base_rate(share: float, base: float, other: float) -> float:
     """A share of fakes at one base rate -> the share at another, the same likelihood ratio given (Bayes' rule)."""
     fakes, reals = share / base * other, (1 - share) / (1 - base) * (1 - other)
     return fakes / (fakes + reals) if fakes + reals else share
+
+
+def in_short(meaning: Meaning) -> str:
+    """What a score has meant, for somebody in a hurry."""
+    images = "images" if meaning.split == UNSEEN else "images from known sources"
+    if meaning.n_fake in (0, meaning.n):
+        return (
+            f"{'All' if meaning.n_fake else 'None'} of the {meaning.n} {images} that scored like this were generated."
+        )
+    times, of = _ratio(meaning.share)
+    return f"{images.capitalize()} that scored like this were generated about {times} {_times(times)} in {of}."
+
+
+def wrong_in_short(wrong: int, n: int) -> str:
+    """How often such verdicts are wrong, for somebody in a hurry."""
+    if wrong in (0, n):
+        return f"{'All' if wrong else 'None'} of {n} such verdicts were wrong."
+    part, of = _ratio(wrong / n)
+    return f"About {part} in {of} such verdicts {'is' if part == 1 else 'are'} wrong."
+
+
+def _ratio(share: float) -> tuple[int, int]:
+    """A share in (0, 1) as people say it: 1 in 8, 4 in 10, 19 in 20."""
+    if share > 0.5:
+        rest, of = _ratio(1 - share)
+        return of - rest, of
+    return (1, round(1 / share)) if share < SMALLEST_TENTHS else (round(10 * share), 10)
+
+
+def _times(n: int) -> str:
+    return "time" if n == 1 else "times"
 
 
 def remarks(
