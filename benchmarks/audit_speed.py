@@ -98,6 +98,7 @@ def _table(rows: list[dict[str, float]]) -> str:
 
 
 def main() -> None:
+    """Measure both, each size in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--sizes", default="25000,50000,100000")

@@ -39,7 +39,8 @@ from bonaface.data.rows import BrokenFile, left_out
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import FaceDetector
-from bonaface.imaging.images import ImageError, decode_image, inspect_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import ImageError, decode_image
 from bonaface.pools import cancelled_on_error
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000

@@ -97,7 +97,6 @@ def write_crossval_report(
     details: Mapping[str, Any],
     families: Mapping[str, Sequence[str]] | None = None,
     kept: bool = True,
-    n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
@@ -107,41 +106,16 @@ def write_crossval_report(
     labels, real = listing.labels, listing.real_label
     tests = [run.rows("test") for run in runs]
     pooled = pd.concat(tests, ignore_index=True)
-    folds = fold_table(runs, tests, labels, real)
-    summary = {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)}
-    together = fold_figures(pooled, labels, real)
-    large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
-    worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
+    found = _measure(runs, tests, pooled, labels, real, families)
+    folds, summary, worst, together = (found[key] for key in ("folds", "over_folds", "worst", "pooled"))
     finding = conclude(kind, folds, summary, worst)
-    conclusion = f"{finding} Pooled over all test images: AUC {cell(together['auc'])} {_span(together)}."
-    by_family = family_figures(pooled, families, real) if families else None
-    if by_family:
-        conclusion += f" {family_sentence(by_family)}"
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "labels": labels,
-        "real_label": real,
-        "conclusion": conclusion,
-        "kept": kept,
-        "folds": folds,
-        "over_folds": summary,
-        "worst": worst,
-        "pooled": together,
-        "families": by_family,
-    }
-    families_shown: list[Block] = [family_sentence(by_family), Table(shown_families(by_family))] if by_family else []
-    section = Section(
-        "folds",
-        "By fold",
-        [
-            method(kind, len(folds)),
-            Table(shown_table(folds, summary, together, wide=True)),
-            *families_shown,
-        ],
-        data={key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")},
-        brief=True,
-    )
+    sentences = [finding, f"Pooled over all test images: AUC {cell(together['auc'])} {_span(together)}."]
+    if found["families"]:
+        sentences.append(family_sentence(found["families"]))
+    conclusion = " ".join(sentences)
+    result = {"schema_version": SCHEMA_VERSION, "kind": kind, "labels": labels, "real_label": real}
+    result |= {"conclusion": conclusion, "kept": kept, **found}
+    section = _section(result)
     # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
     write_report(
@@ -154,7 +128,6 @@ def write_crossval_report(
         lead=[*lead_plots(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
         load_thumbnail=_thumbnails(listing),
-        n_resamples=n_resamples,
     )
     report = Path(out) / "report"
     page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])
@@ -162,6 +135,37 @@ def write_crossval_report(
     result = jsonable(result)
     write_json(report / "crossval.json", result)
     return result
+
+
+def _measure(
+    runs: Sequence[FoldRun],
+    tests: Sequence[pd.DataFrame],
+    pooled: pd.DataFrame,
+    labels: Sequence[str],
+    real_label: str,
+    families: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Any]:
+    """The figures of ``crossval.json``."""
+    folds = fold_table(runs, tests, labels, real_label)
+    large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
+    return {
+        "folds": folds,
+        "over_folds": {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)},
+        "worst": {str(key): value for key, value in large.iloc[0].items()} if len(large) else None,
+        "pooled": fold_figures(pooled, labels, real_label),
+        "families": family_figures(pooled, families, real_label) if families else None,
+    }
+
+
+def _section(result: Mapping[str, Any]) -> Section:
+    """Every fold, and every family that was left out, with all figures."""
+    kind, folds, by_family = result["kind"], result["folds"], result["families"]
+    table = Table(shown_table(folds, result["over_folds"], result["pooled"], wide=True))
+    blocks: list[Block] = [method(kind, len(folds)), table]
+    if by_family:
+        blocks += [family_sentence(by_family), Table(shown_families(by_family))]
+    data = {key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")}
+    return Section("folds", "By fold", blocks, data=data, brief=True)
 
 
 def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
 from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
-from bonaface.imaging.images import ImageError, decode_image, inspect_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import ImageError, decode_image
 
 SIZE_RANGE = (128, 160)
 

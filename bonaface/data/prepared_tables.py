@@ -22,7 +22,7 @@ from bonaface.data.rows import BrokenFile, left_out
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
-from bonaface.imaging.images import ImageFacts
+from bonaface.imaging.header import ImageFacts
 
 
 def finish(

@@ -23,8 +23,8 @@ from bonaface.evaluation.data import align, evaluation_data, load_detector, pred
 from bonaface.evaluation.evaluate import refuse_unread, unreadable
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import all_variants, robustness_table
-from bonaface.evaluation.scores import CLEAN, score_images
-from bonaface.files import write_json, write_text
+from bonaface.evaluation.scores import CLEAN, Scored, Variant, score_images
+from bonaface.files import write_json
 from bonaface.inference.detector import Detector
 from bonaface.report import plots, style
 from bonaface.report.pages import (
@@ -36,11 +36,9 @@ from bonaface.report.pages import (
     Table,
     cell,
     jsonable,
-    page_html,
-    page_markdown,
     plain,
 )
-from bonaface.report.write import with_intervals, write_plots, write_predictions
+from bonaface.report.write import with_intervals, write_page, write_predictions
 from bonaface.stats import metrics
 from bonaface.stats.figures import FIGURES, amount, span
 from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
@@ -111,53 +109,67 @@ def compare(
         rows, models, variants=variants, batch_size=options.batch_size, threads=options.threads, title="comparing"
     )
     refuse_unread(data, split, scored)
-    kept = rows.select(scored.readable)
-    tables: dict[str, pd.DataFrame] = {}
-    degraded: dict[str, pd.DataFrame] = {}
-    for (name, detector), probabilities in zip(detectors.items(), scored.probabilities, strict=True):
-        mine = (fakes or {}).get(name) or [label for label in detector.labels if label != detector.real_label]
-        scores = align(probabilities[scored.readable], detector, mine, labels, real)
-        tables[name] = predictions_of(kept, scores[:, 0], data, split)
-        if options.robustness:
-            fake = (tables[name]["label"] != real).to_numpy()
-            index = labels.index(real)
-            degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
-    n, seed = options.n_resamples, options.seed
-    figures = {}
-    for name, table in tables.items():
-        values = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
-        intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=n, seed=seed)
-        figures[name] = with_intervals(values, intervals)
-    pairs = [
-        {"first": a, "second": b}
-        | paired(tables[a], tables[b], labels=labels, real_label=real, n_resamples=n, seed=seed)
-        for a, b in combinations(tables, 2)
-    ]
+    tables, degraded = _tables(detectors, data, scored, variants, fakes or {})
+    figures = {name: _figures(table, labels, real, options) for name, table in tables.items()}
+    pairs = _pairs(tables, labels, real, options)
     broken = [*data.broken, *unreadable(data, split, scored)]
-    result = jsonable(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "labels": labels,
-            "real_label": real,
-            "models": list(tables),
-            "n": len(kept),
-            "unreadable": [asdict(file) for file in broken],
-            "figures": figures,
-            "pairs": pairs,
-            "robustness": degraded or None,
-        }
-    )
     notes = [*caveats, *([f"{len(broken)} files could not be read and were left out."] if broken else [])]
     report = Path(out) / "report"
     report.mkdir(parents=True, exist_ok=True)
     for i, table in enumerate(tables.values(), start=1):
         write_predictions(report / f"predictions_{i}.parquet", table)
-    page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
-    write_plots(report, page)
-    write_text(report / "compare.html", page_html(page))
-    write_text(report / "compare.md", page_markdown(page))
+    write_page(report, "compare", _page(data.origin, tables, figures, pairs, degraded, notes, real))
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "labels": labels,
+        "real_label": real,
+        "models": list(tables),
+        "n": len(scored.readable),
+        "unreadable": [asdict(file) for file in broken],
+        "figures": figures,
+        "pairs": pairs,
+        "robustness": degraded or None,
+    }
+    result = jsonable(result)
     write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
     return result
+
+
+def _tables(
+    detectors: Mapping[str, Detector],
+    data: FaceData,
+    scored: Scored,
+    variants: Sequence[Variant],
+    fakes: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Each model's predictions table, and its figures under degradation where there is any."""
+    ((split, rows),) = data.splits.items()
+    kept, real = rows.select(scored.readable), data.real_label
+    tables: dict[str, pd.DataFrame] = {}
+    degraded: dict[str, pd.DataFrame] = {}
+    for (name, detector), probabilities in zip(detectors.items(), scored.probabilities, strict=True):
+        mine = fakes.get(name) or [label for label in detector.labels if label != detector.real_label]
+        scores = align(probabilities[scored.readable], detector, mine, data.labels, real)
+        tables[name] = predictions_of(kept, scores[:, 0], data, split)
+        if len(variants) > 1:
+            fake = (tables[name]["label"] != real).to_numpy()
+            index = data.labels.index(real)
+            degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
+    return tables, degraded
+
+
+def _pairs(
+    tables: Mapping[str, pd.DataFrame], labels: Sequence[str], real: str, options: EvaluationOptions
+) -> list[dict[str, Any]]:
+    how: dict[str, Any] = {"labels": labels, "real_label": real}
+    how |= {"n_resamples": options.n_resamples, "seed": options.seed}
+    return [{"first": a, "second": b} | paired(tables[a], tables[b], **how) for a, b in combinations(tables, 2)]
+
+
+def _figures(table: pd.DataFrame, labels: Sequence[str], real: str, options: EvaluationOptions) -> dict[str, Any]:
+    values = metrics.table_metrics(table, labels, real)
+    intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=options.n_resamples, seed=options.seed)
+    return with_intervals({key: values[key] for key in COMPARED}, intervals)
 
 
 def conclude_comparison(n: int, pairs: Sequence[Mapping[str, Any]]) -> str:

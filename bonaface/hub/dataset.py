@@ -26,7 +26,6 @@ from bonaface.data.listing import Listing, image_bytes, list_data
 from bonaface.hub import merge
 from bonaface.hub.publish import Published, check_login, publish
 from bonaface.hub.templates import render_sections
-from bonaface.imaging.faces import FaceDetector
 from bonaface.report.pages import Table, markdown_table
 
 SHARD_BYTES = 400_000_000
@@ -44,24 +43,20 @@ def push_dataset(
     license: str | None = None,
     real_label: str | None = None,
     fast: bool = False,
-    detector: FaceDetector | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    token: str | None = None,
 ) -> Published:
     """Publish a data set in any form that training accepts; files that cannot be read are left out and listed.
 
     Args:
         fast: audit only file facts and duplicates, which takes seconds, and not the faces.
-        detector: finds the faces for the audit.
 
     Raises:
         UsageError: as :func:`bonaface.data.listing.list_data` and :func:`bonaface.hub.publish.publish`.
     """
-    check_login(repo_id, token)
+    check_login(repo_id)
     listing = list_data(data, real_label=real_label)
-    audit = audit_dataset(listing, fast=fast, detector=detector)
+    audit = audit_dataset(listing, fast=fast)
     with tempfile.TemporaryDirectory(prefix="bonaface-data-") as folder:
-        shards = write_shards(listing, Path(folder), shard_bytes)
+        shards = write_shards(listing, Path(folder))
         card = data_card(listing, audit, repo_id, license)
         return publish(
             repo_id,
@@ -72,7 +67,6 @@ def push_dataset(
             private=private,
             revision=revision,
             owned=("data/*.parquet",),
-            token=token,
         )
 
 

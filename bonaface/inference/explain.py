@@ -63,14 +63,14 @@ class Explanation:
     pixels: torch.Tensor
     faithfulness: Faithfulness | None = None
 
-    def overlay(self, strength: float = 0.6) -> Image.Image:
+    def overlay(self) -> Image.Image:
         """The image with the heat over what the model saw, and the face's box."""
         x0, y0, x1, y1 = (round(v) for v in self.region)
         size = (max(1, x1 - x0), max(1, y1 - y0))
         heat = Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR)
         values = np.clip(np.asarray(heat), 0, 1)
         colours = (matplotlib.colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8)
-        mask = Image.fromarray((values * 255 * strength).astype(np.uint8))
+        mask = Image.fromarray((values * 255 * 0.6).astype(np.uint8))
         image = self.image.copy()
         image.paste(Image.fromarray(colours), (x0, y0), mask)
         if self.face is not None:

@@ -82,15 +82,8 @@ def score_files(
         out.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(Journal(journal, {**options, "engine": detector.engine.name}))
         done = log.resume(inputs, batch_size)
-        bar = stack.enter_context(
-            tqdm(
-                total=inputs.n,
-                initial=done,
-                unit="file",
-                desc="scoring",
-                disable=None if progress is None else not progress,
-            )
-        )
+        hidden = None if progress is None else not progress
+        bar = stack.enter_context(tqdm(total=inputs.n, initial=done, unit="file", desc="scoring", disable=hidden))
         results = detector.stream(inputs.read(done), faces=faces, batch_size=batch_size)
         rows = (row_of(path, result) for path, result in _told(inputs.read(done), results, detector, each))
         while batch := list(islice(rows, batch_size)):

@@ -32,6 +32,7 @@ from bonaface.models.head import HiddenHeadForImageClassification
 from bonaface.models.pretrained import PACKAGED, pretrained_state
 
 Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=PreTrainedConfig)
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -94,42 +95,32 @@ def load_model(
         UsageError: the model cannot be found or reached, or does not fit the input size.
     """
     if name in PRESETS:
-        build, side = PRESETS[name]
-        side = image_size or side
+        build, side = PRESETS[name][0], image_size or PRESETS[name][1]
         model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
         return model, _processor(side, resize or side)
     if name in PACKAGED:
         return _packaged(name, labels, from_scratch, image_size, resize)
     if from_scratch and name.startswith("timm/"):
-        config = _timm_config(name.removeprefix("timm/"), image_size)
-        return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
+        timm = _with_labels(_timm_config(name.removeprefix("timm/"), image_size), labels)
+        return AutoModelForImageClassification.from_config(timm), timm_processor(timm)
     folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
     config = _load(AutoConfig, name, folder, trust_remote_code)
     old_labels = class_names(config)
     if image_size is not None:
         _resize_config(config, image_size)
-    processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
-    if from_scratch:
-        model = AutoModelForImageClassification.from_config(
-            _with_labels(config, labels), trust_remote_code=trust_remote_code
-        )
+    config = _with_labels(config, labels)
+    if isinstance(config, TimmWrapperConfig):
+        processor: BaseImageProcessor = timm_processor(config)
     else:
-        model = _load(
-            AutoModelForImageClassification,
-            name,
-            folder,
-            trust_remote_code,
-            config=_with_labels(config, labels),
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            use_safetensors=True,  # of a folder too: a pickle may run code
-        )
+        processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
+        if image_size is not None:
+            processor = _processor(image_size, resize or image_size, like=processor)
+    if from_scratch:
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
+    else:
+        model = _load_weights(name, folder, config, trust_remote_code)
         if old_labels != list(labels):
             _reset_classifier(model)
-    if isinstance(processor, TimmWrapperImageProcessor):
-        processor = _timm_processor(config)
-    elif image_size is not None:
-        processor = _processor(image_size, resize or image_size, like=processor)
     return model, processor
 
 
@@ -226,7 +217,7 @@ def project_high_pass(conv: nn.Conv2d) -> None:
     weight[:, :, top : top + height, left : left + width] = blocks - means
 
 
-def _with_labels(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
+def _with_labels(config: Config, labels: Sequence[str]) -> Config:
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -243,6 +234,13 @@ def _reset_classifier(model: PreTrainedModel) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _load_weights(name: str, folder: Path, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    kind = AutoModelForImageClassification
+    options = {"ignore_mismatched_sizes": True, "dtype": torch.float32}
+    # safetensors, of a folder too: a pickle may run code
+    return _load(kind, name, folder, trust_remote_code, config=config, use_safetensors=True, **options)
 
 
 def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
@@ -270,7 +268,7 @@ def _packaged(
         fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
         model.timm_model.load_state_dict({**own, **fitting})
         _reset_classifier(model)
-    return model, _timm_processor(config)
+    return model, timm_processor(config)
 
 
 def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
@@ -291,7 +289,11 @@ def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig
     return config
 
 
-def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+def timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    """The preprocessing of a model of timm's wrapper, which stands in its configuration.
+
+    `AutoImageProcessor` makes the same, but looks for a torchvision variant first and prints that there is none.
+    """
     return TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
 
 
@@ -309,7 +311,7 @@ def _resize_config(config: PreTrainedConfig, side: int) -> None:
         config.image_size = side
 
 
-def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> ViTImageProcessor:
+def _processor(side: int, resize: int, like: Any = None) -> ViTImageProcessor:
     """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
     return ViTImageProcessor(
         size={"shortest_edge": resize},
@@ -317,5 +319,5 @@ def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> V
         crop_size={"height": side, "width": side},
         do_convert_rgb=True,
         image_mean=like.image_mean if like else [0.5, 0.5, 0.5],
-        image_std=like.image_std if like else [std, std, std],
+        image_std=like.image_std if like else [0.25] * 3,
     )

@@ -29,7 +29,8 @@ from bonaface.data.listing import list_data
 from bonaface.data.prepare import prepare, run_prepare_command
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import Face, FaceDetector, MainFace, find_main_face
-from bonaface.imaging.images import inspect_image, load_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import load_image
 
 
 class Middle:

@@ -18,9 +18,9 @@ from bonaface.data.prepared import FINISHED
 from bonaface.errors import UsageError
 from bonaface.imaging import images
 from bonaface.training.assembly import assemble, choose_sets, split_assembly
+from bonaface.training.balance import drawing_weights
 from bonaface.training.options import named_data, weights_of
 from bonaface.training.recipe import read_recipe
-from bonaface.training.trainer import drawing_weights
 
 QUIET = ["--prepare", "False", "--audit", "False"]
 
