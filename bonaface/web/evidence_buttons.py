@@ -18,13 +18,13 @@ from bonaface.web.uploads import ImageFileInput, Upload
 def build_evidence(service: Service, image: ImageFileInput, jobs: Jobs) -> None:
     """Lay the buttons out and connect them; ``jobs`` keeps each visitor's files until the page is closed."""
     with gr.Group(elem_id="evidence"):
+        make = gr.Button("Make evidence to keep", elem_id="make-evidence")
         left_out = gr.Checkbox(
             False,
-            label="Leave the image out",
-            info="The page and the card then have its SHA-256, and no name.",
+            label="Leave the image out of it",
+            info="Its SHA-256 then stands for it, without its name.",
             elem_id="evidence-left-out",
         )
-        make = gr.Button("Make evidence to keep", elem_id="make-evidence")
         with gr.Row():
             downloads = [
                 gr.DownloadButton(f"Download {what}", interactive=False, min_width=110, elem_id=f"evidence-{what}")

@@ -169,7 +169,7 @@ def test_evidence_to_keep_is_a_page_that_stands_alone_and_a_card(
     data = jpeg_of_a_camera()
     check_one(page, upload(f"{HOSTILE}.jpg", data, "image/jpeg"))
     if left_out:
-        page.get_by_label("Leave the image out").check()
+        page.get_by_label("Leave the image out of it").check()
     expect(page.locator("#evidence-page")).to_be_disabled()
     page.click("#make-evidence")
     saved = {}
