@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from bonaface.errors import UsageError
+from bonaface.imaging.images import shown_name
 from bonaface.imaging.inputs import find_inputs, printable
 from bonaface.inference.cluster import RayDetector
 from bonaface.inference.detector import Detector, Result
@@ -110,7 +111,8 @@ def print_table(
             verdicts[result.verdict] += 1
             score = "" if result.error else f"{result.p_fake:.4f}"
             notes = printable(result.error or "; ".join(result.warnings))
-            print(f"{result.verdict:<10} {score:>8}  {printable(path)}" + f"  ({notes})" * bool(notes))
+            name = printable(shown_name(path) if result.error else path)
+            print(f"{result.verdict:<10} {score:>8}  {name}" + f"  ({notes})" * bool(notes))
             for face in result.faces if len(result.faces) > 1 else ():
                 box = ", ".join(f"{v:.0f}" for v in face.box)
                 print(f"  {face.verdict:<8} {face.p_fake:>8.4f}  face at {box}")
