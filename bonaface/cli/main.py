@@ -273,6 +273,12 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch.")] = None,
     real_label: RealLabel = None,
     yunet: Weights = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Folder for a page and a card of each image: its result, to keep or pass on.")
+    ] = None,
+    evidence_image: Annotated[
+        bool, typer.Option(help="Show the image in its evidence; else its SHA-256 stands for it.")
+    ] = True,
 ) -> None:
     """Score images.
 
@@ -282,7 +288,13 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    with writing(out or "."):
+    each = None
+    if evidence is not None:
+        from bonaface.web.evidence import EvidenceFolder
+
+        with writing(evidence):
+            each = EvidenceFolder(evidence, named_or_shipped(model), with_image=evidence_image)
+    with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
@@ -295,6 +307,7 @@ def predict(
                 batch_size=batch_size,
                 real_label=real_label,
                 yunet=yunet,
+                each=each,
             )
         )
 

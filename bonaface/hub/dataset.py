@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from bonaface.audit.audit import audit_dataset
 from bonaface.audit.result import Audit
 from bonaface.data.labels import SPLITS
-from bonaface.data.listing import Listing, image_bytes, list_data
+from bonaface.data.listing import Listing, image_bytes, list_data, without_broken
+from bonaface.data.scan import broken_files, scan_rows
 from bonaface.hub import merge
 from bonaface.hub.publish import Published, check_login, publish
 from bonaface.hub.templates import render_sections
@@ -53,8 +54,10 @@ def push_dataset(
         UsageError: as :func:`bonaface.data.listing.list_data` and :func:`bonaface.hub.publish.publish`.
     """
     check_login(repo_id)
-    listing = list_data(data, real_label=real_label)
-    audit = audit_dataset(listing, fast=fast)
+    listing = list_data(data, real_label=real_label, check="none")
+    scans = scan_rows(listing.rows)
+    listing = without_broken(listing, broken_files(listing.rows, listing.labels, scans))
+    audit = audit_dataset(listing, scans=scans, fast=fast)
     with tempfile.TemporaryDirectory(prefix="bonaface-data-") as folder:
         shards = write_shards(listing, Path(folder))
         card = data_card(listing, audit, repo_id, license)

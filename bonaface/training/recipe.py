@@ -192,7 +192,19 @@ def _check_types(parser: FlagParser, values: dict[str, Any], source: str) -> Non
             raise UsageError(
                 f"{source}{key} takes one value, not a list", f"write, for example, `{key}: {value[0] if value else 1}`"
             )
+        if not all(map(_is_text, _as_flags({key: value}))):
+            raise UsageError(
+                f"{source}{key} has a character that no path or name can have", "remove the NUL or half character"
+            )
     blame(source, lambda: parser.parse_known_args(_as_flags(values)))
+
+
+def _is_text(word: str) -> bool:
+    """Whether it could be a path: without NUL, or half of a UTF-16 pair, both of which YAML can write as escapes."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _mapping_as_list(value: Any) -> Any:
