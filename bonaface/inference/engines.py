@@ -27,7 +27,8 @@ from transformers.utils import logging as transformers_logging
 from bonaface.errors import UsageError
 from bonaface.inference.forward import Outputs, with_fast_products
 from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional, move, timm_processor
+from bonaface.models.load import timm_processor
+from bonaface.models.parts import is_convolutional, move
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")

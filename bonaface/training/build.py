@@ -14,7 +14,7 @@ from bonaface.data.dataset import FaceData, balanced_subset, class_weights
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
-from bonaface.models.load import is_convolutional, move
+from bonaface.models.parts import is_convolutional, move
 from bonaface.training.balance import drawing_weights, loss_weights
 from bonaface.training.cached_rows import MapRows
 from bonaface.training.callbacks import EpochLines, HighPassCallback, Patience, QuietEpochLines

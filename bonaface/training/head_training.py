@@ -20,7 +20,7 @@ from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.inference.forward import run_rows
-from bonaface.models.load import head_of, last_linear
+from bonaface.models.parts import head_of, last_linear
 from bonaface.training.balance import loss_weights
 from bonaface.training.head_fit import HeadFit
 from bonaface.training.options import Stage

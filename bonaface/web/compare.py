@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from bonaface.web.batcher import Busy
-from bonaface.web.one import BUSY, PRIVATE, notice, verdict_html, waiting
-from bonaface.web.panels import panel
+from bonaface.web.one import BUSY, notice, verdict_html, waiting
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import ImageFileInput, Upload
 

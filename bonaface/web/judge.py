@@ -16,16 +16,14 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.explain import Explanation, explain, faithfulness_of
 from bonaface.inference.faithfulness import Faithfulness
 from bonaface.inference.reader import CROP_SIDE
-from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING
 from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
 from bonaface.web.batcher import Batcher
 from bonaface.web.limits import Limits
-from bonaface.web.meaning import KnownScores, Meaning, in_short, remarks, wrong_in_short
 from bonaface.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonaface.web.uploads import Upload
-from bonaface.web.wording import no_verdict
+from bonaface.web.wording import Wording
 
 SHOWN = 1024  # pixels, the longer side of images on the page
 
@@ -45,7 +43,7 @@ class Judge:
         self.detector = Detector.from_pretrained(name)
         self.folder = self.detector.folder or Path(name)
         self.metrics = read_json(self.folder / "report" / "metrics.json")
-        self.known = KnownScores.of_run(self.folder, self.detector.real_label, self.detector.facts.band)
+        self.words = Wording(self.detector, self.folder)
         self.title = self.folder.resolve().name if Path(name).is_dir() else name
         self.weights = weights_digest(self.folder)[:16]
         # The first run of a network costs several times the others, and what finds faces is loaded by the first image
@@ -95,33 +93,6 @@ class Judge:
         except ImageError:
             return None
 
-    def meaning(self, result: Result) -> Meaning | None:
-        """What such a score has meant on known images; None without them."""
-        return self.known.meaning(result.p_fake) if self.known and not result.error else None
-
-    def remarks(self, result: Result) -> list[str]:
-        """The same in sentences."""
-        calibrated = self.detector.facts.calibration is not None
-        return (
-            []
-            if result.error
-            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.unseen)
-        )
-
-    def beside(self, result: Result) -> str:
-        """What must be read with the verdict: why there is none, or how often such verdicts are wrong."""
-        if result.verdict == "uncertain":
-            return no_verdict(result)
-        wrong = self.known.wrong(result.verdict) if self.known else None
-        return wrong_in_short(*wrong) if wrong else ""
-
-    def in_short(self, result: Result) -> str:
-        """What such a score has meant, for somebody in a hurry."""
-        if UNFAMILIAR in result.warnings:
-            return "What a score means for such an image is not known."
-        meaning = self.meaning(result)
-        return in_short(meaning) if meaning else "What such a score means was never measured for this model."
-
     def prediction(self, name: str, result: Result) -> Prediction:
         """A result as the API gives it."""
         return Prediction.model_validate(
@@ -135,7 +106,7 @@ class Judge:
                 "band": result.band and list(result.band),
                 "faces": [{"box": list(f.box), "p_fake": f.p_fake, "verdict": f.verdict} for f in result.faces],
                 "warnings": list(result.warnings),
-                "meaning": " ".join(self.remarks(result)),
+                "meaning": " ".join(self.words.remarks(result)),
             }
         )
 

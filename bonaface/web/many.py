@@ -11,8 +11,8 @@ import gradio as gr
 from bonaface.web.archives import ArchiveError
 from bonaface.web.jobs import Job, Jobs, check, collect
 from bonaface.web.markup import WORDS, render
-from bonaface.web.one import PRIVATE, notice, trust_note
-from bonaface.web.panels import panel
+from bonaface.web.one import notice, trust_note
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import FilesInput, Upload
 

@@ -9,8 +9,10 @@ import gradio as gr
 
 from bonaface.imaging.images import ImageError
 from bonaface.web.batcher import Busy
+from bonaface.web.evidence_buttons import build_evidence
+from bonaface.web.jobs import Jobs
 from bonaface.web.markup import image_uri, render
-from bonaface.web.panels import panel
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import ImageFileInput, Upload
 
@@ -19,14 +21,13 @@ if TYPE_CHECKING:
     from bonaface.inference.faithfulness import Faithfulness
     from bonaface.web.judge import Judge
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 KINDS = {"camera": "Camera", "generated": "Generated", "edited": "Edited", "unclear": "Unclear"}
 FACE_SIDE = 144
 MOST_LABELS = 6
 BUSY = ("Busy", ["Too many requests are waiting. Try again in a minute."])
 
 
-def build_one(service: Service, examples: list[str]) -> None:
+def build_one(service: Service, examples: list[str], jobs: Jobs) -> None:
     """Lay the tab out and connect it. On a phone, the style sheet puts the verdict in front of the image."""
     with gr.Row(equal_height=False, elem_id="one"):
         with gr.Column(scale=4, min_width=300):
@@ -39,6 +40,7 @@ def build_one(service: Service, examples: list[str]) -> None:
                 elem_id="image",
             )
             faces = panel("", elem_id="faces")
+            build_evidence(service, image, jobs)
             if examples:
                 gr.Examples(examples, image, label="Or try one of these", api_visibility="private", elem_id="examples")
         with gr.Column(scale=7, min_width=300):
@@ -129,7 +131,7 @@ def notice(kind: str, title: str, lines: list[str], command: str = "") -> str:
 
 def verdict_html(judge: Judge, result: Result, eyebrow: str = "This model says") -> str:
     """The card with the verdict, or why there is none."""
-    from bonaface.web.wording import failure_lines, warnings_of, why
+    from bonaface.web.wording import failure_lines, warnings_of
 
     if result.error:
         return notice("error", "This file could not be read", failure_lines(result))
@@ -141,11 +143,11 @@ def verdict_html(judge: Judge, result: Result, eyebrow: str = "This model says")
         eyebrow=eyebrow,
         low=low,
         high=high,
-        beside=judge.beside(result),
-        in_short=judge.in_short(result),
-        why=why(result, judge.detector.facts),
+        beside=judge.words.beside(result),
+        in_short=judge.words.in_short(result),
+        why=judge.words.why(result),
         labels=sorted(result.labels.items(), key=lambda item: -item[1])[:MOST_LABELS],
-        remarks=judge.remarks(result),
+        remarks=judge.words.remarks(result),
         warnings=warnings_of(result),
     )
 
@@ -179,12 +181,13 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
         found = None
     said = found.evidence if found else []
     note = f"{found.trailing}. {NOTE}" if found and found.trailing else NOTE
-    return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
+    standing = found.credentials if found and found.credentials != "absent" else ""
+    return render("provenance", said=said, kinds=KINDS, note=note, credentials=standing, empty=False)
 
 
 def nothing_said() -> str:
     """In place of what a file says about itself, before there is one."""
-    return render("provenance", said=[], kinds=KINDS, note="", empty=True)
+    return render("provenance", said=[], kinds=KINDS, note="", credentials="", empty=True)
 
 
 def trust_note(text: str = "", *, target: str = "", trust: Faithfulness | None = None) -> str:

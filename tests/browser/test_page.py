@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -157,6 +159,47 @@ def test_two_tabs_at_once_get_their_own_answers(browser: Browser, app: Server) -
         second.click("#start")
         for tab, name in ((first, "dark"), (second, "bright")):
             expect(tab.locator("#table tbody th")).to_have_text([f"{name}{i}.png" for i in range(6)])
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_evidence_to_keep_is_a_page_that_stands_alone_and_a_card(
+    browser: Browser, page: Page, tmp_path: Path, left_out: bool
+) -> None:
+    """The page without network, for axe-core, on a phone and in print; another image takes the downloads away."""
+    data = jpeg_of_a_camera()
+    check_one(page, upload(f"{HOSTILE}.jpg", data, "image/jpeg"))
+    if left_out:
+        page.get_by_label("Leave the image out of it").check()
+    expect(page.locator("#evidence-page")).to_be_disabled()
+    page.click("#make-evidence")
+    saved = {}
+    for what, kind in (("page", "html"), ("card", "png")):
+        expect(page.locator(f"#evidence-{what}")).to_be_enabled()
+        with page.expect_download() as download:
+            page.click(f"#evidence-{what}")
+        saved[kind] = tmp_path / f"evidence.{kind}"
+        download.value.save_as(saved[kind])
+    with Image.open(saved["png"]) as card:
+        assert card.size == (1200, 700)
+    context = browser.new_context(viewport={"width": 360, "height": 800}, offline=True)
+    kept = context.new_page()
+    asked: list[str] = []
+    kept.on("request", lambda request: asked.append(request.url))
+    kept.goto(f"file://{saved['html']}")
+    text = kept.inner_text("body")
+    assert hashlib.sha256(data).hexdigest() in text
+    assert (HOSTILE in text.split("SHA-256")[0] + text.split("SHA-256")[1][:80]) is not left_out
+    assert kept.locator("figure img").count() == (1 if left_out else 2)
+    assert kept.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert kept.evaluate("document.documentElement.scrollWidth") <= 360
+    assert not Axe().run(kept).response["violations"]
+    kept.emulate_media(media="print")
+    assert kept.locator("h1").is_visible()
+    assert kept.evaluate("window.hacked") is None
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    context.close()
+    check_one(page, upload("next.png", png(4, dark=False)))
+    expect(page.locator("#evidence-page")).to_be_disabled()
 
 
 # --- many images ------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from bonaface.data.dataset import FaceData, load_data
 from bonaface.errors import UsageError
 from bonaface.models.head import with_hidden_head
-from bonaface.models.load import head_of, load_model
+from bonaface.models.load import load_model
+from bonaface.models.parts import head_of
 from bonaface.training.build import build_trainer
 from bonaface.training.optimization import blocks, freeze, layer_decay_groups, learnable, rest
 from bonaface.training.recipe import read_recipe, stages_of

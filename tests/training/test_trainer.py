@@ -23,7 +23,8 @@ from bonaface.data.dataset import load_data
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import TrainTransform
-from bonaface.models.load import load_model, project_high_pass, stem
+from bonaface.models.load import load_model
+from bonaface.models.parts import project_high_pass, stem
 from bonaface.training.build import build_trainer
 from bonaface.training.callbacks import Divergence
 from bonaface.training.checkpoints import COMPLETE, drop_partial_checkpoints, last_complete_checkpoint
