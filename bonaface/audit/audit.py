@@ -74,9 +74,7 @@ def audit_dataset(
         raise UsageError(f"none of the files can be read: {left_out(broken)}", "fix or replace these files")
     files, thumbnails = _gather(rows, data.labels, scans)
     duplicates = _find_duplicates(files, thumbnails, splits_given)
-    copies = {path: group.paths[0] for group in duplicates for path in group.paths}
-    files["unit"] = files["group"]
-    files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
+    _join_copies(files, duplicates)
     chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
     audit = Audit(
         origin=data.origin,
@@ -98,6 +96,13 @@ def audit_dataset(
         text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates"
         audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` searches all of them"))
     return audit
+
+
+def _join_copies(files: pd.DataFrame, duplicates: Sequence[DuplicateGroup]) -> None:
+    """Put copies into one group, in place; ``unit`` keeps the group that the data gave."""
+    copies = {path: group.paths[0] for group in duplicates for path in group.paths}
+    files["unit"] = files["group"]
+    files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
 
 
 def run_audit_command(

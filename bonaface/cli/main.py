@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from bonaface.cli.commands import command_line
 from bonaface.environment import check_numbers
 from bonaface.errors import usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
+
+if TYPE_CHECKING:
+    from bonaface.web.evidence import EvidenceFolder
 
 app = command_line(
     "bonaface",
@@ -288,17 +291,13 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    each = None
-    if evidence is not None:
-        from bonaface.web.evidence import EvidenceFolder
-
-        with writing(evidence):
-            each = EvidenceFolder(evidence, named_or_shipped(model), with_image=evidence_image)
+    model = named_or_shipped(model)
+    each = evidence and _evidence_folder(evidence, model, evidence_image)
     with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
-                named_or_shipped(model),
+                model,
                 out,
                 faces=faces,
                 engine=engine,
@@ -310,6 +309,13 @@ def predict(
                 each=each,
             )
         )
+
+
+def _evidence_folder(folder: Path, model: str, with_image: bool) -> EvidenceFolder:
+    from bonaface.web.evidence import EvidenceFolder
+
+    with writing(folder):
+        return EvidenceFolder(folder, model, with_image=with_image)
 
 
 @app.command()
