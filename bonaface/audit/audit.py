@@ -66,8 +66,8 @@ def audit_dataset(
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
-    if fast:
-        rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
+    if fast and n_rows > FAST_FILES:
+        rows = balanced_subset(rows, FAST_FILES, seed)
     scans = scan_rows(rows, scans, workers)
     broken = broken_files(rows, data.labels, scans)
     if len(broken) == len(rows):

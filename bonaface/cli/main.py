@@ -292,7 +292,7 @@ def predict(
     from bonaface.models.shipped import named_or_shipped
 
     model = named_or_shipped(model)
-    each = evidence and _evidence_folder(evidence, model, evidence_image)
+    each = None if evidence is None else _evidence_folder(evidence, model, evidence_image)
     with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(

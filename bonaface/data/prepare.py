@@ -21,8 +21,8 @@ Every draw is a function of the seed and the file's path in the raw folder, so n
 interruption changes a byte. Finished files are journalled; the same command continues after a kill.
 
 The folder has ``[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source, group, split``, the
-facts of the original file, the face box in its pixels, and what was drawn), which makes it a data set that every command
-here reads; ``dropped.csv``; ``prepare.json``, options and summary; ``scans.parquet``, what was found in the raw files.
+facts of the original file, the face box in its pixels, and what was drawn), which makes it data for every command here;
+``dropped.csv``; ``prepare.json``, options and summary; ``scans.parquet``, what was found in the raw files.
 """
 
 from __future__ import annotations
@@ -93,12 +93,8 @@ def prepare(
     _refuse_overlap(Path(raw.origin if isinstance(raw, Listing) else raw), out)
     listing = raw if isinstance(raw, Listing) else _list(raw, real_label, groups)
     detector = (detector or FaceDetector()) if faces else None
-    parameters = {
-        **json.loads(json.dumps(asdict(alignment))),
-        "faces": faces,
-        "detector": detector.name if detector else "none",
-        "data": listing_fingerprint(listing),
-    }
+    parameters = json.loads(json.dumps(asdict(alignment))) | {"faces": faces}
+    parameters |= {"detector": detector.name if detector else "none", "data": listing_fingerprint(listing)}
     try:
         done = _open_out(out, parameters)
         if done is not None:

@@ -22,7 +22,7 @@ from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
 from bonaface.web.many import ManyTab
 from bonaface.web.markup import render
-from bonaface.web.one import notice
+from bonaface.web.one import OneTab, notice
 from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
