@@ -61,8 +61,7 @@ def audit_dataset(
         scans: of files that were read already; only the others are read.
         fast: file facts and duplicates, not the appearance, on 100,000 files at most: seconds instead of minutes.
         detector: finds the faces for the appearance leak; default: YuNet where its weights are found, else Haar.
-        seed: of the folds and samples.
-        workers: threads; default one a CPU core.
+        seed, workers: of the folds and samples; threads, by default one per CPU core.
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
