@@ -10,7 +10,7 @@ import typer
 from bonaface.cli import hub
 from bonaface.cli.commands import command_line
 from bonaface.environment import check_numbers
-from bonaface.errors import usage_errors_exit, writing
+from bonaface.errors import UsageError, usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def prepare(
 @app.command()
 def evaluate(
     model: Model,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
     split: Annotated[
         str, typer.Option(help="A split's name, `all`, or `auto`: images that the model was not trained on.")
     ] = "auto",
@@ -149,8 +149,15 @@ def evaluate(
     faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
     threads: Threads = None,
     yunet: Weights = None,
+    regressions: Annotated[
+        str | None,
+        typer.Option(help="Folder of images reported as wrongly judged: exit with 3 if a right one is wrong now."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(help="With --regressions: the earlier model; by default the project's own detector.")
+    ] = None,
 ) -> None:
-    """Test a model on a data set and write a report.
+    """Test a model on a data set and write a report, or test it on reported mistakes.
 
     The report has figures with intervals, by source and under degradation, calibration and the worst errors. Any image
     classifier with labels for real and fake is evaluated under the same protocol.
@@ -171,6 +178,13 @@ def evaluate(
         yunet=str(yunet) if yunet else None,
         threads=threads,
     )
+    if regressions is not None:
+        from bonaface.evaluation.regressions import run_regressions_command
+        from bonaface.models.shipped import named_or_shipped
+
+        raise typer.Exit(run_regressions_command(regressions, named_or_shipped(before), model, options))
+    if data is None or out is None:
+        raise UsageError("evaluate needs --data and --out", "give both, or --regressions FOLDER")
     with writing(out):
         run_evaluate_command(model, data, str(out), options)
 
