@@ -166,18 +166,9 @@ def evaluate(
     from bonaface.evaluation.options import EvaluationOptions
 
     options = EvaluationOptions(
-        split=split,
-        robustness=robustness,
-        quick=quick,
-        max_images=max_images,
-        prior=prior,
-        real_label=real_label,
-        fake_label=fake_label,
-        groups=groups,
-        faces=faces,
-        yunet=str(yunet) if yunet else None,
-        threads=threads,
-    )
+        split=split, robustness=robustness, quick=quick, max_images=max_images, prior=prior, real_label=real_label,
+        fake_label=fake_label, groups=groups, faces=faces, yunet=str(yunet) if yunet else None, threads=threads,
+    )  # fmt: skip
     if regressions is not None:
         from bonaface.evaluation.regressions import run_regressions_command
         from bonaface.models.shipped import named_or_shipped
