@@ -327,6 +327,10 @@ def _evidence_folder(folder: Path, model: str, with_image: bool) -> EvidenceFold
 def provenance(
     paths: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead.")] = False,
+    trust: Annotated[
+        str | None,
+        typer.Option(help="PEM file with the authorities that vouch for signers; by default BONAFACE_C2PA_TRUST."),
+    ] = None,
 ) -> None:
     """Show what image files say about themselves.
 
@@ -335,7 +339,7 @@ def provenance(
     """
     from bonaface.provenance.read import run_provenance_command
 
-    raise typer.Exit(run_provenance_command(paths, as_json))
+    raise typer.Exit(run_provenance_command(paths, as_json, trust))
 
 
 @app.command()

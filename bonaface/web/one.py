@@ -193,12 +193,13 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
         found = None
     said = found.evidence if found else []
     note = f"{found.trailing}. {NOTE}" if found and found.trailing else NOTE
-    return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
+    standing = found.credentials if found and found.credentials != "absent" else ""
+    return render("provenance", said=said, kinds=KINDS, note=note, credentials=standing, empty=False)
 
 
 def nothing_said() -> str:
     """In place of what a file says about itself, before there is one."""
-    return render("provenance", said=[], kinds=KINDS, note="", empty=True)
+    return render("provenance", said=[], kinds=KINDS, note="", credentials="", empty=True)
 
 
 def trust_note(text: str = "", *, target: str = "", trust: Faithfulness | None = None) -> str:

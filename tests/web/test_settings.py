@@ -112,3 +112,12 @@ def test_a_model_that_is_not_there_ends_the_start(monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_holds_no_model_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no config"):
         main(["--port", "0", "--model", str(tmp_path)])
+
+
+def test_a_trust_list_that_cannot_be_read_stops_the_app_before_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not every image of every visitor."""
+    monkeypatch.setenv("BONAFACE_C2PA_TRUST", str(tmp_path / "none.pem"))
+    with pytest.raises(UsageError, match=r"cannot read the trust list .*none\.pem"):
+        main(["--port", "0"])
