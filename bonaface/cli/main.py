@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from bonaface.cli.commands import command_line
 from bonaface.environment import check_hub
 from bonaface.errors import UsageError, usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
+
+if TYPE_CHECKING:
+    from bonaface.web.evidence import EvidenceFolder
 
 app = command_line(
     "bonaface",
@@ -163,18 +166,9 @@ def evaluate(
     from bonaface.evaluation.options import EvaluationOptions
 
     options = EvaluationOptions(
-        split=split,
-        robustness=robustness,
-        quick=quick,
-        max_images=max_images,
-        prior=prior,
-        real_label=real_label,
-        fake_label=fake_label,
-        groups=groups,
-        faces=faces,
-        yunet=str(yunet) if yunet else None,
-        threads=threads,
-    )
+        split=split, robustness=robustness, quick=quick, max_images=max_images, prior=prior, real_label=real_label,
+        fake_label=fake_label, groups=groups, faces=faces, yunet=str(yunet) if yunet else None, threads=threads,
+    )  # fmt: skip
     if regressions is not None:
         from bonaface.evaluation.regressions import run_regressions_command
         from bonaface.models.shipped import named_or_shipped
@@ -302,17 +296,13 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    each = None
-    if evidence is not None:
-        from bonaface.web.evidence import EvidenceFolder
-
-        with writing(evidence):
-            each = EvidenceFolder(evidence, named_or_shipped(model), with_image=evidence_image)
+    model = named_or_shipped(model)
+    each = None if evidence is None else _evidence_folder(evidence, model, evidence_image)
     with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
-                named_or_shipped(model),
+                model,
                 out,
                 faces=faces,
                 engine=engine,
@@ -324,6 +314,13 @@ def predict(
                 each=each,
             )
         )
+
+
+def _evidence_folder(folder: Path, model: str, with_image: bool) -> EvidenceFolder:
+    from bonaface.web.evidence import EvidenceFolder
+
+    with writing(folder):
+        return EvidenceFolder(folder, model, with_image=with_image)
 
 
 @app.command()

@@ -192,6 +192,10 @@ def test_weighted_curves_equal_scikit_learn_on_the_drawn_images(rows: list[tuple
         assert 1 - tpr[crossing] - 1e-12 <= eer <= 1 - tpr[max(crossing - 1, 0)] + 1e-12
 
 
+def test_an_operating_point_is_the_rate_that_its_name_says() -> None:
+    assert list(LOW_FPRS) == [f"tpr_at_{rate * 100:g}pct_fpr" for rate in LOW_FPRS.values()]
+
+
 def test_bootstrap_names_a_figure_it_does_not_know() -> None:
     one = np.array([True])
     with pytest.raises(UsageError, match="hue") as error:

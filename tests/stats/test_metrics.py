@@ -78,6 +78,7 @@ def test_calibration_error_is_that_of_the_reliability_curve() -> None:
     fake, p = truth == 0, scores[:, 0]
     share, mean = calibration_curve(fake, p, n_bins=15)
     bins = metrics.reliability(fake, p)
+    assert list(bins) == ["mean_p_fake", "share_fake", "n"]
     assert bins["share_fake"].to_numpy() == pytest.approx(share)
     assert bins["mean_p_fake"].to_numpy() == pytest.approx(mean)
     expected = (np.abs(share - mean) * bins["n"]).sum() / 500
