@@ -9,7 +9,7 @@ import typer
 
 from bonaface.cli import hub
 from bonaface.cli.commands import command_line
-from bonaface.environment import check_numbers
+from bonaface.environment import check_hub
 from bonaface.errors import UsageError, usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
 
@@ -426,5 +426,5 @@ def sample(
 def main() -> None:
     """Run the command line; a usage error ends it with two lines and exit code 2."""
     with usage_errors_exit():
-        check_numbers()
+        check_hub()
         app()
