@@ -129,7 +129,7 @@ def test_clopper_pearson_takes_arrays_no_trials_and_says_no_to_nonsense() -> Non
     assert (low[2], high[2]) == (0.0, 1.0)
     assert clopper_pearson(0, 299, side="upper").high <= 0.01 < clopper_pearson(0, 298, side="upper").high
     with pytest.raises(ValueError, match="successes"):
-        clopper_pearson(3, 2)
+        clopper_pearson([1, 3], [2, 2])
     with pytest.raises(ValueError, match="side"):
         clopper_pearson(1, 2, side="both")
 

@@ -234,6 +234,7 @@ def test_each_source_is_judged_against_the_whole_other_side() -> None:
         assert row["n"] == len(own)
     strict = metrics.per_source(frame, real_label="real", threshold=0.99)
     assert strict["fpr"].max() < rows["fpr"].max()
+    assert strict.index.tolist() == list(range(len(strict)))
     highest = frame.loc[fake, "p_fake"].max()
     assert metrics.per_source(frame, real_label="real", threshold=highest)["recall"].max() > 0
 
