@@ -86,6 +86,20 @@ def pack(
 
 
 @app.command()
+def page(
+    model: Annotated[str, typer.Argument(help="A model folder, or a Hub id with or without @revision.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a static page that judges images in the visitor's browser.
+
+    Any web server serves it; no image leaves the visitor's device.
+    """
+    from bonaface.page.build import make_page
+
+    print(make_page(model, folder))
+
+
+@app.command()
 def space(
     model: Annotated[str, typer.Argument(help="Hub id, with or without @revision, or a model folder.")],
     repo: Repo,
