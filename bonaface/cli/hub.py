@@ -11,7 +11,7 @@ import typer
 
 from bonaface.cli.commands import command_line
 from bonaface.environment import check_numbers
-from bonaface.errors import usage_errors_exit
+from bonaface.errors import UsageError, usage_errors_exit
 
 app = command_line("hub", "Publish on the Hub: models, data sets, and the app as a Space.")
 
@@ -106,10 +106,20 @@ def space(
     docker: Annotated[
         bool, typer.Option("--docker", help="Use a Dockerfile instead of the Hub's Gradio image.")
     ] = False,
+    static: Annotated[
+        bool, typer.Option("--static", help="Publish the page that judges images in the browser, not the app.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write to this folder, and publish nothing.")] = None,
     private: Private = False,
 ) -> None:
-    """Publish the app as a Space that serves a model."""
+    """Publish the app, or with --static its page, as a Space that serves a model."""
+    if static:
+        from bonaface.page.space import make_static_space
+
+        if docker:
+            raise UsageError("--static and --docker exclude each other", "give one of the two")
+        print(make_static_space(model, repo, out=out, private=private))
+        return
     from bonaface.hub.space import make_space
 
     print(make_space(model, repo, docker=docker, out=out, private=private))

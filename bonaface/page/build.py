@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +22,7 @@ from PIL import Image
 
 from bonaface import __version__
 from bonaface.data.sample import SampleSpec, make_image
-from bonaface.errors import UsageError
-from bonaface.files import atomic_folder
+from bonaface.hub.pack import refuse_existing, write_folder
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import (
     FIRST_LOOK,
@@ -52,11 +50,14 @@ from bonaface.inference.reader import (
 )
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.weights import weights_digest
-from bonaface.page.network import Pixels, face_network, network_bytes, packed_bank
+from bonaface.page.network import Pixels, face_network, network_bytes, bank_bytes
 from bonaface.page.runtime import SCRIPT, WASM, find_runtime
 from bonaface.page.words import STATIC, index_html, sentences, style_sheet
 
 SCRIPTS = ("*.js", "*.txt", "*.svg")
+# With these, which a plain file server does not send, a browser runs the networks on several threads from the first
+# visit on; without, from the second on, when the service worker adds them.
+HEADERS = {"cross-origin-embedder-policy": "require-corp", "cross-origin-opener-policy": "same-origin"}
 TOLERANCE = 4e-3  # of a logit: the slope of a probability is at most 1/4
 FACE_TOLERANCE = 2.0  # pixels
 
@@ -82,15 +83,11 @@ def make_page(model: str, out: Path) -> StaticPage:
         UsageError: ``out`` is not empty, the model cannot be loaded or exported, its image processor is not one that
             the page can repeat, or onnxruntime-web is missing.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} already exists", "delete it, or name a new folder")
+    refuse_existing(out)
     files = page_files(model)
-    with atomic_folder(out) as partial:
-        for name, content in files.items():
-            (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_bytes(content)
+    write_folder(out, files)
     sizes = {name: len(content) for name, content in files.items()}
-    return StaticPage(out, sizes, any(name.endswith("/faces.onnx") for name in files))
+    return StaticPage(out, sizes, any(name.endswith("/faces.bin") for name in files))
 
 
 def page_files(model: str) -> dict[str, bytes]:
@@ -102,14 +99,14 @@ def page_files(model: str) -> dict[str, bytes]:
     service_worker = files.pop("sw.js")
     files |= {
         "style.css": style_sheet().encode(),
-        "ort.mjs": runtime[SCRIPT].read_bytes(),
+        "ort.js": runtime[SCRIPT].read_bytes(),
         "runtime.bin": _packed(runtime[WASM].read_bytes()),
-        "network.onnx": network_bytes(detector),
+        "network.bin": _packed(network_bytes(detector)),
     }
     if yunet:
-        files["faces.onnx"] = face_network(yunet)
+        files["faces.bin"] = _packed(face_network(yunet))
     if detector.unfamiliar:
-        files["bank.bin"] = packed_bank(detector.unfamiliar)
+        files["bank.bin"] = _packed(bank_bytes(detector.unfamiliar))
     tests = _self_tests(detector, faces=bool(yunet))
     files |= {name: image for name, image, _ in tests}
     name = Path(model).resolve().name if Path(model).is_dir() else model

@@ -52,7 +52,7 @@ def face_network(weights: Path) -> bytes:
     return model.SerializeToString()
 
 
-def packed_bank(known: Unfamiliar) -> bytes:
+def bank_bytes(known: Unfamiliar) -> bytes:
     """The bank in int8, a quarter of its size: for each row a float32 scale, then all rows' values."""
     scales = np.abs(known.bank).max(axis=1, keepdims=True) / 127
     levels = np.rint(known.bank / np.maximum(scales, 1e-12)).astype(np.int8)

@@ -92,7 +92,7 @@ function finish({ result, error }) {
   article.querySelector(".bf-waiting").remove();
   if (error) article.append(unreadable(error));
   else showResult(article, result);
-  article.dataset.done = "";
+  article.dataset.done = result ? "result" : "error";
   next();
 }
 

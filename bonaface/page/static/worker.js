@@ -3,7 +3,7 @@
 // Messages in: {check: File, id}. Messages out: {loaded, total} in bytes; {ready: {threads, seconds}}; {refused: reason};
 // {id, result} or {id, error: {reason, message}}.
 
-import * as ort from "./ort.mjs";
+import * as ort from "./ort.js";
 import { containerOf, kindOf } from "./container.js";
 import { decode, ImageError } from "./decode.js";
 import { Bank, Detector, faceSquare } from "./detector.js";
@@ -19,13 +19,13 @@ class Refusal extends Error {}
 async function start() {
   const began = performance.now();
   const facts = await (await fetched("facts.json")).json();
-  const wanted = ["runtime.bin", "network.onnx", "faces.onnx", "bank.bin", ...facts.self_test.images.map(({ file }) => file)];
+  const wanted = ["runtime.bin", "network.bin", "faces.bin", "bank.bin", ...facts.self_test.images.map(({ file }) => file)];
   const files = await loadAll(wanted.filter((name) => name in facts.files), facts);
   const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
-  Object.assign(ort.env.wasm, { numThreads: threads, wasmBinary: await unpacked(files["runtime.bin"]) });
+  Object.assign(ort.env.wasm, { numThreads: threads, wasmBinary: files["runtime.bin"] });
   ort.env.logLevel = "error";
-  const network = runner(await session(files["network.onnx"]));
-  const faces = files["faces.onnx"] ? runner(await session(files["faces.onnx"])) : null;
+  const network = runner(await session(files["network.bin"]));
+  const faces = files["faces.bin"] ? runner(await session(files["faces.bin"])) : null;
   const bank = files["bank.bin"] ? new Bank(files["bank.bin"], facts.bank) : null;
   const detector = new Detector(facts, network, faces, bank);
   await testItself(detector, files);
@@ -57,7 +57,7 @@ async function loadAll(names, facts) {
     if ((await sha256(bytes)) !== facts.files[name]) {
       throw new Refusal(`${name} is not the file that this page was made with. Reload the page, or ask whoever runs it.`);
     }
-    files[name] = bytes;
+    files[name] = name.endsWith(".bin") ? await unpacked(bytes) : bytes;
   }));
   return files;
 }
