@@ -1,9 +1,9 @@
 // The page: files in, results out. What judges them runs in a worker.
 
-const facts = await (await fetch(new URL("facts.json", import.meta.url))).json();
-const { words } = facts;
 const $ = (id) => document.getElementById(id);
 const template = (id) => $(id).content.firstElementChild.cloneNode(true);
+const facts = await fetch(new URL("facts.json", import.meta.url)).then((answer) => answer.json()).catch(unloaded);
+const { words } = facts;
 const FORMULA = /^[=+\-@\t\r]/; // what a spreadsheet would run
 
 let worker = null;
@@ -12,6 +12,11 @@ let current = null;
 let ready = false;
 let refused = "";
 const rows = []; // of the files to take away
+
+function unloaded(error) {
+  showState("failed", "The page is incomplete. Reload it, or ask whoever runs it.");
+  throw error;
+}
 
 // --- the worker ----------------------------------------------------------------------------------------------------
 
@@ -41,12 +46,14 @@ function begin({ threads }) {
 function refuse(reason) {
   refused = reason;
   ready = false;
+  for (const id of ["choose", "camera", "shoot"]) $(id).disabled = true;
   worker?.terminate();
   worker = null;
-  showState("failed", reason);
+  showState("failed", "No verdicts");
   for (const { article } of [current, ...waiting].filter(Boolean)) article.remove();
   [current, waiting] = [null, []];
-  $("results").prepend(notice("No verdicts in this browser", [reason]));
+  $("empty")?.remove();
+  $("results").prepend(notice("This page gives no verdicts here", [reason]));
   showProgress();
 }
 
@@ -318,4 +325,5 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop") add([...event.dataTransfer.files]);
   });
 }
-startWorker();
+if (isSecureContext) startWorker();
+else refuse("A browser runs the detector only on a page that came by https, or from this computer itself.");

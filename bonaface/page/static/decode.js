@@ -11,13 +11,15 @@ export class ImageError extends Error {
   }
 }
 
+// Before a file is read at all.
+export function checkBytes(n, { max_bytes: limit }) {
+  if (!n) throw new ImageError("empty", "The file is empty.");
+  const megabytes = (bytes) => `${Math.ceil(bytes / 1e6)} megabytes`;
+  if (n > limit) throw new ImageError("too many bytes", `${megabytes(n)} exceed the limit of ${megabytes(limit)}.`);
+}
+
 // {image, bitmap, compressed}; `bitmap` is for showing and is the caller's to close.
 export async function decode(bytes, limits) {
-  if (!bytes.length) throw new ImageError("empty", "The file is empty.");
-  const megabytes = (n) => `${Math.round(n / 1e6)} megabytes`;
-  if (bytes.length > limits.max_bytes) {
-    throw new ImageError("too many bytes", `${megabytes(bytes.length)} exceed the limit of ${megabytes(limits.max_bytes)}.`);
-  }
   const kind = kindOf(bytes);
   if (!kind) throw new ImageError("not an image", "It is not an image in a supported format.");
   const container = containerOf(bytes, kind);

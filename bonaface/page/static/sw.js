@@ -1,15 +1,11 @@
-// The page without a network: all of its files are kept after the first visit. The headers that a plain file server does
-// not send come from here: the page's policy, and the isolation that lets the networks run on several threads.
+// The page without a network: all of its files are kept after the first visit. The headers that let the networks run on
+// several threads, and that a plain file server does not send, come from here.
 
 const FOLDER = new URL(location).searchParams.get("folder");
 const HEADERS = {
-  "Content-Security-Policy":
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; img-src 'self' blob:; " +
-    "object-src 'none'; base-uri 'none'; form-action 'none'",
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Cross-Origin-Resource-Policy": "same-origin",
-  "X-Content-Type-Options": "nosniff",
 };
 
 self.addEventListener("install", (event) => event.waitUntil(keep()));

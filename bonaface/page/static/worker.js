@@ -1,11 +1,11 @@
 // Holds the networks and judges one file after another, away from the page, which stays responsive.
 //
-// Messages in: {check: File, id}. Messages out: {loaded, total} in bytes; {ready: {threads, seconds}}; {refused: reason};
+// Messages in: {check: File, id}. Messages out: {loaded, total} in bytes; {ready: {threads}}; {refused: reason};
 // {id, result} or {id, error: {reason, message}}.
 
 import * as ort from "./ort.js";
 import { containerOf, kindOf } from "./container.js";
-import { decode, ImageError } from "./decode.js";
+import { checkBytes, decode, ImageError } from "./decode.js";
 import { Bank, Detector, faceSquare } from "./detector.js";
 import { findFaces } from "./faces.js";
 import { provenanceOf } from "./provenance.js";
@@ -17,7 +17,6 @@ const SHOWN = 480; // pixels, the longer side of an image on the page
 class Refusal extends Error {}
 
 async function start() {
-  const began = performance.now();
   const facts = await (await fetched("facts.json")).json();
   const wanted = ["runtime.bin", "network.bin", "faces.bin", "bank.bin", ...facts.self_test.images.map(({ file }) => file)];
   const files = await loadAll(wanted.filter((name) => name in facts.files), facts);
@@ -29,7 +28,7 @@ async function start() {
   const bank = files["bank.bin"] ? new Bank(files["bank.bin"], facts.bank) : null;
   const detector = new Detector(facts, network, faces, bank);
   await testItself(detector, files);
-  self.postMessage({ ready: { threads, seconds: (performance.now() - began) / 1000 } });
+  self.postMessage({ ready: { threads } });
   return detector;
 }
 
@@ -111,19 +110,17 @@ async function testItself(detector, files) {
 
 async function check(detector, file) {
   const { facts } = detector;
+  checkBytes(file.size, facts.reader);
   const bytes = new Uint8Array(await file.arrayBuffer());
   const kind = kindOf(bytes);
   const provenance = kind ? await provenanceOf(containerOf(bytes, kind), kind, facts.words.provenance) : [];
-  const times = { start: performance.now() };
   const { image, bitmap, compressed } = await decode(bytes, facts.reader);
   try {
-    times.decoded = performance.now();
     const result = await detector.check(image, { compressed });
-    const seconds = { decode: (times.decoded - times.start) / 1000, judge: (performance.now() - times.decoded) / 1000 };
     const shown = await thumbnail(bitmap, [0, 0, bitmap.width, bitmap.height], SHOWN);
     const several = result.faces.length > 1;
     for (const face of several ? result.faces : []) face.shown = await thumbnail(bitmap, face.box, 144);
-    return { ...result, size: [image.width, image.height], seconds, provenance, shown };
+    return { ...result, size: [image.width, image.height], provenance, shown };
   } finally {
     bitmap.close();
   }
