@@ -31,7 +31,7 @@ needs_yunet = pytest.mark.skipif(not FaceDetector().weights, reason="needs YuNet
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as found:
         yield found
 
 
@@ -215,7 +215,7 @@ def test_weights_that_were_changed_by_a_bit_are_refused(browser: Browser, tmp_pa
     file.write_bytes(data)
     with site(folder) as changed, visited(browser, changed.url) as page:
         expect(page.locator("#results")).to_contain_text(f"{name} is not the file that this page was made with")
-        expect(page.locator("#choose")).to_be_disabled()
+        expect(page.locator("#file")).to_be_disabled()
         page.set_input_files("#file", upload("x.png", png(1, dark=True)))
         expect(page.locator("article")).to_have_count(0)
 
@@ -245,7 +245,7 @@ def test_a_browser_that_finds_something_else_in_the_self_test_must_not_judge(
 ) -> None:
     with site(changed_page(tmp_path / "page", change)) as changed, visited(browser, changed.url) as page:  # type: ignore[arg-type]
         expect(page.locator("#results")).to_contain_text(said)
-        expect(page.locator("#choose")).to_be_disabled()
+        expect(page.locator("#file")).to_be_disabled()
 
 
 def bomb() -> bytes:
@@ -336,19 +336,19 @@ def test_stop_ends_at_once_and_the_next_image_starts_anew(page: Page) -> None:
     assert "This model says" in check(page, upload("next.png", png(4, dark=False)))
 
 
-def test_the_camera_gives_one_image_at_a_time(served: Site) -> None:
-    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
-        with visited(browser, served.url, permissions=["camera"]) as page:
-            page.click("#camera")
-            expect(page.locator("#video")).to_be_visible()
-            page.click("#shoot")
-            page.wait_for_selector("article[data-done=result]")
-            page.click("#close")
-            expect(page.locator("#camera-box")).to_be_hidden()
+def test_the_camera_gives_one_image_at_a_time(browser: Browser, served: Site) -> None:
+    with visited(browser, served.url, permissions=["camera"]) as page:
+        page.click("#camera")
+        expect(page.locator("#video")).to_be_visible()
+        page.click("#shoot")
+        page.wait_for_selector("article[data-done=result]")
+        page.click("#close")
+        expect(page.locator("#camera-box")).to_be_hidden()
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
     page.keyboard.press("Tab")
+    expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files([upload("x.png", png(1, dark=True))])  # type: ignore[list-item]

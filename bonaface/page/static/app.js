@@ -46,7 +46,7 @@ function begin({ threads }) {
 function refuse(reason) {
   refused = reason;
   ready = false;
-  for (const id of ["choose", "camera", "shoot"]) $(id).disabled = true;
+  for (const id of ["file", "camera", "shoot"]) $(id).disabled = true;
   worker?.terminate();
   worker = null;
   showState("failed", "No verdicts");
@@ -307,7 +307,6 @@ const paint = () => document.documentElement.classList.toggle("dark", dark.match
 dark.addEventListener("change", paint);
 paint();
 
-$("choose").onclick = () => $("file").click();
 $("file").onchange = ({ target }) => { add([...target.files]); target.value = ""; };
 $("camera").onclick = openCamera;
 $("shoot").onclick = shoot;
