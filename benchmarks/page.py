@@ -184,9 +184,14 @@ def measure(browser: Browser, options: argparse.Namespace, scratch: Path) -> dic
             second_visit = time.perf_counter() - start
             threads = int(several.evaluate("document.body.dataset.threads"))
             scores = {
-                kind: agreement(rows(one, files), detector([str(file) for file in files])) for kind, files in kinds.items()
+                kind: agreement(rows(one, files), detector([str(file) for file in files]))
+                for kind, files in kinds.items()
             }
-            asks = {"one": partial(ask_page, one), "several": partial(ask_page, several), "app": partial(ask_app, shown)}
+            asks = {
+                "one": partial(ask_page, one),
+                "several": partial(ask_page, several),
+                "app": partial(ask_app, shown),
+            }
             seconds = times(asks, kinds["jpeg"][: options.timed + 1])
     finally:
         app.stop()
@@ -217,7 +222,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         found = {
-            "command": f"python benchmarks/page.py {shlex.join('DATA' if '/' in word else word for word in sys.argv[1:])}",
+            "command": shlex.join(["python", "benchmarks/page.py", *("DATA" if "/" in w else w for w in sys.argv[1:])]),
             "machine": machine(),
             "browser": f"Chromium {browser.version}",
             "date": time.strftime("%Y-%m-%d"),

@@ -117,7 +117,13 @@ def page_files(model: str) -> dict[str, bytes]:
     folder = f"files-{_digest(files)[:12]}"
     megabytes = sum(map(len, files.values())) / 1e6
     html = index_html(
-        detector, name, folder, megabytes=megabytes, weights=facts["weights"], version=__version__, finds_faces=bool(yunet)
+        detector,
+        name,
+        folder,
+        megabytes=megabytes,
+        weights=facts["weights"],
+        version=__version__,
+        finds_faces=bool(yunet),
     )
     placed = {f"{folder}/{name}": content for name, content in files.items()}
     return {"index.html": html.encode(), "sw.js": service_worker, **placed}

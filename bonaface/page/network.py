@@ -98,8 +98,20 @@ class Pixels:
         rules = [(edge, None)] * bool(edge) + [(None, (facts.height, facts.width))]
         tried = product(rules, ("even", "down"), ("pillow", "int16", "float"))
         for (edge, size), crop, arithmetic in tried:
-            rule = cls(facts.height, facts.width, edge, size, crop, facts.kernel.name.lower(), arithmetic, facts.scale, facts.offset)
-            if all(np.abs(rule.levels(image) - level).max() < 0.01 for image, level in zip(images, wanted, strict=True)):
+            rule = cls(
+                facts.height,
+                facts.width,
+                edge,
+                size,
+                crop,
+                facts.kernel.name.lower(),
+                arithmetic,
+                facts.scale,
+                facts.offset,
+            )
+            if all(
+                np.abs(rule.levels(image) - level).max() < 0.01 for image, level in zip(images, wanted, strict=True)
+            ):
                 return rule
         raise _unknown(processor)
 
@@ -125,7 +137,13 @@ class Pixels:
         levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         levels = levels if self.arithmetic == "int16" else levels.float()
         resized = interpolate(levels, size[::-1], mode=self.kernel, antialias=True)
-        return Image.fromarray((resized[0] if resized.dtype == torch.uint8 else resized[0].round()).clamp(0, 255).byte().permute(1, 2, 0).numpy()) 
+        return Image.fromarray(
+            (resized[0] if resized.dtype == torch.uint8 else resized[0].round())
+            .clamp(0, 255)
+            .byte()
+            .permute(1, 2, 0)
+            .numpy()
+        )
 
 
 def _levels(processor: Any, image: Image.Image, facts: Preprocessing) -> NDArray[np.float32]:

@@ -76,7 +76,9 @@ def style_sheet() -> str:
     names = ("body_background_fill", "body_text_color", "button_primary_background_fill", "button_primary_text_color",
              "button_secondary_background_fill", "button_secondary_text_color")  # fmt: skip
     light = [f"--{name.replace('_', '-')}: {getattr(theme, name)};" for name in names]
-    dark = [f"--{name.replace('_', '-')}: {getattr(theme, f'{name}_dark', None) or getattr(theme, name)};" for name in names]
+    dark = [
+        f"--{name.replace('_', '-')}: {getattr(theme, f'{name}_dark', None) or getattr(theme, name)};" for name in names
+    ]
     root = f":root {{ --font: {theme.font}; {' '.join(light)} }}\n.dark {{ {' '.join(dark)} }}\n"
     return root + STYLE.read_text(encoding="utf-8") + (STATIC / "page.css").read_text(encoding="utf-8")
 
@@ -109,7 +111,7 @@ def _for_script(pattern: re.Pattern[str]) -> tuple[str, str]:
 
 def _movable(html: str) -> str:
     """Widths and places as data: the page's policy allows no style in markup, so its script sets them."""
-    return re.sub(r'style="(width|left): ([\d.]+)%"', r'data-\1="\2"', html)
+    return re.sub(r'style="(width|left): ([^%"]+)%"', r'data-\1="\2"', html)
 
 
 def _result(detector: Detector, verdict: str, warnings: Iterable[str] = ()) -> Result:

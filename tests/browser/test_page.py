@@ -7,7 +7,6 @@ import io
 import json
 import re
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-sys.path.insert(0, str(Path(__file__).parent))
 from chromium import check_many, check_one, chromium, opened, png, serious, two_faces, upload, zipped
 from reverse_proxy import reverse_proxy
 from served import HOSTILE, MAX_FILES, Server, server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Browser, Error, Page, expect
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "browser")]
 from chromium import chromium, png, serious, two_faces, upload
 from served import HOSTILE, run_folder
 from static_page import Site, changed_page, check, files_of, page_folder, rows, site, visited
@@ -116,7 +114,9 @@ def test_several_threads_give_the_same_scores_where_the_server_isolates_the_page
 def variants() -> dict[str, tuple[bytes, int]]:
     """Encodings of an image, and by how many levels a browser's decoder may differ from Pillow's."""
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((123, 87), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+        (123, 87), Image.Resampling.BICUBIC
+    )
     alpha = smooth.copy()
     alpha.putalpha(Image.linear_gradient("L").resize(smooth.size))
     exif = Image.Exif()
@@ -188,7 +188,9 @@ def test_after_the_first_visit_it_works_without_a_network(browser: Browser, dete
         assert not once.asked
 
 
-def test_neither_the_page_nor_its_worker_can_reach_another_origin(browser: Browser, served: Site, tmp_path: Path) -> None:
+def test_neither_the_page_nor_its_worker_can_reach_another_origin(
+    browser: Browser, served: Site, tmp_path: Path
+) -> None:
     with site(tmp_path) as elsewhere, visited(browser, served.url) as page:
         for place in (page, page.workers[0]):
             with pytest.raises(Error, match="Failed to fetch"):
@@ -259,7 +261,10 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (upload("text.jpg", b"just some text, long enough to be one", "image/jpeg"), "not an image in a supported format"),
+        (
+            upload("text.jpg", b"just some text, long enough to be one", "image/jpeg"),
+            "not an image in a supported format",
+        ),
         (upload("cut.png", png(3, dark=False)[:900]), "truncated or damaged"),
         (upload("bomb.png", bomb()), "megapixels exceed the limit"),
         (upload("empty.png", b""), "The file is empty"),
@@ -287,7 +292,7 @@ def test_sixty_megapixels_are_judged(page: Page, detector: Detector) -> None:
 
 
 def test_results_can_be_taken_away_and_a_spreadsheet_runs_none_of_them(page: Page, detector: Detector) -> None:
-    check(page, upload("=1+1.png", png(1, dark=True)), upload("b,\"c\".txt", b"text, and no image at all"))
+    check(page, upload("=1+1.png", png(1, dark=True)), upload('b,"c".txt', b"text, and no image at all"))
     with page.expect_download() as download:
         page.click("#csv")
     table = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(), newline="")))
@@ -365,7 +370,10 @@ def test_the_keyboard_is_enough(page: Page) -> None:
 def test_it_is_accessible_and_fits_its_window(browser: Browser, served: Site, scheme: str, width: int) -> None:
     with visited(browser, served.url, width, color_scheme=scheme) as page:
         assert serious(page) == []
-        files = [upload("a very long file name without any break in it.png", png(1, dark=True)), upload("x", b"nothing")]
+        files = [
+            upload("a very long file name without any break in it.png", png(1, dark=True)),
+            upload("x", b"nothing"),
+        ]
         check(page, *files, upload("two.png", encoded(photograph(), "PNG")))
         assert serious(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -27,7 +27,7 @@ async function look(image, run, longest) {
 }
 
 // Pillow's resize with reducing_gap=2: whole blocks first, where the image is much larger.
-function scaled(image, width, height) {
+export function scaled(image, width, height) {
   if (width === image.width && height === image.height) return image;
   const across = Math.trunc(image.width / width / 2) || 1, down = Math.trunc(image.height / height / 2) || 1;
   const smaller = across > 1 || down > 1 ? reduce(image, across, down) : image;

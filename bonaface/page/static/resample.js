@@ -77,7 +77,8 @@ export function resize(image, width, height, kernel, arithmetic = "pillow", box 
   let { data } = image, across = image.width;
   if (width !== image.width || box[0] || box[2] !== image.width) {
     const plan = weightsOf(image.width, width, kernel, box[0], box[2]);
-    const target = new Uint8ClampedArray(width * image.height * 3);
+    // Pillow and torch's bytes are rounded in between, torch's floats are not.
+    const target = new (arithmetic === "float" ? Float32Array : Uint8ClampedArray)(width * image.height * 3);
     const [from, to] = [{ line: 3 * across, pixel: 3 }, { line: 3 * width, pixel: 3 }];
     pass(data, target, image.height, width, plan, fixed(plan, arithmetic), from, to);
     [data, across] = [target, width];
@@ -89,7 +90,7 @@ export function resize(image, width, height, kernel, arithmetic = "pillow", box 
     pass(data, target, width, height, plan, fixed(plan, arithmetic), way, way);
     data = target;
   }
-  return { width, height, data };
+  return { width, height, data: data instanceof Float32Array ? Uint8ClampedArray.from(data) : data };
 }
 
 // Pillow's Image.reduce: means of blocks of across x down pixels; those at the right and bottom may be smaller.
