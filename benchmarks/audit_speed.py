@@ -30,10 +30,8 @@ from bonaface.data.duplicates import SIDE, duplicate_groups, near_duplicates, pe
 
 def scan_speed(n: int, folder: Path) -> dict[str, float]:
     """Files a second of the audit's reading pass, over files that the system has in its cache."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from bonaface.audit.audit import scan_files
     from bonaface.data.listing import list_data
+    from bonaface.data.scan import scan_rows
 
     rng = np.random.default_rng(0)
     sizes = []
@@ -47,12 +45,10 @@ def scan_speed(n: int, folder: Path) -> dict[str, float]:
         path.write_bytes(buffer.getvalue())
         sizes.append(buffer.tell())
     listing = list_data(folder, check="none")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        start, worked = time.perf_counter(), time.process_time()
-        _, thumbnails, _ = scan_files(listing.rows, listing.labels, pool, thumbnails=True)
-        assert thumbnails is not None
-        perceptual_hashes(thumbnails)
-        seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    start, worked = time.perf_counter(), time.process_time()
+    scans = scan_rows(listing.rows)
+    perceptual_hashes(np.stack([scan.thumbnail for scan in scans.values()]))
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
     rates = {"files/s": n / seconds, "files/s of one core's time": n / worked}
     return {"files": n, "mean kB": float(np.mean(sizes)) / 1000, "seconds": seconds, **rates}
 
@@ -98,6 +94,7 @@ def _table(rows: list[dict[str, float]]) -> str:
 
 
 def main() -> None:
+    """Measure both, each size in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--sizes", default="25000,50000,100000")

@@ -47,6 +47,7 @@ def trial(p: np.ndarray, fake: np.ndarray, part: np.ndarray, delta: float, fpr: 
 
 
 def main() -> None:
+    """Draw calibration sets of each size and print how often the band's guarantee failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", help="predictions.parquet of a report; a drawn pool when not given")
     parser.add_argument("--real-label", default="real")

@@ -59,6 +59,7 @@ def bare_speed(detector: Detector, batch_size: int, seconds: float = 5.0) -> flo
 
 
 def main() -> None:
+    """Time the bare model and the evaluation on the same images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="image folder; drawn images when not given")
     parser.add_argument("--model", help="model folder; the small ResNet with fresh weights when not given")

@@ -68,6 +68,7 @@ def spliced_pair(
 
 
 def main() -> None:
+    """Paste parts of fakes into photographs, explain those that turn fake, and print how well maps mark the part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)

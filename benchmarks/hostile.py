@@ -58,10 +58,12 @@ def seed_picture(rng: np.random.Generator) -> tuple[bytes, str]:
 
 
 def truncated(data: bytes, rng: np.random.Generator) -> bytes:
+    """The first bytes of the file."""
     return data[: int(rng.integers(0, len(data)))]
 
 
 def flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some bits turned, anywhere."""
     noisy = bytearray(data)
     for place in rng.integers(0, len(data), int(rng.integers(1, 30))):
         noisy[place] ^= 1 << int(rng.integers(8))
@@ -69,21 +71,25 @@ def flipped(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def header_flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some bits turned in the first 40 bytes."""
     return flipped(data[:40], rng) + data[40:]
 
 
 def block_zeroed(data: bytes, rng: np.random.Generator) -> bytes:
+    """A block of zeros somewhere."""
     start = int(rng.integers(0, len(data)))
     length = int(rng.integers(1, 200))
     return data[:start] + bytes(min(length, len(data) - start)) + data[start + length :]
 
 
 def block_repeated(data: bytes, rng: np.random.Generator) -> bytes:
+    """A block repeated up to 300 times."""
     start = int(rng.integers(0, len(data)))
     return data[:start] + data[start : start + 100] * int(rng.integers(2, 300)) + data[start:]
 
 
 def two_files(data: bytes, rng: np.random.Generator) -> bytes:
+    """The first half of one file in front of another one."""
     return data[: len(data) // 2] + seed_picture(rng)[0]
 
 
@@ -94,10 +100,12 @@ def lengths_changed(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def nothing(_: bytes, rng: np.random.Generator) -> bytes:
+    """No bytes, or random ones."""
     return rng.bytes(int(rng.integers(0, 3)) * 500)
 
 
 def other_content(_: bytes, rng: np.random.Generator) -> bytes:
+    """The beginning of another format, then noise."""
     starts = (b"%PDF-1.7\n", b"PK\x03\x04", b"<svg onload='x'>", b"<!doctype html>", b"GIF89a", b"\x7fELF", b"\xff\xd8")
     return starts[rng.integers(len(starts))] + rng.bytes(400)
 
@@ -140,12 +148,14 @@ def text_bomb(data: bytes, _: np.random.Generator) -> bytes:
 
 
 def png_of_noise() -> bytes:
+    """A small valid PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def untouched(data: bytes, _: np.random.Generator) -> bytes:
+    """The file as it is."""
     return data
 
 
@@ -203,6 +213,7 @@ def write_mutants(folder: Path, n: int, seed: int) -> None:
 
 
 def make_model(folder: Path) -> Path:
+    """A small ResNet with fresh weights."""
     model, processor = load_model("resnet", ["fake", "real"], image_size=64)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -234,6 +245,7 @@ class Stopwatch:
 
 
 def main() -> None:
+    """Make the files, score them, and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -199,6 +199,7 @@ def rows_of(journal: Path) -> int:
 
 
 def main() -> None:
+    """Run one of the three comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["throughput", "agreement", "killed"])
     parser.add_argument("--files", type=int, default=64)

@@ -117,8 +117,8 @@ def stock_trainer(
 def our_trainer(model: str, data: str, batch: int, flags: list[str]) -> tuple[Any, Any, Any]:
     """The trainer that train_hf.py would build, its data and its image processor; nothing is saved or evaluated."""
     from bonaface.cli import train
+    from bonaface.training.build import build_trainer
     from bonaface.training.recipe import read_recipe, stages_of
-    from bonaface.training.trainer import build_trainer
 
     recipe, args, _ = read_recipe(
         [

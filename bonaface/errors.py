@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -15,11 +17,14 @@ from typing import NoReturn
 
 
 class UsageError(Exception):
-    """A mistake of the caller: ``message`` says what is wrong and where, ``hint`` how to fix it."""
+    """A mistake of the caller: ``message`` says what is wrong and where, ``hint`` how to fix it.
+
+    Both may repeat what somebody typed: of what is very long, the middle is left out.
+    """
 
     def __init__(self, message: str, hint: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.hint, self.exit_code = hint, exit_code
+        super().__init__(_short(message))
+        self.hint, self.exit_code = _short(hint), exit_code
 
     def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, int]]:
         return type(self), (str(self), self.hint, self.exit_code)  # it crosses process borders
@@ -55,8 +60,11 @@ class SystemRefusalError(UsageError):
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
-           errno.EFBIG)  # fmt: skip
+# Of a place, not of what the program does there; the last ones are those of drives that fail or are gone.
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+           errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL, errno.EFBIG, errno.EBUSY, errno.ETXTBSY,
+           errno.ENXIO, errno.ENODEV, errno.EIO, errno.ESTALE)  # fmt: skip
+LONG_WORD, LONG_TEXT = 200, 600  # characters
 # How libraries that pass on no error number report a full disk: safetensors, SQLite, torch.save.
 FULL_WORDS = ("os error 28", "No space left on device", "database or disk is full", "unexpected pos")
 
@@ -66,8 +74,10 @@ def writing(place: str | os.PathLike[str]) -> Iterator[None]:
     """A block that writes to this file or below this folder: the system's refusals are reported with a path.
 
     Raises:
-        SystemRefusalError: in place of the system's error, or that of a library that ran into it.
+        SystemRefusalError: in place of the system's error, or that of a library that ran into it; and at once for a
+            name that is not UTF-8, which safetensors and Arrow cannot open.
     """
+    refuse_undecodable(place)
     try:
         yield
     except UsageError:
@@ -79,6 +89,25 @@ def writing(place: str | os.PathLike[str]) -> Iterator[None]:
         raise refusal from error
 
 
+def refuse_undecodable(path: str | os.PathLike[str]) -> None:
+    """Raise SystemRefusalError for a path with bytes that are not UTF-8."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise SystemRefusalError(f"cannot use {path}: the path is not UTF-8", "rename that file or folder") from error
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path that somebody gave is a folder.
+
+    Raises:
+        SystemRefusalError: the system cannot look it up, because the name is too long or for want of permission; or it
+            is not UTF-8.
+    """
+    with writing(path):
+        return Path(path).is_dir()
+
+
 @contextmanager
 def usage_errors_exit() -> Iterator[None]:
     """What every command runs in: errors that a user can fix end it with two lines on stderr, and no traceback.
@@ -86,6 +115,8 @@ def usage_errors_exit() -> Iterator[None]:
     A :class:`UsageError` becomes ``error:`` and ``hint:`` and its exit code (2), and so does what the system refuses;
     Ctrl-C becomes one line and 130.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -97,7 +128,7 @@ def usage_errors_exit() -> Iterator[None]:
         said = error if isinstance(error, UsageError) else _refusal(error, None)
         if said is None:
             raise
-        print(f"error: {said}\nhint: {said.hint}", file=sys.stderr)
+        print(f"error: {_escaped(str(said))}\nhint: {_escaped(said.hint)}", file=sys.stderr)
         raise SystemExit(said.exit_code) from error
 
 
@@ -140,6 +171,15 @@ def _fullest(place: Path | None) -> Path:
         return shutil.disk_usage(there).free
 
     return min(places, key=room)
+
+
+def _short(text: str) -> str:
+    return shorten(re.sub(rf"\S{{{LONG_WORD + 1},}}", lambda word: shorten(word[0], LONG_WORD), text), LONG_TEXT)
+
+
+def _escaped(text: str) -> str:
+    """One line for a terminal: what would move its cursor or change its title, and half characters, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(text: str, limit: int = 80) -> str:

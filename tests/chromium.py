@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import skimage
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import Server, noise
 
@@ -114,4 +114,15 @@ def two_faces() -> bytes:
     buffer = io.BytesIO()
     image = image[:400, 110:380]
     Image.fromarray(np.concatenate([image, image[:, ::-1]], axis=1)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+@functools.cache
+def full_length() -> bytes:
+    """A tall photograph with a small face: NASA's portrait of Eileen Collins (public domain), mirrored, above grey."""
+    image = Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB")
+    canvas = Image.new("RGB", (400, 600), "grey")
+    canvas.paste(ImageOps.mirror(image.crop((110, 0, 380, 400))))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "JPEG", quality=92)
     return buffer.getvalue()

@@ -14,7 +14,8 @@ from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.forward import run_rows
 from bonaface.models.facts import ModelFacts
-from bonaface.models.load import last_linear, load_model
+from bonaface.models.load import load_model
+from bonaface.models.parts import last_linear
 from bonaface.training.calibrate import calibrate_run
 from bonaface.training.run import Run
 

@@ -12,9 +12,8 @@ leak       a shortcut reveals the classes, or splits share images: figures from 
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +23,6 @@ import cv2
 import datasets
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from bonaface.audit.appearance import NAMES as APPEARANCE_NAMES
 from bonaface.audit.appearance import appearance
@@ -33,13 +31,14 @@ from bonaface.audit.leaks import Leak, measure_leak
 from bonaface.audit.report import summary_lines, write_audit
 from bonaface.audit.result import FACT_NAMES, Audit
 from bonaface.data.dataset import FaceData, balanced_subset
-from bonaface.data.duplicates import Thumbnails, duplicate_groups, file_thumbnail, near_duplicates
-from bonaface.data.listing import Listing, image_bytes, list_data, whole_reason
-from bonaface.data.rows import BrokenFile, left_out
+from bonaface.data.duplicates import Thumbnails, duplicate_groups, near_duplicates
+from bonaface.data.listing import Listing, image_bytes, list_data
+from bonaface.data.rows import left_out
+from bonaface.data.scan import Scan, Scans, broken_files, map_images, scan_rows
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import FaceDetector
-from bonaface.imaging.images import ImageError, decode_image, inspect_image
+from bonaface.imaging.images import ImageError, decode_image
 from bonaface.pools import cancelled_on_error
 
 FAST_FILES, LEAK_FILES, APPEARANCE_FILES = 100_000, 20_000, 3_000
@@ -49,51 +48,54 @@ HIDDEN_FACTS = ["height"]  # used, but never named: width and aspect say it
 def audit_dataset(
     data: Listing | FaceData,
     *,
+    scans: Scans | None = None,
     fast: bool = False,
     detector: FaceDetector | None = None,
     seed: int = 0,
     workers: int | None = None,
-    whole_reasons: bool = False,
 ) -> Audit:
     """Audit the rows of a data set.
 
     Args:
         data: what ``list_data`` gives (``check="none"`` is enough: unreadable files are found here), or a FaceData.
+        scans: of files that were read already; only the others are read.
         fast: file facts and duplicates, not the appearance, on 100,000 files at most: seconds instead of minutes.
         detector: finds the faces for the appearance leak; default: YuNet where its weights are found, else Haar.
         seed: of the folds and samples.
         workers: threads; default one a CPU core.
-        whole_reasons: give the full sentence of a listing's full check for each broken file, not only its kind.
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
     if fast:
         rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
-    with cancelled_on_error(ThreadPoolExecutor(workers or os.cpu_count())) as pool:
-        files, thumbnails, broken = scan_files(rows, data.labels, pool, thumbnails=True, whole_reasons=whole_reasons)
-        duplicates = _find_duplicates(files, thumbnails, splits_given)
-        copies = {path: group.paths[0] for group in duplicates for path in group.paths}
-        files["unit"] = files["group"]
-        files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
-        chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
-        audit = Audit(
-            origin=data.origin,
-            labels=data.labels,
-            real_label=data.real_label,
-            files=files,
-            broken=[*data.broken, *broken],
-            duplicates=duplicates,
-            facts_leak=_leak(chosen[[*FACT_NAMES, *HIDDEN_FACTS]], chosen, data.real_label, FACT_NAMES, seed),
-            units=data.units,
-        )
-        if not fast:
-            detector = detector or FaceDetector()
-            _look(audit, rows, pool, detector, seed)
+    scans = scan_rows(rows, scans, workers)
+    broken = broken_files(rows, data.labels, scans)
+    if len(broken) == len(rows):
+        raise UsageError(f"none of the files can be read: {left_out(broken)}", "fix or replace these files")
+    files, thumbnails = _gather(rows, data.labels, scans)
+    duplicates = _find_duplicates(files, thumbnails, splits_given)
+    copies = {path: group.paths[0] for group in duplicates for path in group.paths}
+    files["unit"] = files["group"]
+    files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
+    chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
+    audit = Audit(
+        origin=data.origin,
+        labels=data.labels,
+        real_label=data.real_label,
+        files=files,
+        broken=[*data.broken, *broken],
+        duplicates=duplicates,
+        facts_leak=_leak(chosen[[*FACT_NAMES, *HIDDEN_FACTS]], chosen, data.real_label, FACT_NAMES, seed),
+        units=data.units,
+    )
+    if not fast:
+        with cancelled_on_error(ThreadPoolExecutor(workers or os.cpu_count())) as pool:
+            _look(audit, rows, pool, detector or FaceDetector(), seed)
     audit.findings = list_findings(
         files, audit.broken, duplicates, audit.facts_leak, audit.appearance_leak, audit.looks, data.real_label
     )
     if fast and n_rows > FAST_FILES:
-        text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates and broken files"
+        text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates"
         audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` searches all of them"))
     return audit
 
@@ -135,64 +137,32 @@ def _rows_of(data: Listing | FaceData) -> tuple[datasets.Dataset, bool]:
     return datasets.concatenate_datasets(parts), len(data.made_splits) < len(data.splits)
 
 
-def scan_files(
-    rows: datasets.Dataset,
-    labels: Sequence[str],
-    pool: ThreadPoolExecutor,
-    *,
-    thumbnails: bool,
-    whole_reasons: bool = False,
-) -> tuple[pd.DataFrame, Thumbnails | None, list[BrokenFile]]:
-    """Facts, content hash and (where wanted) thumbnail of every file, each read once."""
-
-    def one(image: Mapping[str, Any], path: str) -> tuple[dict[str, Any], Any] | ImageError:
-        try:
-            data = image_bytes(image)
-            facts = inspect_image(data, name=path)
-            small = file_thumbnail(data, facts, path) if thumbnails else None
-        except ImageError as error:
-            return error
-        pixels = facts.width * facts.height
-        found = asdict(facts) | {"aspect": facts.width / facts.height, "bytes_per_pixel": facts.n_bytes / pixels}
-        return found | {"sha256": hashlib.sha256(data).hexdigest()}, small
-
-    records, smalls, broken = [], [], []
-    for row, result in _mapped(rows, one, pool, "reading files"):
-        about = {"path": row["path"], "label": labels[row["label"]], "source": row["source"]}
-        if isinstance(result, ImageError):
-            reason = whole_reason(result) if whole_reasons else result.reason
-            broken.append(BrokenFile(row["path"], reason, about["label"], about["source"]))
-        else:
-            records.append(about | {"split": row["split"], "group": row["group"]} | result[0])
-            smalls.append(result[1])
-    if not records:
-        raise UsageError(f"none of the files can be read: {left_out(broken)}", "fix or replace these files")
+def _gather(rows: datasets.Dataset, labels: Sequence[str], scans: Scans) -> tuple[pd.DataFrame, Thumbnails]:
+    """What is known of every file that can be read, and their thumbnails."""
+    records, smalls = [], []
+    columns = ("path", "source", "split", "group", "label")
+    for path, source, split, group, label in zip(*(rows[name] for name in columns), strict=True):
+        if isinstance(scan := scans[path], Scan):
+            facts = scan.facts
+            shape = {
+                "aspect": facts.width / facts.height,
+                "bytes_per_pixel": facts.n_bytes / (facts.width * facts.height),
+            }
+            about = {"path": path, "label": labels[label], "source": source, "split": split, "group": group}
+            records.append(about | asdict(facts) | shape | {"sha256": scan.sha256})
+            smalls.append(scan.thumbnail)
     files = pd.DataFrame(records)
     files["jpeg_quality"] = files["jpeg_quality"].astype("Int64")
-    return files, np.stack(smalls) if thumbnails else None, broken
+    return files, np.stack(smalls)
 
 
-def _mapped(
-    rows: datasets.Dataset, function: Callable[..., Any], pool: ThreadPoolExecutor, what: str
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """(row, function(image, path)) in order; bytes of a few hundred rows are in memory at a time."""
-    with tqdm(total=len(rows), desc=what, unit="file", leave=False, disable=None) as bar:
-        for batch in rows.iter(256):
-            results = pool.map(function, batch["image"], batch["path"])
-            for i, result in enumerate(results):
-                yield {name: column[i] for name, column in batch.items() if name != "image"}, result
-                bar.update()
-
-
-def _find_duplicates(files: pd.DataFrame, thumbnails: Thumbnails | None, splits_given: bool) -> list[DuplicateGroup]:
-    """Groups of two or more files; the same bytes count whether or not thumbnails are there."""
+def _find_duplicates(files: pd.DataFrame, thumbnails: Thumbnails, splits_given: bool) -> list[DuplicateGroup]:
+    """Groups of two or more files."""
     first = files.groupby("sha256", sort=False)["path"].transform(lambda paths: paths.index[0]).to_numpy(np.int64)
-    links = [(first, np.arange(len(files)))]
-    if thumbnails is not None:
-        unique = np.unique(first)
-        near = near_duplicates(thumbnails[unique])
-        links.append((unique[near.first], unique[near.second]))
-    group = duplicate_groups(len(files), *(np.concatenate(side) for side in zip(*links, strict=True)))
+    unique = np.unique(first)
+    near = near_duplicates(thumbnails[unique])
+    ends = np.concatenate([first, unique[near.first]]), np.concatenate([np.arange(len(files)), unique[near.second]])
+    group = duplicate_groups(len(files), *ends)
     found = []
     for _, part in files.groupby(group, sort=True):
         if len(part) > 1:
@@ -216,7 +186,7 @@ def _look(audit: Audit, rows: datasets.Dataset, pool: ThreadPoolExecutor, detect
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool is the parallelism
     try:
-        found = list(_mapped(picked, one, pool, "examining faces"))
+        found = list(map_images(picked, one, pool, "examining faces"))
     finally:
         cv2.setNumThreads(threads)
     looks = [{"path": row["path"]} | look for row, look in found if look is not None]

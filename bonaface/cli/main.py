@@ -10,7 +10,7 @@ import typer
 from bonaface.cli import hub
 from bonaface.cli.commands import command_line
 from bonaface.environment import check_numbers
-from bonaface.errors import usage_errors_exit, writing
+from bonaface.errors import UsageError, usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
 
 app = command_line(
@@ -131,8 +131,8 @@ def prepare(
 @app.command()
 def evaluate(
     model: Model,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
     split: Annotated[
         str, typer.Option(help="A split's name, `all`, or `auto`: images that the model was not trained on.")
     ] = "auto",
@@ -146,8 +146,15 @@ def evaluate(
     faces: Annotated[bool, typer.Option("--faces", help="Also look for a face in every image.")] = False,
     threads: Threads = None,
     yunet: Weights = None,
+    regressions: Annotated[
+        str | None,
+        typer.Option(help="Folder of images reported as wrongly judged: exit with 3 if a right one is wrong now."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(help="With --regressions: the earlier model; by default the project's own detector.")
+    ] = None,
 ) -> None:
-    """Test a model on a data set and write a report.
+    """Test a model on a data set and write a report, or test it on reported mistakes.
 
     The report has figures with intervals, by source and under degradation, calibration and the worst errors. Any image
     classifier with labels for real and fake is evaluated under the same protocol.
@@ -168,6 +175,13 @@ def evaluate(
         yunet=str(yunet) if yunet else None,
         threads=threads,
     )
+    if regressions is not None:
+        from bonaface.evaluation.regressions import run_regressions_command
+        from bonaface.models.shipped import named_or_shipped
+
+        raise typer.Exit(run_regressions_command(regressions, named_or_shipped(before), model, options))
+    if data is None or out is None:
+        raise UsageError("evaluate needs --data and --out", "give both, or --regressions FOLDER")
     with writing(out):
         run_evaluate_command(model, data, str(out), options)
 
@@ -273,6 +287,12 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch.")] = None,
     real_label: RealLabel = None,
     yunet: Weights = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Folder for a page and a card of each image: its result, to keep or pass on.")
+    ] = None,
+    evidence_image: Annotated[
+        bool, typer.Option(help="Show the image in its evidence; else its SHA-256 stands for it.")
+    ] = True,
 ) -> None:
     """Score images.
 
@@ -282,7 +302,13 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    with writing(out or "."):
+    each = None
+    if evidence is not None:
+        from bonaface.web.evidence import EvidenceFolder
+
+        with writing(evidence):
+            each = EvidenceFolder(evidence, named_or_shipped(model), with_image=evidence_image)
+    with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
@@ -295,6 +321,7 @@ def predict(
                 batch_size=batch_size,
                 real_label=real_label,
                 yunet=yunet,
+                each=each,
             )
         )
 

@@ -26,6 +26,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import pandas as pd
 from accelerate import PartialState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import logging
@@ -79,72 +80,95 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
 
     # 1. Data: listed, checked, split. One process does it for all.
     data, assembly = on_main_process(lambda: read_data(recipe, args.seed))
-    audit = assembly.audit
     unseen = read_unseen(recipe.calibrate_on, data.labels) if recipe.calibrate_on else None
     on_main_process(lambda: run.check_same_data(data.fingerprint))
     on_main_process(lambda: run.write_recipe({**said, "data_fingerprint": data.fingerprint}))
     say(data.describe())
-    if audit:
-        say(f"audit: {audit.verdict}")
+    if assembly.audit:
+        say(f"audit: {assembly.audit.verdict}")
 
     # 2. Model: our labels in class order, seeded weights.
     set_seed(args.seed)
     model, processor = build_model(recipe, data.labels)
     if recipe.head_hidden_size:
         say("the head has a hidden layer: loading the model will need `import bonaface`")
-    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    say(f"model: {recipe.model}, {size:.1f} M parameters")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    say(f"model: {recipe.model}, {size / 1e6:.1f} M parameters")
 
     # 3. Training, stage by stage, resumed where it was interrupted.
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
+    facts = save_calibrated(run, model, processor, data, assembly.margin, unseen, args.dataloader_num_workers)
+
+    # 5. Evaluation and report, last of all: a run that has one is finished.
+    def report() -> None:
+        details = story(run, recipe, said, data, assembly) | {
+            "parameters": size,
+            "processes": args.world_size,
+            "minutes": round((time.monotonic() - started) / 60, 2),
+            "continued_from_checkpoint": resumed,
+        }
+        say(run.summary(write_results(run, recipe, data, history, details | facts.to_dict())))
+        push.publish(run.folder)
+
+    on_main_process(report)
+
+
+def save_calibrated(
+    run: Run,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: FaceData,
+    margin: float | None,
+    unseen: pd.DataFrame | None,
+    workers: int,
+) -> ModelFacts:
+    """Write the model folder of a trained model, calibrate it, on `unseen` sources if given, and write it again."""
     facts = ModelFacts(
         real_label=data.real_label,
-        face_margin=assembly.margin,
+        face_margin=margin,
         data_fingerprint=data.fingerprint,
         train_sources=tuple(sorted(set(data.splits["train"]["source"]))),
         versions=versions(),
     )
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
-    facts = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=args.dataloader_num_workers)
+    calibrated = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=workers)
     if unseen is not None:
-        facts, known = recalibrate(trained, facts, unseen, data.labels, data.real_index)
+        calibrated, known = recalibrate(trained, calibrated, unseen, data.labels, data.real_index)
         on_main_process(partial(write_known, run.folder, known))
-    on_main_process(lambda: run.save_model(trained, processor, facts))
+    on_main_process(lambda: run.save_model(trained, processor, calibrated))
+    return calibrated
 
-    # 5. Evaluation and report, last of all: a run that has one is finished.
-    def report() -> None:
-        story = {
-            "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
-            "model": recipe.model,
-            "data": data.origin,
-            "recipe": said,
-            "counts": data.counts(),
-            "broken": [asdict(file) for file in data.broken],
-            "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
-            "splits_made_by_us": data.made_splits,
-            "parameters": round(size * 1e6),
-            "processes": args.world_size,
-            "minutes": round((time.monotonic() - started) / 60, 2),
-            "continued_from_checkpoint": resumed,
-        }
-        metrics = evaluate(
-            Detector.from_pretrained(run.folder),
-            data,
-            run.folder,
-            EvaluationOptions(robustness=recipe.robustness != "none", quick=recipe.robustness == "quick"),
-            history=history,
-            details=story | facts.to_dict(),
-        )
-        write_card(run.folder)
-        if not recipe.keep_checkpoints:
-            run.drop_checkpoints()
-        say(run.summary(metrics))
-        push.publish(run.folder)
 
-    on_main_process(report)
+def story(run: Run, recipe: Recipe, said: dict[str, Any], data: FaceData, assembly: Assembly) -> dict[str, Any]:
+    """What the report says of the run's model and data."""
+    audit = assembly.audit
+    return {
+        "title": f"{run.folder.name}: {recipe.model} on {data.origin}",
+        "model": recipe.model,
+        "data": data.origin,
+        "recipe": said,
+        "counts": data.counts(),
+        "broken": [asdict(file) for file in data.broken],
+        "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
+        "splits_made_by_us": data.made_splits,
+    }
+
+
+def write_results(
+    run: Run, recipe: Recipe, data: FaceData, history: list[dict[str, Any]], details: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate the finished model and write its report and card; gives ``metrics.json``."""
+    options = EvaluationOptions(robustness=recipe.robustness != "none", quick=recipe.robustness == "quick")
+    metrics = evaluate(
+        Detector.from_pretrained(run.folder), data, run.folder, options, history=history, details=details
+    )
+    write_card(run.folder)
+    if not recipe.keep_checkpoints:
+        run.drop_checkpoints()
+    return metrics
 
 
 def build_model(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, BaseImageProcessor]:

@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -86,58 +86,91 @@ def run_crossval_command(
     kind = _kind(folds, by_source, by_family, family_folds)
     _refuse_own_flags(argv)
     recipe, args, said = _read(argv)
-    if recipe.splits:
-        raise UsageError("a cross-validation makes its own splits", "remove `splits` from the recipe")
-    if recipe.calibrate_on:
-        raise UsageError("a cross-validation calibrates each fold separately", "remove `calibrate_on` from the recipe")
     k = next((number for number in (family_folds, folds) if number is not None), 5)
-    if kind == FOLDS and k < 2:
-        raise UsageError(f"--folds {k} is too few", "give 2 folds or more")
     name = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "sample"
-    folder = Path(out) if out else Path("runs") / f"{name}-crossval"
-    asked = {"kind": kind, **({"folds": k} if kind in (FOLDS, FAMILY_FOLDS) else {}), "recipe": said}
+    plan = Plan(name, Path(out) if out else Path("runs") / f"{name}-crossval", kind, k, recipe, args, said)
+    _check(plan)
     rehearse(recipe, args)
-    _check_same(folder, asked, args)
-    if _is_finished(folder):
-        print(f"{folder} is finished: its report is {folder / 'report' / 'report.html'}. Nothing to do.")
+    _check_same(plan.folder, plan.asked, args)
+    if _is_finished(plan.folder):
+        print(f"{plan.folder} is finished: its report is {plan.report}. Nothing to do.")
         return
 
     assembly = assemble(recipe)
-    made = make_folds(
-        assembly.listing,
-        assembly.groups,
-        kind=kind,
-        k=k,
-        families=recipe.families,
-        validation_size=recipe.validation_size,
-        seed=args.seed,
-    )
-    jobs = jobs or ((os.cpu_count() or 1) if args.use_cpu else 1)
-    side_by_side = min(jobs, len(made))
-    few_threads = side_by_side > 1 and bool(args.use_cpu)  # more would wait for each other
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "crossval.yaml", yaml.safe_dump(asked, sort_keys=True, allow_unicode=True))
-    queue = _write_folds(folder, made, argv, ["--dataloader_num_workers", "0"] if few_threads else [])
-    _describe(assembly, made)
-    run_jobs(queue, side_by_side, environment(few_threads))
-
-    runs = [FoldRun(job.fold, job.run.folder) for job in queue]
-    story = {
-        "title": f"{name}: {recipe.model} on {assembly.listing.origin}",
-        "model": recipe.model,
-        "data": assembly.listing.origin,
-        "recipe": said,
-        "broken": [asdict(file) for file in assembly.listing.broken],
-        "audit": {"level": assembly.audit.level, "verdict": assembly.audit.verdict} if assembly.audit else None,
-    }
-    families = family_units(image_table(assembly.listing), recipe.families) if kind in (BY_FAMILY, FAMILY_FOLDS) else {}
-    result = write_crossval_report(
-        folder, runs, assembly.listing, kind=kind, details=story, families=families, kept=keep_folds
-    )
+    queue = _train_folds(plan, assembly, argv, jobs)
+    result = _report(plan, assembly, queue, kept=keep_folds)
     if not keep_folds:
         for job in queue:
             shutil.rmtree(job.run.folder)
-    print(f"\n{result['conclusion']}\n\nreport  {folder / 'report' / 'report.html'}")
+    print(f"\n{result['conclusion']}\n\nreport  {plan.report}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cross-validation as it was asked for."""
+
+    name: str
+    folder: Path
+    kind: str  # one of :data:`bonaface.data.folds.KINDS`
+    k: int
+    recipe: Recipe
+    args: TrainingArguments
+    said: dict[str, Any]  # the recipe as it is stored
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The contents of ``crossval.yaml``."""
+        folds = {"folds": self.k} if self.kind in (FOLDS, FAMILY_FOLDS) else {}
+        return {"kind": self.kind, **folds, "recipe": self.said}
+
+    @property
+    def report(self) -> Path:
+        """The page of all folds."""
+        return self.folder / "report" / "report.html"
+
+
+def _train_folds(plan: Plan, assembly: Assembly, argv: Sequence[str], jobs: int | None) -> list[FoldProcess]:
+    """Make the folds and train those that are not finished."""
+    made = make_folds(
+        assembly.listing,
+        assembly.groups,
+        kind=plan.kind,
+        k=plan.k,
+        families=plan.recipe.families,
+        validation_size=plan.recipe.validation_size,
+        seed=plan.args.seed,
+    )
+    on_cpu = bool(plan.args.use_cpu)
+    side_by_side = min(jobs or ((os.cpu_count() or 1) if on_cpu else 1), len(made))
+    few_threads = side_by_side > 1 and on_cpu  # more would wait for each other
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_text(plan.folder / "crossval.yaml", yaml.safe_dump(plan.asked, sort_keys=True, allow_unicode=True))
+    queue = _write_folds(plan.folder, made, argv, ["--dataloader_num_workers", "0"] if few_threads else [])
+    _describe(assembly, made)
+    run_jobs(queue, side_by_side, environment(few_threads))
+    return queue
+
+
+def _report(plan: Plan, assembly: Assembly, queue: Sequence[FoldProcess], *, kept: bool) -> dict[str, Any]:
+    """Write the report of all folds; gives its ``crossval.json``."""
+    listing, audit = assembly.listing, assembly.audit
+    by_family = plan.kind in (BY_FAMILY, FAMILY_FOLDS)
+    return write_crossval_report(
+        plan.folder,
+        [FoldRun(job.fold, job.run.folder) for job in queue],
+        listing,
+        kind=plan.kind,
+        details={
+            "title": f"{plan.name}: {plan.recipe.model} on {listing.origin}",
+            "model": plan.recipe.model,
+            "data": listing.origin,
+            "recipe": plan.said,
+            "broken": [asdict(file) for file in listing.broken],
+            "audit": {"level": audit.level, "verdict": audit.verdict} if audit else None,
+        },
+        families=family_units(image_table(listing), plan.recipe.families) if by_family else {},
+        kept=kept,
+    )
 
 
 # --- options ------------------------------------------------------------------------------------------------------
@@ -154,6 +187,15 @@ def _kind(folds: int | None, by_source: bool, by_family: bool, family_folds: int
     if len(asked) > 1:
         raise UsageError(f"--{' and --'.join(asked)} exclude each other", "give one of them")
     return asked[0] if asked else FOLDS
+
+
+def _check(plan: Plan) -> None:
+    if plan.recipe.splits:
+        raise UsageError("a cross-validation makes its own splits", "remove `splits` from the recipe")
+    if plan.recipe.calibrate_on:
+        raise UsageError("a cross-validation calibrates each fold separately", "remove `calibrate_on` from the recipe")
+    if plan.kind == FOLDS and plan.k < 2:
+        raise UsageError(f"--folds {plan.k} is too few", "give 2 folds or more")
 
 
 def _refuse_own_flags(argv: Sequence[str]) -> None:

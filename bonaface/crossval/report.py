@@ -33,19 +33,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from bonaface.crossval.family_figures import family_figures, family_sentence, shown_families
-from bonaface.data.folds import BY_FAMILY, FAMILY_FOLDS, FOLDS, Fold
+from bonaface.crossval.family_figures import family_figures, family_sentence
+from bonaface.crossval.sections import auc_span, conclude, fold_section, lead_plots, shown_table
+from bonaface.data.folds import FOLDS, Fold
 from bonaface.data.listing import Listing, image_bytes
 from bonaface.errors import UsageError
 from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
-from bonaface.report import fold_plots
 from bonaface.report.pages import (
-    Block,
     Page,
-    Plot,
-    Section,
     Table,
     cell,
     jsonable,
@@ -54,12 +51,11 @@ from bonaface.report.pages import (
 from bonaface.report.sections import LoadThumbnail
 from bonaface.report.write import write_report
 from bonaface.stats import metrics
-from bonaface.stats.figures import ALL_FIGURES, BAND_FIGURES, UNFAMILIAR, amount, span
-from bonaface.stats.intervals import Interval, auc_interval
+from bonaface.stats.figures import BAND_FIGURES, UNFAMILIAR
+from bonaface.stats.intervals import auc_interval
 
 SCHEMA_VERSION = 1
 FOLD_FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
-SHOWN = ("auc", "accuracy", "ece", "tpr_at_5pct_fpr", "band_recall", "uncertain", "band_error", UNFAMILIAR)
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,6 @@ def write_crossval_report(
     details: Mapping[str, Any],
     families: Mapping[str, Sequence[str]] | None = None,
     kept: bool = True,
-    n_resamples: int = 1000,
 ) -> dict[str, Any]:
     """Write ``out/report`` and return the contents of its ``crossval.json``, which is written last.
 
@@ -107,41 +102,16 @@ def write_crossval_report(
     labels, real = listing.labels, listing.real_label
     tests = [run.rows("test") for run in runs]
     pooled = pd.concat(tests, ignore_index=True)
-    folds = fold_table(runs, tests, labels, real)
-    summary = {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)}
-    together = fold_figures(pooled, labels, real)
-    large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
-    worst = {str(key): value for key, value in large.iloc[0].items()} if len(large) else None
+    found = _measure(runs, tests, pooled, labels, real, families)
+    folds, summary, worst, together = (found[key] for key in ("folds", "over_folds", "worst", "pooled"))
     finding = conclude(kind, folds, summary, worst)
-    conclusion = f"{finding} Pooled over all test images: AUC {cell(together['auc'])} {_span(together)}."
-    by_family = family_figures(pooled, families, real) if families else None
-    if by_family:
-        conclusion += f" {family_sentence(by_family)}"
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "labels": labels,
-        "real_label": real,
-        "conclusion": conclusion,
-        "kept": kept,
-        "folds": folds,
-        "over_folds": summary,
-        "worst": worst,
-        "pooled": together,
-        "families": by_family,
-    }
-    families_shown: list[Block] = [family_sentence(by_family), Table(shown_families(by_family))] if by_family else []
-    section = Section(
-        "folds",
-        "By fold",
-        [
-            method(kind, len(folds)),
-            Table(shown_table(folds, summary, together, wide=True)),
-            *families_shown,
-        ],
-        data={key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")},
-        brief=True,
-    )
+    sentences = [finding, f"Pooled over all test images: AUC {cell(together['auc'])} {auc_span(together)}."]
+    if found["families"]:
+        sentences.append(family_sentence(found["families"]))
+    conclusion = " ".join(sentences)
+    result = {"schema_version": SCHEMA_VERSION, "kind": kind, "labels": labels, "real_label": real}
+    result |= {"conclusion": conclusion, "kept": kept, **found}
+    section = fold_section(result)
     # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
     write_report(
@@ -154,7 +124,6 @@ def write_crossval_report(
         lead=[*lead_plots(folds, tests, real, summary, worst), Table(shown_table(folds, summary, together))],
         remarks=[finding],
         load_thumbnail=_thumbnails(listing),
-        n_resamples=n_resamples,
     )
     report = Path(out) / "report"
     page = Page(str(details.get("title", "")), "", conclusion, [], [], [], [section])
@@ -162,6 +131,26 @@ def write_crossval_report(
     result = jsonable(result)
     write_json(report / "crossval.json", result)
     return result
+
+
+def _measure(
+    runs: Sequence[FoldRun],
+    tests: Sequence[pd.DataFrame],
+    pooled: pd.DataFrame,
+    labels: Sequence[str],
+    real_label: str,
+    families: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Any]:
+    """The figures of ``crossval.json``."""
+    folds = fold_table(runs, tests, labels, real_label)
+    large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
+    return {
+        "folds": folds,
+        "over_folds": {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)},
+        "worst": {str(key): value for key, value in large.iloc[0].items()} if len(large) else None,
+        "pooled": fold_figures(pooled, labels, real_label),
+        "families": family_figures(pooled, families, real_label) if families else None,
+    }
 
 
 def fold_figures(rows: pd.DataFrame, labels: Sequence[str], real_label: str) -> dict[str, Any]:
@@ -205,114 +194,6 @@ def unseen_auroc(seen: pd.DataFrame, unseen: pd.DataFrame) -> float:
     if not all("distance" in rows and len(rows) for rows in (seen, unseen)):
         return float("nan")
     return unfamiliar_auroc(seen["distance"], unseen["distance"])[0]
-
-
-# --- in words and plots -------------------------------------------------------------------------------------------
-
-
-def conclude(
-    kind: str, folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], worst: Mapping[str, Any] | None
-) -> str:
-    """What the AUC is, how far it varies, and where it is lowest."""
-    auc = summary["auc"]
-    what = "families of generators" if kind in (BY_FAMILY, FAMILY_FOLDS) else "generators"
-    ground = (
-        "On new images from known generators and cameras"
-        if kind == FOLDS
-        else f"On images from unseen {what} and unseen cameras"
-    )
-    spread = f" ± {auc['sd']:.3f}" if np.isfinite(auc["sd"]) else ""
-    sentences = [
-        f"{ground}, a detector trained with this recipe reaches AUC {cell(auc['mean'])}{spread} "
-        f"(mean ± standard deviation over {auc['n']} folds)."
-    ]
-    if worst is not None:
-        sentences.append(f"Its worst fold is {worst['title']}: AUC {cell(worst['auc'])} {_span(worst)}.")
-    if small := int(folds["small"].sum()):
-        sentences.append(
-            f"{small} of {len(folds)} folds test fewer than {metrics.WORST_MIN_IMAGES} real or fake images: they count "
-            "towards the mean, but are never named the worst."
-        )
-    return " ".join(sentences)
-
-
-def method(kind: str, folds: int) -> str:
-    """How the figures were obtained, for a reader of the table."""
-    how = {
-        FOLDS: f"The images were divided into {folds} folds, stratified by label and source, with copies of an image "
-        "in the same fold; each fold is the test set of a model trained on the others.",
-        BY_FAMILY: "Each fold leaves a family of generators out of training, and one of the real sources in turn.",
-        FAMILY_FOLDS: f"Families, real and generated, were divided into {folds} folds; each fold is the test set of a "
-        "model trained on the others, so every image is tested once, by a model that was not trained on its family.",
-    }.get(kind, "Each fold leaves a generator out of training, and one of the real sources in turn.")
-    return (
-        f"{how} AUC with its 95 % interval (DeLong). Each fold has its own uncertainty band, set on images of its "
-        "training sources. The models share most of their training images, so the standard deviation over folds is not "
-        "a standard error. The last row pools the scores of all models"
-        + ("." if kind in (FOLDS, FAMILY_FOLDS) else "; an image counts once for each fold that tests it.")
-    )
-
-
-def shown_table(
-    folds: pd.DataFrame, summary: Mapping[str, metrics.Figures], together: Mapping[str, Any], *, wide: bool = False
-) -> pd.DataFrame:
-    """The folds for a reader, then mean ± sd over them, then all images pooled; ``wide`` with every figure."""
-    names = [name for name in SHOWN if name == "auc" or (wide and summary[name]["n"])]
-    held = wide and any(len(fold["held_out"].get("fake", [])) > 1 for _, fold in folds.iterrows())
-    rows = []
-    for _, fold in folds.iterrows():
-        row = {"fold": fold["title"] + (" (small)" if fold["small"] else "")}
-        row |= {"real": cell(fold["n_real"]), "fake": cell(fold["n_fake"])}
-        row |= {ALL_FIGURES[name].short: _figure(name, fold) for name in names}
-        rows.append(row | ({"fake sources": ", ".join(fold["held_out"]["fake"])} if held else {}))
-    rows.append({"fold": "mean ± sd"} | {ALL_FIGURES[name].short: _mean_and_sd(name, summary[name]) for name in names})
-    last = {"fold": "pooled", "real": cell(together["n_real"]), "fake": cell(together["n_fake"])}
-    rows.append(last | {ALL_FIGURES[name].short: _figure(name, together) for name in names})
-    return pd.DataFrame(rows).fillna("")
-
-
-def lead_plots(
-    folds: pd.DataFrame,
-    tests: Sequence[pd.DataFrame],
-    real_label: str,
-    summary: Mapping[str, metrics.Figures],
-    worst: Mapping[str, Any] | None,
-) -> list[Block]:
-    """AUC by fold, and the ROC curves of all of them."""
-    pairs = [((rows["label"] != real_label).to_numpy(), rows["p_fake"].to_numpy(float)) for rows in tests]
-    curves = dict(zip(folds["title"], pairs, strict=True))
-    pooled = tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    auc = summary["auc"]
-    return [
-        Plot(
-            "folds_auc",
-            "AUC of each fold with its 95 % interval; the dashed line is their mean, the shaded area one standard "
-            "deviation (hollow: fewer than 50 real or fake images).",
-            lambda theme: fold_plots.fold_dots(folds, mean=auc["mean"], sd=auc["sd"], theme=theme),
-        ),
-        Plot(
-            "folds_roc",
-            "ROC curves of all folds.",
-            lambda theme: fold_plots.fold_roc_curves(
-                curves, (pooled[0], pooled[1]), worst=worst["title"] if worst else None, theme=theme
-            ),
-        ),
-    ]
-
-
-def _span(row: Any) -> str:
-    return span("auc", Interval(row["auc_low"], row["auc_high"]))
-
-
-def _figure(name: str, row: Any) -> str:
-    text = amount(name, row[name]) if np.isfinite(row.get(name, np.nan)) else ""
-    return f"{text} {_span(row)}".strip() if name == "auc" else text
-
-
-def _mean_and_sd(name: str, values: Mapping[str, Any]) -> str:
-    if not np.isfinite(values["sd"]):
-        return amount(name, values["mean"])
-    return f"{amount(name, values['mean'])} ± {amount(name, values['sd'])}"
 
 
 def _thumbnails(listing: Listing) -> LoadThumbnail:

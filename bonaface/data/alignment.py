@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bonaface.data.duplicates import thumbnail
-from bonaface.data.listing import image_bytes
+from bonaface.data.listing import image_bytes, whole_reason
+from bonaface.data.scan import scan_bytes
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
 from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
-from bonaface.imaging.images import ImageError, decode_image, inspect_image
+from bonaface.imaging.images import ImageError, decode_image
 
 SIZE_RANGE = (128, 160)
 
@@ -103,10 +102,10 @@ def prepare_file(
     path = row["path"]
     try:
         data = image_bytes(row["image"])
-        facts = inspect_image(data, name=path)
         image = decode_image(data, name=path)
+        scan = scan_bytes(data, path, image)
     except ImageError as error:
-        return {"path": path, "dropped": error.reason}
+        return {"path": path, "dropped": whole_reason(error, row["image"], path)}
     face = find_main_face(image, detector.detect(image) if detector else [])
     crop = crop_face(image, face_square(image, face, alignment.margin), margin=0.0)
     encoded, side, quality = alignment.apply(crop, path)
@@ -116,9 +115,7 @@ def prepare_file(
     return {
         "path": path,
         "file_name": name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "thumbnail": base64.b64encode(thumbnail(image).tobytes()).decode(),
-        "original": {key: value for key, value in asdict(facts).items() if value is not None},
+        **scan.to_json(),
         "face": face.status,
         "face_score": round(face.score, 4),
         "n_faces": face.n_faces,

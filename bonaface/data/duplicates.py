@@ -24,7 +24,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bonaface.imaging.images import MAX_COSTLY_PIXELS, MAX_PIXELS, ImageFacts, decode_image
+from bonaface.imaging.header import ImageFacts
+from bonaface.imaging.images import MAX_COSTLY_PIXELS, MAX_PIXELS, decode_image
 
 SIDE = 32  # of a thumbnail
 RADIUS = 10  # bits of 64 in which two hashes may differ; within it are 99 % of copies cropped by 2 % a side

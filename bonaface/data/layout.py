@@ -9,7 +9,7 @@ besides (``train_real``, ``test_real``): these are sources, or splits, of the la
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bonaface.data.labels import leaning, said_by, split_named, split_within
@@ -20,6 +20,7 @@ Folder = tuple[str, ...]  # the names from the data folder down
 Said = Callable[[str], str]
 
 PIECE = re.compile(r"(part|fold|batch|chunk|shard|subset|split|set|vol|volume|dis[ck])[-_. ]*\d+", re.IGNORECASE)
+MANY = 5  # folders beside a lone one called "train" that make it a class of images
 ADVICE = "sort the images into one folder per label, such as real/ and fake/"
 
 
@@ -41,7 +42,8 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
     def said(name: str) -> str:
         return "real" if name == real_label else said_by(name)
 
-    _refuse_mixed(root, {folder[0]: bool(split_named(folder[0])) for folder in examples if folder})
+    top = _names_at(examples, 0)
+    _refuse_mixed(root, {name: name in _splits_among(top) for name in top})
     at = _label_levels(root, examples, said)
     splits = _split_levels(root, at)
     sides = _several_a_side({folder[level] for folder, level in at.items()})
@@ -189,28 +191,45 @@ def _split_levels(root: Path, at: Mapping[Folder, int]) -> dict[Folder, int]:
     It is the name next above the label, else a level below it where all names are splits, one of them ``train``.
     """
     found = {}
+    beside: dict[Folder, set[str]] = {}
+    for folder in at:
+        for i, name in enumerate(folder):
+            beside.setdefault(folder[:i], set()).add(name)
     for folder, level in at.items():
-        above = [i for i in range(level) if split_named(folder[i])]
+        above = [i for i in range(level) if folder[i] in _splits_among(beside[folder[:i]])]
         if above:
             found[folder] = above[-1]
     if found:
         shown = {folder[: found.get(folder, level) + 1]: folder in found for folder, level in at.items()}
         _refuse_mixed(root, {"/".join(names): is_split for names, is_split in shown.items()})
         return found
-    depth = min((len(folder) - level for folder, level in at.items()), default=0)
+    depth = max((len(folder) - level for folder, level in at.items()), default=0)
     for offset in range(1, depth):
-        splits = {split_named(folder[level + offset]) for folder, level in at.items()}
-        if "" not in splits and "train" in splits and len(splits) > 1:
+        splits = {
+            "/".join(folder[: level + offset + 1]): split_named("".join(folder[level + offset :][:1]))
+            for folder, level in at.items()
+        }
+        said = set(splits.values())
+        if "train" in said and "" not in said:
             return {folder: level + offset for folder, level in at.items()}
+        if "train" in said and len(said) > 2:
+            _refuse_mixed(root, {place: bool(split) for place, split in splits.items()})
     return {}
+
+
+def _splits_among(names: Collection[str]) -> set[str]:
+    """Which of the names in one folder mean splits: not a lone ``train``, the vehicle, among many classes of images."""
+    splits = {name for name in names if split_named(name)}
+    return set() if len(splits) == 1 and len(names) > MANY else splits
 
 
 def _refuse_mixed(root: Path, is_split: Mapping[str, bool]) -> None:
     """Refuse folders of which only some name a split."""
     if len(set(is_split.values())) > 1:
         some, others = (sorted(name for name, yes in is_split.items() if yes is kind) for kind in (True, False))
+        first, second = (", ".join(names[:4]) + ", …" * (len(names) > 4) for names in (some, others))
         raise UsageError(
-            f"{root} mixes split folders ({', '.join(some)}) with others ({', '.join(others)})",
+            f"{root} mixes split folders ({first}) with others ({second})",
             "put every image below train/, validation/ or test/, or none of them",
         )
 

@@ -23,8 +23,8 @@ from bonaface.data.layout import read_layout
 from bonaface.data.metadata import METADATA_NAMES, metadata_files, read_metadata
 from bonaface.data.rows import CONTROL, BrokenFile, FileRow, left_out
 from bonaface.data.units import check_groups, find_units
-from bonaface.errors import UsageError
-from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes
+from bonaface.errors import UsageError, is_folder, refuse_undecodable
+from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, is_image_name, read_bytes, shown_name
 from bonaface.imaging.walk import walk_files
 from bonaface.pools import cancelled_on_error
 
@@ -75,7 +75,8 @@ def list_data(
     """
     check_groups(groups)
     root = Path(data)
-    if root.is_dir():
+    if is_folder(root):
+        refuse_undecodable(root.absolute())  # every row has its file's whole path, as text
         columns, broken, units = _list_folder(root, real_label, groups)
         return replace(_finish(columns, broken, str(data), real_label, label_order, check), units=units)
     if root.exists() or not _looks_like_hub_id(str(data)):
@@ -258,10 +259,11 @@ def find_broken(listing: Listing) -> list[BrokenFile]:
 
     def problem(i: int) -> str | None:
         image = rows[i]["image"]
+        name = (image or {}).get("path") or ""
         try:
-            decode_image(image_bytes(image), name=(image or {}).get("path") or "")
+            decode_image(image_bytes(image), name=name)
         except ImageError as error:
-            return whole_reason(error)
+            return whole_reason(error, image, name)
         return None
 
     with cancelled_on_error(ThreadPoolExecutor(os.cpu_count())) as pool:
@@ -273,6 +275,9 @@ def find_broken(listing: Listing) -> list[BrokenFile]:
     return list(map(BrokenFile, about["path"], bad.values(), labels, about["source"]))
 
 
-def whole_reason(error: ImageError) -> str:
-    """The error's one-word reason, and its sentence."""
-    return str(error) if error.reason in str(error) else f"{error.reason}: {error}"
+def whole_reason(error: ImageError, image: Mapping[str, Any] | None, name: str) -> str:
+    """The error's reason in a word or two, a colon, and its sentence without the file's path or name in front."""
+    sentence = str(error)
+    for known in filter(None, (name, (image or {}).get("path"))):
+        sentence = sentence.removeprefix(f"{shown_name(known)}: ")
+    return f"{error.reason}: {sentence}"

@@ -44,7 +44,7 @@ from bonaface.data.alignment import SIZE_RANGE, Alignment, prepare_file
 from bonaface.data.listing import Listing, list_data
 from bonaface.data.prepared import FINISHED, WORK, PrepareSummary, listing_fingerprint
 from bonaface.data.prepared_tables import finish
-from bonaface.errors import UsageError
+from bonaface.errors import UsageError, is_folder
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
@@ -54,7 +54,7 @@ CHUNK = 8  # files a process takes at a time
 
 
 def prepare(
-    raw: str | os.PathLike[str],
+    raw: str | os.PathLike[str] | Listing,
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
@@ -72,10 +72,11 @@ def prepare(
     The files are ``OUT/[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source,
     group, split``, the facts of the original file, the face box in its pixels, and what was drawn) makes it
     a data set that every command here reads; ``dropped.csv`` lists what was left out; ``prepare.json``
-    contains options and summary.
+    contains options and summary, ``scans.parquet`` what was found in the raw files.
 
     Args:
-        raw: any form of data that :func:`bonaface.data.listing.list_data` reads; it is only read.
+        raw: any form of data that :func:`bonaface.data.listing.list_data` reads, or what that made of it, unchecked,
+            in which case ``real_label`` and ``groups`` are passed over; it is only read.
         out: a new or empty folder, or one that an interrupted call with the same data and options left behind.
         seed, size_range, quality_range, margin: see :class:`bonaface.data.alignment.Alignment`.
         faces: False takes the centre square of every image, for data that is cropped already.
@@ -89,12 +90,14 @@ def prepare(
             in or around ``raw``, or comes from other data or options.
     """
     alignment = Alignment(seed, size_range, quality_range, margin)
-    raw, out = Path(raw), Path(out)
-    _refuse_overlap(raw, out)
+    out, origin = Path(out), raw.origin if isinstance(raw, Listing) else raw
+    _refuse_overlap(Path(origin), out)
     try:
-        listing = list_data(raw, real_label=real_label, check="none", groups=groups)
+        listing = (
+            raw if isinstance(raw, Listing) else list_data(raw, real_label=real_label, check="none", groups=groups)
+        )
     except OSError as error:
-        raise UsageError(f"cannot read {raw}: {_why(error)}", "fix the folder's permissions") from error
+        raise UsageError(f"cannot read {origin}: {_why(error)}", "fix the folder's permissions") from error
     detector = (detector or FaceDetector()) if faces else None
     parameters = {
         **json.loads(json.dumps(asdict(alignment))),
@@ -134,9 +137,9 @@ def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:
 
 
 def _refuse_overlap(raw: Path, out: Path) -> None:
-    if not raw.is_dir():
+    if not is_folder(raw):
         return
-    first, second = raw.resolve(), out.resolve()
+    first, second = (Path(os.path.realpath(path)) for path in (raw, out))  # Path.resolve raises for a link to itself
     if first == second:
         raise UsageError(f"{out} is the raw folder itself", "choose another folder: raw files are never changed")
     if first in second.parents or second in first.parents:

@@ -13,6 +13,7 @@ from bonaface.data.listing import Listing
 from bonaface.imaging import FACE_MARGIN
 
 FINISHED = "prepare.json"  # written last: if it exists, the folder is complete
+SCANS = "scans.parquet"  # what was found in the raw files, for their audit
 WORK = ".prepare"  # journal and unfinished files; removed at the end
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -15,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from bonaface.data.duplicates import SIDE, Thumbnails, near_duplicate_groups
+from bonaface.data.duplicates import near_duplicate_groups
 from bonaface.data.listing import Listing
-from bonaface.data.prepared import FINISHED, WORK, PrepareSummary
+from bonaface.data.prepared import FINISHED, SCANS, WORK, PrepareSummary
 from bonaface.data.rows import BrokenFile, left_out
+from bonaface.data.scan import Scan, write_scans
 from bonaface.data.splits import merge_groups
 from bonaface.errors import UsageError
 from bonaface.files import write_bytes
-from bonaface.imaging.images import ImageFacts
+from bonaface.imaging.header import ImageFacts
 
 
 def finish(
@@ -43,7 +43,8 @@ def finish(
                 f"no usable file labelled {label} in {listing.origin}: {left_out(unusable)}",
                 "fix these files: they are broken, or the same file is under two labels",
             )
-    near = near_duplicate_groups(kept, np.stack([_thumbnail(records[path]) for path in kept]))
+    scans = {path: records[path].get("dropped") or Scan.from_json(records[path]) for path in facts}
+    near = near_duplicate_groups(kept, np.stack([scans[path].thumbnail for path in kept]))
     groups = merge_groups([facts[path]["group"] for path in kept], [near.get(path, path) for path in kept])
     table = [_metadata_row(facts[p], records[p], group) for p, group in zip(kept, groups, strict=True)]
     lost = [
@@ -62,6 +63,7 @@ def finish(
     )
     write_bytes(out / "dropped.csv", _csv(lost, ["original_path", "reason", "label", "source"]), out / WORK)
     write_bytes(out / "metadata.csv", _csv(table, list(table[0])), out / WORK)
+    write_scans(out / SCANS, scans, out / WORK)
     end = {"parameters": parameters, "summary": asdict(summary)}
     write_bytes(out / FINISHED, json.dumps(end, indent=2).encode(), out / WORK)
     shutil.rmtree(out / WORK)
@@ -80,10 +82,6 @@ def _reasons_to_drop(facts: Mapping[str, dict[str, Any]], records: Mapping[str, 
         else:
             reasons |= dict.fromkeys(paths[1:], f"duplicate: same file as {paths[0]}")
     return reasons
-
-
-def _thumbnail(record: Mapping[str, Any]) -> Thumbnails:
-    return np.frombuffer(base64.b64decode(record["thumbnail"]), np.uint8).reshape(SIDE, SIDE)
 
 
 def _metadata_row(facts: Mapping[str, Any], record: Mapping[str, Any], group: str) -> dict[str, Any]:

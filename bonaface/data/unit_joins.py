@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bonaface.data.labels import said_by
 from bonaface.data.splits import merge_groups
-from bonaface.data.unit_names import without_video_suffix
+from bonaface.data.unit_names import is_source_name, is_unit_name, is_variant, without_video_suffix
 
 MOST_WORDS = 6  # of a name that may be made of others
 
@@ -43,7 +43,7 @@ def join_units(units: Sequence[Unit]) -> dict[str, str]:
         own.setdefault(unit.group, []).append(unit)
     by_key: dict[Key, list[Unit]] = {}
     for unit in units:
-        by_key.setdefault(_key(unit.name), []).append(unit)
+        by_key.setdefault(key_of(unit.name), []).append(unit)
     alike = [(members[0].group, unit.group) for members in by_key.values() for unit in members[1:]]
     made = [(unit.group, other.group, part) for unit, other, part in _made_of_others(by_key)]
     most = sum(unit.n for unit in units) / 2
@@ -69,11 +69,11 @@ def telling_images(stems: Mapping[str, Sequence[str]], units: Iterable[Unit]) ->
     That is a name that differs from all others of its label by more than its digits, and is found under two labels;
     and pairs (``000_003``) of names that another label has. A counter's numbers tell nothing.
     """
-    keys = {label: [_key(stem) for stem in own] for label, own in stems.items()}
+    keys = {label: [key_of(stem) for stem in own] for label, own in stems.items()}
     chosen: dict[str, set[int]] = {label: set() for label in stems}
     rare = {label: _rare(own) for label, own in keys.items()}
     shared = Counter(key for own in rare.values() for key in own)
-    shared.update({_key(unit.name) for unit in units})
+    shared.update({key_of(unit.name) for unit in units})
     for label, own in keys.items():
         chosen[label] |= {i for i, key in enumerate(own) if key in rare[label] and shared[key] > 1}
     for label, own in keys.items():
@@ -85,6 +85,20 @@ def telling_images(stems: Mapping[str, Sequence[str]], units: Iterable[Unit]) ->
     return {label: sorted(numbers) for label, numbers in chosen.items()}
 
 
+def shared_names(names: Mapping[str, Iterable[str]]) -> set[Key]:
+    """What persons' folders are called (label -> names of all its folders) if these are the same under all labels.
+
+    Real images and fakes come from the same person or video, and hardly from the same camera or generator; but
+    sizes, formats and kinds of images may divide both.
+    """
+    keys = [
+        {key_of(name) for name in own if not is_variant(name) and (is_unit_name(name) or not is_source_name(name))}
+        for own in names.values()
+    ]
+    shared = set.intersection(*keys) if len(keys) > 1 else set()
+    return shared if len(shared) > 1 else set()
+
+
 def _rare(keys: Sequence[Key]) -> set[Key]:
     """The only one of its shape, each; numbers alone are never rare."""
     shapes = [re.sub(r"\d+", "#", "_".join(key)) for key in keys]
@@ -92,7 +106,7 @@ def _rare(keys: Sequence[Key]) -> set[Key]:
     return {key for key, shape in zip(keys, shapes, strict=True) if n[shape] == 1 and shape.strip("#_")}
 
 
-def _key(name: str) -> Key:
+def key_of(name: str) -> Key:
     """The words of a name, without ``real`` and ``fake`` and the suffix of a video, in one spelling."""
     if name.isdecimal():  # most of a large set
         return (name,)

@@ -38,9 +38,10 @@ SOURCE_WORDS = {
 }  # fmt: skip
 # What a part of a data set may be called, and a person only beside another name.
 COMMON_WORDS = {
-    "additional", "adult", "adults", "african", "aligned", "asian", "babies", "baby", "big", "black", "boy", "boys",
+    "additional", "adult", "adults", "africa", "african", "aligned", "america", "asia", "asian", "babies", "baby",
+    "big", "black", "boy", "boys",
     "bright", "cats", "caucasian", "child", "children", "close", "color", "colour", "compressed", "cropped",
-    "crops", "dark", "day", "dogs", "easy", "european", "extra", "face", "faces", "far", "female", "females",
+    "crops", "dark", "day", "dogs", "easy", "europe", "european", "extra", "face", "faces", "far", "female", "females",
     "frame", "frames", "frontal", "full", "girl", "girls", "glasses", "gray", "grey", "half", "hard", "heic",
     "high", "image", "images", "img", "imgs", "indian", "indoor", "indoors", "jpeg", "jpg", "kid", "kids",
     "landscape", "large", "latina", "latino", "light", "low", "main", "male", "males", "man", "medium", "men",
@@ -57,6 +58,11 @@ UNIT_WORDS = {
 }  # fmt: skip
 FRAME = re.compile(r"(?:^|(?<=[^a-z]))(?:frame|frm)s?[-_. ]*\d+", re.IGNORECASE)
 NUMBERED = re.compile(r"(?P<unit>.*[^-_. ])[-_. ]+(?:[a-z]|img|image|face|crop)?(?P<number>\d+)", re.IGNORECASE)
+VARIANT = re.compile(
+    r"(part|fold|batch|chunk|shard|subset|split|set|vol|volume|dis[ck]|size|res|px|crf|quality|level|c|q|v)?[-_. ]*"
+    r"\d+([-_. ]?x[-_. ]?\d+|px|p|k)?",
+    re.IGNORECASE,
+)
 SIDE = re.compile(r"(?P<rest>.*\d)[-_. ]+(?P<side>[^\W\d_]+)")
 VIDEO = re.compile(r"\.(mp4|avi|mov|mkv|webm|m4v)$", re.IGNORECASE)
 MOST_NAMES = 5  # of one person
@@ -83,6 +89,11 @@ def is_unit_name(name: str) -> bool:
     """``person_001``, ``id10012``, ``session-berlin``; neither the bare word nor ``this_person_does_not_exist``."""
     words = words_of(name)
     return bool(words & UNIT_WORDS) and name.lower() not in UNIT_WORDS and "exist" not in words
+
+
+def is_variant(name: str) -> bool:
+    """``512x512``, ``c23``, ``part_2``: all images at one size or compression, or a piece of them."""
+    return VARIANT.fullmatch(name) is not None
 
 
 def are_serial(names: Iterable[str]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from bonaface.data.unit_folders import SEVERAL, SEVERAL_BELOW, Content, are_ranges, most, which_are_units
-from bonaface.data.unit_joins import Unit, join_units, telling_images
+from bonaface.data.unit_joins import Key, Unit, join_units, key_of, shared_names, telling_images
 from bonaface.data.unit_names import is_unit_name, split_stem
 from bonaface.errors import UsageError
 
@@ -44,8 +44,12 @@ class _Row:
 
 @dataclass
 class _Found:
-    """Of one label: the units, in words by the reason and with their rows, and the sources."""
+    """Of one label: the units, in words by the reason and with their rows, and the sources.
 
+    ``shared`` are names of units by all labels.
+    """
+
+    shared: set[Key] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
     said: dict[str, int] = field(default_factory=dict)
     units: dict[str, list[_Row]] = field(default_factory=dict)
@@ -93,8 +97,9 @@ def find_units(
         return result
     said = []
     found: dict[str, _Found] = {}
+    shared = shared_names({label: {name for row in rows for name in row.folders} for label, rows in by_label.items()})
     for label, rows in sorted(by_label.items()):
-        found[label] = _Found()
+        found[label] = _Found(shared)
         if how == "auto":
             _judge_label(label, rows, sources_given, result, found[label])
             if line := _line(found[label]):
@@ -191,10 +196,10 @@ def _judge_label(label: str, rows: list[_Row], sources_given: bool, result: Unit
         for row in by_source[label]:
             result.sources[row.number] = label
         first = {}
-    units, why = which_are_units(contents, several=SEVERAL)
+    units = _units_among(contents, SEVERAL, found)
     for name, members in first.items():
         if name in units:
-            found.add("folders", why, f"{label}/{name}", members)
+            found.add("folders", units[name], f"{label}/{name}", members)
             for row in members:
                 result.sources[row.number] = label
         else:
@@ -211,16 +216,23 @@ def _judge_below(place: str, rows: list[_Row], found: _Found) -> None:
     for row in rows:
         if row.folders:
             children.setdefault(row.folders[0], []).append(row)
-    units, why = which_are_units(_contents(children), several=SEVERAL_BELOW)
+    units = _units_among(_contents(children), SEVERAL_BELOW, found)
     for name, members in children.items():
         if name in units:
-            found.add("folders", why, f"{place}/{name}", members)
+            found.add("folders", units[name], f"{place}/{name}", members)
         else:
             inside = [_Row(row.number, row.folders[1:], row.stem, row.source) for row in members]
             _judge_below(f"{place}/{name}", inside, found)
     series, why = _series([row for row in rows if not row.folders])
     for name, members in series.items():
         found.add("series of file names", why, f"{place}/{name}", members)
+
+
+def _units_among(folders: Mapping[str, Content], several: int, found: _Found) -> dict[str, str]:
+    """Those of one level's folders that are units -> why."""
+    units, why = which_are_units(folders, several)
+    shared = dict.fromkeys((name for name in folders if key_of(name) in found.shared), "named alike under all labels")
+    return shared | dict.fromkeys(units, why)
 
 
 def _contents(folders: Mapping[str, list[_Row]]) -> dict[str, Content]:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,38 +15,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bonaface.data.dataset import FaceData
 from bonaface.errors import UsageError
+from bonaface.evaluation.compare_page import COMPARED, comparison_page, conclude_comparison
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
 from bonaface.evaluation.evaluate import refuse_unread, unreadable
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import all_variants, robustness_table
-from bonaface.evaluation.scores import CLEAN, score_images
-from bonaface.files import write_json, write_text
+from bonaface.evaluation.scores import CLEAN, Scored, Variant, score_images
+from bonaface.files import write_json
 from bonaface.inference.detector import Detector
-from bonaface.report import plots, style
 from bonaface.report.pages import (
-    Block,
-    KeyFigure,
-    Page,
-    Plot,
-    Section,
-    Table,
-    cell,
     jsonable,
-    page_html,
-    page_markdown,
-    plain,
 )
-from bonaface.report.write import with_intervals, write_plots, write_predictions
+from bonaface.report.write import with_intervals, write_page, write_predictions
 from bonaface.stats import metrics
-from bonaface.stats.figures import FIGURES, amount, span
-from bonaface.stats.intervals import FloatArray, Interval, delong_test, mcnemar
+from bonaface.stats.intervals import delong_test, mcnemar
 
 SCHEMA_VERSION = 1
-COMPARED = ("auc", "accuracy", "recall", "fpr", "tpr_at_1pct_fpr", "eer", "brier", "ece")
 
 
 def paired(
@@ -111,162 +98,67 @@ def compare(
         rows, models, variants=variants, batch_size=options.batch_size, threads=options.threads, title="comparing"
     )
     refuse_unread(data, split, scored)
-    kept = rows.select(scored.readable)
-    tables: dict[str, pd.DataFrame] = {}
-    degraded: dict[str, pd.DataFrame] = {}
-    for (name, detector), probabilities in zip(detectors.items(), scored.probabilities, strict=True):
-        mine = (fakes or {}).get(name) or [label for label in detector.labels if label != detector.real_label]
-        scores = align(probabilities[scored.readable], detector, mine, labels, real)
-        tables[name] = predictions_of(kept, scores[:, 0], data, split)
-        if options.robustness:
-            fake = (tables[name]["label"] != real).to_numpy()
-            index = labels.index(real)
-            degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
-    n, seed = options.n_resamples, options.seed
-    figures = {}
-    for name, table in tables.items():
-        values = {key: metrics.table_metrics(table, labels, real)[key] for key in COMPARED}
-        intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=n, seed=seed)
-        figures[name] = with_intervals(values, intervals)
-    pairs = [
-        {"first": a, "second": b}
-        | paired(tables[a], tables[b], labels=labels, real_label=real, n_resamples=n, seed=seed)
-        for a, b in combinations(tables, 2)
-    ]
+    tables, degraded = _tables(detectors, data, scored, variants, fakes or {})
+    figures = {name: _figures(table, labels, real, options) for name, table in tables.items()}
+    pairs = _pairs(tables, labels, real, options)
     broken = [*data.broken, *unreadable(data, split, scored)]
-    result = jsonable(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "labels": labels,
-            "real_label": real,
-            "models": list(tables),
-            "n": len(kept),
-            "unreadable": [asdict(file) for file in broken],
-            "figures": figures,
-            "pairs": pairs,
-            "robustness": degraded or None,
-        }
-    )
     notes = [*caveats, *([f"{len(broken)} files could not be read and were left out."] if broken else [])]
     report = Path(out) / "report"
     report.mkdir(parents=True, exist_ok=True)
     for i, table in enumerate(tables.values(), start=1):
         write_predictions(report / f"predictions_{i}.parquet", table)
-    page = _page(data.origin, tables, figures, pairs, degraded, notes, real)
-    write_plots(report, page)
-    write_text(report / "compare.html", page_html(page))
-    write_text(report / "compare.md", page_markdown(page))
+    write_page(report, "compare", comparison_page(data.origin, tables, figures, pairs, degraded, notes, real))
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "labels": labels,
+        "real_label": real,
+        "models": list(tables),
+        "n": len(scored.readable),
+        "unreadable": [asdict(file) for file in broken],
+        "figures": figures,
+        "pairs": pairs,
+        "robustness": degraded or None,
+    }
+    result = jsonable(result)
     write_json(report / "compare.json", result)  # last: where it stands, the comparison is whole
     return result
 
 
-def conclude_comparison(n: int, pairs: Sequence[Mapping[str, Any]]) -> str:
-    """The conclusion in words: which of two models ranks better, and whether that could be chance."""
-    sentences = [f"On the same {n:,} images:"]
-    for pair in pairs:
-        auc, accuracy = pair["auc"], pair["accuracy"]
-        first, second = plain(pair["first"]), plain(pair["second"])
-        if not np.isfinite(auc["difference"]):
-            sentences.append(f"{first} and {second} cannot be compared by AUC, which needs real and fake images.")
-            continue
-        better, worse = (first, second) if auc["difference"] >= 0 else (second, first)
-        size = (
-            f"AUC {max(auc['auc_first'], auc['auc_second']):.3f} against {min(auc['auc_first'], auc['auc_second']):.3f}"
-        )
-        test = f"DeLong’s test p = {cell(auc['p_value'])}"
-        if auc["p_value"] < 0.05:
-            sentences.append(f"{better} ranks better than {worse}: {size} ({test}).")
-        else:
-            sentences.append(f"no difference in ranking can be shown between {first} and {second}: {size} ({test}).")
-        sentences.append(
-            f"Only {first} is right on {accuracy['only_first']:,}, only {second} on {accuracy['only_second']:,} "
-            f"(McNemar’s test p = {cell(accuracy['p_value'])})."
-        )
-    return " ".join(sentences)
+def _tables(
+    detectors: Mapping[str, Detector],
+    data: FaceData,
+    scored: Scored,
+    variants: Sequence[Variant],
+    fakes: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Each model's predictions table, and its figures under degradation where there is any."""
+    ((split, rows),) = data.splits.items()
+    kept, real = rows.select(scored.readable), data.real_label
+    tables: dict[str, pd.DataFrame] = {}
+    degraded: dict[str, pd.DataFrame] = {}
+    for (name, detector), probabilities in zip(detectors.items(), scored.probabilities, strict=True):
+        mine = fakes.get(name) or [label for label in detector.labels if label != detector.real_label]
+        scores = align(probabilities[scored.readable], detector, mine, data.labels, real)
+        tables[name] = predictions_of(kept, scores[:, 0], data, split)
+        if len(variants) > 1:
+            fake = (tables[name]["label"] != real).to_numpy()
+            index = data.labels.index(real)
+            degraded[name] = robustness_table(fake, scores, variants, real_index=index, facts=detector.facts)
+    return tables, degraded
 
 
-def _page(
-    origin: str,
-    tables: Mapping[str, pd.DataFrame],
-    figures: Mapping[str, Mapping[str, Any]],
-    pairs: Sequence[Mapping[str, Any]],
-    degraded: Mapping[str, pd.DataFrame],
-    caveats: Sequence[str],
-    real: str,
-) -> Page:
-    curves = {
-        name: ((table["label"] != real).to_numpy(), table["p_fake"].to_numpy(float)) for name, table in tables.items()
-    }
-    lead: list[Block] = [
-        Plot("compare_roc", "Fakes found against false positives.", lambda theme: plots.roc_curve(curves, theme=theme)),
-        Plot(
-            "compare_roc_log",
-            "The same with a logarithmic false-positive rate.",
-            lambda theme: plots.roc_curve(curves, log=True, theme=theme),
-        ),
-    ]
-    models = pd.DataFrame([{"model": name} | _cells(row, COMPARED) for name, row in figures.items()])
-    sections = [
-        Section("models", "Models", ["Figures with 95 % bootstrap intervals.", Table(models)], brief=True),
-        Section(
-            "pairs",
-            "Pairs",
-            [
-                "First minus second on the same images, with the 95 % interval of the paired bootstrap; p-values of "
-                "DeLong’s test of the AUCs and McNemar’s test of the accuracies. With many models, some p-values fall "
-                "below 0.05 by chance.",
-                Table(_pair_table(pairs)),
-            ],
-            brief=True,
-        ),
-    ]
-    if degraded:
-        sections.append(_robustness(degraded))
-    n = len(next(iter(tables.values())))
-    tiles = [KeyFigure(name, amount("auc", row["auc"]["value"]), _span("auc", row["auc"]), "AUC")
-             for name, row in figures.items()]  # fmt: skip
-    return Page("Comparison", origin, conclude_comparison(n, pairs), list(caveats), tiles, lead, sections)
+def _pairs(
+    tables: Mapping[str, pd.DataFrame], labels: Sequence[str], real: str, options: EvaluationOptions
+) -> list[dict[str, Any]]:
+    how: dict[str, Any] = {"labels": labels, "real_label": real}
+    how |= {"n_resamples": options.n_resamples, "seed": options.seed}
+    return [{"first": a, "second": b} | paired(tables[a], tables[b], **how) for a, b in combinations(tables, 2)]
 
 
-def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    rows = []
-    for pair in pairs:
-        row = {"first": pair["first"], "second": pair["second"]}
-        row |= _cells(pair["differences"], ("auc", "accuracy", "recall", "fpr"))
-        rows.append(row | {"p (AUC)": pair["auc"]["p_value"], "p (accuracy)": pair["accuracy"]["p_value"]})
-    return pd.DataFrame(rows)
-
-
-def _span(name: str, figure: Mapping[str, float]) -> str:
-    return span(name, Interval(figure["low"], figure["high"]))
-
-
-def _cells(row: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[str, str]:
-    """Heading -> value and interval, for the figures of ``keys``."""
-    return {FIGURES[key].short: f"{amount(key, row[key]['value'])} {_span(key, row[key])}".strip() for key in keys}
-
-
-def _robustness(degraded: Mapping[str, pd.DataFrame]) -> Section:
-    first = next(iter(degraded.values()))
-    curves: list[Block] = []
-    for name in [name for name in dict.fromkeys(first["degradation"]) if name]:
-        part = first["degradation"].isin(["", name])
-        steps = ["none", *(f"{strength:g}" for strength in first.loc[part, "strength"].iloc[1:])]
-        lines = {model: (steps, table.loc[part, "auc"].to_numpy(float)) for model, table in degraded.items()}
-        unit = str(first.loc[part, "unit"].iloc[-1])
-        curves.append(
-            Plot(
-                f"compare_{name}",
-                f"AUC under {name}, from mild to strong.",
-                _auc_curves(lines, unit),
-            )
-        )
-    return Section("robustness", "Under degradation", curves)
-
-
-def _auc_curves(lines: Mapping[str, tuple[list[str], FloatArray]], unit: str) -> Callable[[style.Theme], Figure]:
-    lowest = min(float(np.nanmin(values, initial=0.5)) for _, values in lines.values())
-    return lambda theme: plots.line_chart(lines, x=unit, y="AUC", y_range=(lowest - 0.02, 1.02), theme=theme)
+def _figures(table: pd.DataFrame, labels: Sequence[str], real: str, options: EvaluationOptions) -> dict[str, Any]:
+    values = metrics.table_metrics(table, labels, real)
+    intervals = metrics.bootstrap(table, COMPARED, real_label=real, n_resamples=options.n_resamples, seed=options.seed)
+    return with_intervals({key: values[key] for key in COMPARED}, intervals)
 
 
 def run_compare_command(models: Sequence[str], data: str, out: str, options: EvaluationOptions) -> None:

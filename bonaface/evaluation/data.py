@@ -128,22 +128,17 @@ def evaluation_data(
     split = options.split
     named = set(listing.rows["split"]) - {""}
     caveats: list[str] = []
-    if split == "auto" and named:
-        split = next((name for name in ("test", "validation") if name in named), "all")
-    elif split == "auto":
-        trained = _held_out(listing, facts, recipe)
+    if not named and split in ("auto", *SPLITS):
+        trained = _held_out(listing, facts, recipe, "test" if split == "auto" else split)
         if trained is not None:
             return trained, caveats
-        split = "all"
-        if facts.data_fingerprint:
+    if split == "auto":
+        split = next((name for name in ("test", "validation") if name in named), "all")
+        if not named and facts.data_fingerprint:
             caveats.append(
                 "The model was trained on a data set with a different fingerprint, so all images here were used. If "
                 "some of them were training images, the figures are too optimistic."
             )
-    elif split in SPLITS and not named:
-        trained = _held_out(listing, facts, recipe, split)
-        if trained is not None:
-            return trained, caveats
     if split != "all" and split not in named:
         raise UsageError(
             f"{data} has no split `{split}`", f"choose one of: all{''.join(', ' + n for n in sorted(named))}"
@@ -174,7 +169,7 @@ def _recipe_of(folder: Path | None) -> dict[str, Any]:
     return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
-def _held_out(listing: Listing, facts: ModelFacts, recipe: Mapping[str, Any], split: str = "test") -> FaceData | None:
+def _held_out(listing: Listing, facts: ModelFacts, recipe: Mapping[str, Any], split: str) -> FaceData | None:
     """The split that the model's own training held out, made again from the same data; None if the data differs.
 
     The run's recipe has the seed and the sizes of its splits; a file that broke since changes the fingerprint.

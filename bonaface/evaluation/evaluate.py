@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonaface.data.dataset import FaceData
-from bonaface.data.loading import ImageRows
 from bonaface.data.rows import BrokenFile, left_out
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
@@ -37,12 +35,9 @@ from bonaface.evaluation.sections import (
     unfamiliar_section,
 )
 from bonaface.imaging.faces import FaceDetector
-from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.calibration import apply
 from bonaface.inference.detector import Detector
 from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain
-from bonaface.inference.forward import run_rows
 from bonaface.models.facts import ModelFacts
 from bonaface.report.pages import Block, Section
 from bonaface.report.sections import DrawHeatMap, uncertain_sections
@@ -52,32 +47,6 @@ from bonaface.stats.figures import percent
 
 FloatArray = NDArray[np.float64]
 EVALUATED = ("validation", "calibration", "test")
-
-
-def predict(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: FaceData,
-    splits: Sequence[str] = ("validation", "test"),
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-) -> pd.DataFrame:
-    """The predictions table of some splits (see :mod:`bonaface.stats.predictions`), without a report.
-
-    For a model in hand, also on several processes, which share the images; data and model have the same labels.
-    """
-    calibration = ModelFacts.of_config(model.config).calibration
-    tables = []
-    for split in splits:
-        rows = data.splits[split]
-        items = ImageRows(rows, EvalTransform(processor))
-        outputs = run_rows(model, items, batch_size=batch_size, workers=workers, title=f"scoring {split}")
-        tables.append(predictions_of(rows, apply(outputs.logits, calibration), data, split))
-    return pd.concat(tables, ignore_index=True)
-
-
-# --- evaluation ---------------------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -102,49 +71,27 @@ def evaluate(
         history, details: of the training, as in ``write_report``.
     """
     started = time.monotonic()
-    labels, real = shared_labels(data, [detector])
-    fakes = list(fakes) if fakes is not None else [label for label in detector.labels if label != detector.real_label]
-    data = with_labels(data, labels)
+    fakes = fakes or [label for label in detector.labels if label != detector.real_label]
+    data = with_labels(data, shared_labels(data, [detector])[0])
     heat_map = heat_map or gradcam_overlays(detector)
-    names = list(splits or [name for name in data.splits if name in EVALUATED] or data.splits)
-    headline = headline_rows(pd.DataFrame({"split": names}))[0]
-    variants = all_variants(options.quick) if options.robustness else [CLEAN]
     finder = FaceDetector(options.yunet) if options.faces else None
-    has_face = (lambda image: bool(finder.detect(image))) if finder else None
-    tables, broken = [], list(data.broken)
-    for name in names:
-        first = name == headline
-        scored = score_images(
-            data.splits[name],
-            [detector],
-            variants=variants if first else [CLEAN],
-            has_face=has_face if first else None,
-            batch_size=options.batch_size,
-            threads=options.threads,
-            title=f"scoring {name}".strip(),
-        )
-        refuse_unread(data, name, scored)
-        scores = align(scored.probabilities[0][scored.readable], detector, fakes, labels, real)
-        table = predictions_of(data.splits[name].select(scored.readable), scores[:, 0], data, name)
-        tables.append(_judged(table, detector, scored))
-        broken += unreadable(data, name, scored)
-        if first:
-            faceless = sorted(data.splits[name][i]["path"] for i in scored.faceless) if has_face else None
-            shown, all_scores = tables[-1], scores
-            coverage = coverage_section(len(table), [*data.broken, *unreadable(data, name, scored)], faceless)
-    sections, lead, remarks = _findings(shown, all_scores, variants, detector, labels.index(real), real, options.prior)
-    if "dataset" in shown:
-        sections.insert(0, dataset_section(shown, labels, real))
-    sections += uncertain_sections(shown, data.load_image, heat_map, _middle(detector.facts.band))
+    names = splits or [name for name in data.splits if name in EVALUATED] or list(data.splits)
+    headline = headline_rows(pd.DataFrame({"split": names}))[0]
+    judged = {name: _judge(detector, data, name, fakes, options, finder, headline=name == headline) for name in names}
+    shown = judged[headline]
+    sections, lead, remarks = _findings(shown, detector, data, options.prior)
+    sections += uncertain_sections(shown.table, data.load_image, heat_map, _middle(detector.facts.band))
+    sections.append(coverage_section(len(shown.table), [*data.broken, *shown.broken], shown.faceless))
+    broken = [*data.broken, *(file for split in judged.values() for file in split.broken)]
     minutes = round((time.monotonic() - started) / 60, 2)
     return write_report(
         Path(out),
-        pd.concat(tables, ignore_index=True),
-        labels=labels,
-        real_label=real,
+        pd.concat([split.table for split in judged.values()], ignore_index=True),
+        labels=data.labels,
+        real_label=data.real_label,
         history=history,
         details=dict(details or {}) | {"broken": [asdict(file) for file in broken], "minutes_of_scoring": minutes},
-        sections=[*sections, coverage],
+        sections=sections,
         lead=lead,
         remarks=remarks,
         load_thumbnail=data.load_image,
@@ -154,26 +101,67 @@ def evaluate(
     )
 
 
-def _findings(
-    rows: pd.DataFrame,
-    scores: FloatArray,
-    variants: Sequence[Variant],
+@dataclass(frozen=True)
+class _JudgedSplit:
+    table: pd.DataFrame  # predictions
+    scores: FloatArray  # (n, variants, classes)
+    variants: Sequence[Variant]
+    broken: list[BrokenFile]
+    faceless: list[str] | None  # paths; None if no face was looked for
+
+
+def _judge(
     detector: Detector,
-    real_index: int,
-    real_label: str,
-    prior: float,
+    data: FaceData,
+    split: str,
+    fakes: Sequence[str],
+    options: EvaluationOptions,
+    finder: FaceDetector | None,
+    *,
+    headline: bool,
+) -> _JudgedSplit:
+    """Score a split; the one of the headline also under degradation and for faces."""
+    rows = data.splits[split]
+    variants = all_variants(options.quick) if headline and options.robustness else [CLEAN]
+    has_face = (lambda image: bool(finder.detect(image))) if headline and finder else None
+    scored = score_images(
+        rows,
+        [detector],
+        variants=variants,
+        has_face=has_face,
+        batch_size=options.batch_size,
+        threads=options.threads,
+        title=f"scoring {split}".strip(),
+    )
+    refuse_unread(data, split, scored)
+    scores = align(scored.probabilities[0][scored.readable], detector, fakes, data.labels, data.real_label)
+    table = predictions_of(rows.select(scored.readable), scores[:, 0], data, split)
+    return _JudgedSplit(
+        _with_verdicts(table, detector, scored),
+        scores,
+        variants,
+        unreadable(data, split, scored),
+        sorted(rows[i]["path"] for i in scored.faceless) if has_face else None,
+    )
+
+
+def _findings(
+    shown: _JudgedSplit, detector: Detector, data: FaceData, prior: float
 ) -> tuple[list[Section], list[Block], list[str]]:
-    """Sections, plots and sentences of one split: its table and its probabilities (n, variants, classes)."""
-    fake, facts = (rows["label"] != real_label).to_numpy(), detector.facts
-    decisions = decision_rows(rows, real_label, facts, prior)
+    """Sections, plots and sentences of one split."""
+    rows, scores, facts = shown.table, shown.scores, detector.facts
+    fake = (rows["label"] != data.real_label).to_numpy()
+    decisions = decision_rows(rows, data.real_label, facts, prior)
     sections, lead, remarks = [threshold_section(decisions, facts, prior)], [], [_band_remark(decisions, facts)]
-    if len(variants) > 1 and len(rows):
-        table = robustness_table(fake, scores, variants, real_index=real_index, facts=facts)
+    if len(shown.variants) > 1 and len(rows):
+        table = robustness_table(fake, scores, shown.variants, real_index=data.real_index, facts=facts)
         sections.append(robustness_section(table))
         lead, remarks = robustness_lead(table), [*remarks, robustness_remark(table)]
-    sections.append(calibration_section(fake, scores[:, 0], real_index, facts.calibration, scores[:, 1:]))
+    sections.append(calibration_section(fake, scores[:, 0], data.real_index, facts.calibration, scores[:, 1:]))
     if "distance" in rows and facts.unfamiliar is not None:
         sections.append(unfamiliar_section(rows, facts.unfamiliar))
+    if "dataset" in rows:
+        sections.insert(0, dataset_section(rows, data.labels, data.real_label))
     return sections, lead, remarks
 
 
@@ -207,7 +195,7 @@ def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
         raise UsageError(f"no image in {data.origin} could be read: {left_out(broken)}", "fix or replace these files")
 
 
-def _judged(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
+def _with_verdicts(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
     """The predictions table with ``distance`` and ``verdict``, if the model provides them."""
     features, band = scored.features[0], detector.facts.band
     if detector.unfamiliar is not None and features is not None:

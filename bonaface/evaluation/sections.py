@@ -18,7 +18,7 @@ Their data, in ``metrics.json`` under ``sections``:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -184,20 +184,9 @@ def calibration_section(
             when = f" {stage} calibration" if stages["before"] is not None else ""
             if (kind, stage) != ("clean", "after"):  # that one is on the first screen
                 diagrams.append(_reliability(f"reliability_{kind}_{stage}", f"{kind.capitalize()}{when}", truth, p))
-    text = [f"ECE on the clean images: {cell(values['ece_after'])}"]
-    if values["ece_before"] is not None:
-        text.append(f" ({cell(values['ece_before'])} before calibration)")
-    if values.get("ece_degraded_after") is not None:
-        text.append(f"; on all degraded images together: {cell(values['ece_degraded_after'])}")
-        if values["ece_degraded_before"] is not None:
-            text.append(f" ({cell(values['ece_degraded_before'])} before)")
     chance, most = metrics.ece_by_chance(fake_probability(scores, real_index))
     values |= {"ece_by_chance": chance, "ece_by_chance_95": most}
-    text.append(
-        f". Perfectly calibrated scores would have an ECE of {cell(chance)} on these {len(scores):,} images by chance, "
-        f"and above {cell(most)} one time in twenty"
-    )
-    blocks: list[Block] = ["".join(text) + ".", *diagrams]
+    blocks: list[Block] = [_ece_sentences(values, len(scores)), *diagrams]
     if calibration is not None:
         share = calibration.share_fake
         blocks.insert(
@@ -207,6 +196,20 @@ def calibration_section(
             + (f"The scores assume that {percent(share)} of the images are fake, as in that set." if share else ""),
         )
     return Section("calibration", "Calibration", blocks, data={"stored": calibration, **values}, brief=True)
+
+
+def _ece_sentences(values: Mapping[str, float | None], n: int) -> str:
+    text = f"ECE on the clean images: {cell(values['ece_after'])}"
+    if values["ece_before"] is not None:
+        text += f" ({cell(values['ece_before'])} before calibration)"
+    if values.get("ece_degraded_after") is not None:
+        text += f"; on all degraded images together: {cell(values['ece_degraded_after'])}"
+        if values["ece_degraded_before"] is not None:
+            text += f" ({cell(values['ece_degraded_before'])} before)"
+    return (
+        f"{text}. Perfectly calibrated scores would have an ECE of {cell(values['ece_by_chance'])} on these {n:,} "
+        f"images by chance, and above {cell(values['ece_by_chance_95'])} one time in twenty."
+    )
 
 
 def _reliability(name: str, caption: str, truth: NDArray[np.bool_], p: FloatArray) -> Plot:

@@ -22,11 +22,11 @@ from tqdm.auto import tqdm
 from bonaface.audit.audit import audit_dataset
 from bonaface.audit.result import Audit
 from bonaface.data.labels import SPLITS
-from bonaface.data.listing import Listing, image_bytes, list_data
+from bonaface.data.listing import Listing, image_bytes, list_data, without_broken
+from bonaface.data.scan import broken_files, scan_rows
 from bonaface.hub import merge
 from bonaface.hub.publish import Published, check_login, publish
 from bonaface.hub.templates import render_sections
-from bonaface.imaging.faces import FaceDetector
 from bonaface.report.pages import Table, markdown_table
 
 SHARD_BYTES = 400_000_000
@@ -44,24 +44,22 @@ def push_dataset(
     license: str | None = None,
     real_label: str | None = None,
     fast: bool = False,
-    detector: FaceDetector | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    token: str | None = None,
 ) -> Published:
     """Publish a data set in any form that training accepts; files that cannot be read are left out and listed.
 
     Args:
         fast: audit only file facts and duplicates, which takes seconds, and not the faces.
-        detector: finds the faces for the audit.
 
     Raises:
         UsageError: as :func:`bonaface.data.listing.list_data` and :func:`bonaface.hub.publish.publish`.
     """
-    check_login(repo_id, token)
-    listing = list_data(data, real_label=real_label)
-    audit = audit_dataset(listing, fast=fast, detector=detector)
+    check_login(repo_id)
+    listing = list_data(data, real_label=real_label, check="none")
+    scans = scan_rows(listing.rows)
+    listing = without_broken(listing, broken_files(listing.rows, listing.labels, scans))
+    audit = audit_dataset(listing, scans=scans, fast=fast)
     with tempfile.TemporaryDirectory(prefix="bonaface-data-") as folder:
-        shards = write_shards(listing, Path(folder), shard_bytes)
+        shards = write_shards(listing, Path(folder))
         card = data_card(listing, audit, repo_id, license)
         return publish(
             repo_id,
@@ -72,7 +70,6 @@ def push_dataset(
             private=private,
             revision=revision,
             owned=("data/*.parquet",),
-            token=token,
         )
 
 

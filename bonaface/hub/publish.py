@@ -134,13 +134,13 @@ def check_login(repo_id: str, token: str | None = None) -> None:
 
 
 @contextmanager
-def hub_errors(repo_id: str, kind: str = "model") -> Iterator[None]:
+def hub_errors(repo_id: str) -> Iterator[None]:
     """Turn failures of requests to the Hub into UsageError."""
     check_proxies()
     try:
         yield
     except (httpx.TransportError, ConnectionError, HfHubHTTPError) as error:
-        _explain(error, repo_id, kind, 1)
+        _explain(error, repo_id, "model", 1)
 
 
 @dataclass(frozen=True)

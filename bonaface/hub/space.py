@@ -43,7 +43,6 @@ def make_space(
     docker: bool = False,
     out: Path | None = None,
     private: bool = False,
-    token: str | None = None,
 ) -> Published | Path:
     """Make the Space of a model: publish it, or, with ``out``, write its folder.
 
@@ -58,7 +57,7 @@ def make_space(
     check_repo_id(repo_id)
     if out is not None:
         refuse_existing(out)
-    files, card = space_files(model, repo_id, docker=docker, token=token)
+    files, card = space_files(model, repo_id, docker=docker)
     if out is not None:
         write_folder(out, {**files, CARD: card.encode()})
         return out
@@ -71,15 +70,12 @@ def make_space(
         private=private,
         owned=OWNED,
         sdk="docker" if docker else "gradio",
-        token=token,
     )
 
 
-def space_files(
-    model: str, repo_id: str, *, docker: bool = False, token: str | None = None
-) -> tuple[dict[str, bytes | Path], str]:
+def space_files(model: str, repo_id: str, *, docker: bool = False) -> tuple[dict[str, bytes | Path], str]:
     """The Space's files by their names, and its README.md. Raises UsageError."""
-    found = _find(model, token)
+    found = _find(model)
     files: dict[str, bytes | Path] = {**_library(), "requirements.txt": _requirements(), "LICENSE": _license()}
     if found.folder is not None:
         files |= {f"model/{name}": content for name, content in packed_files(found.folder).items()}
@@ -89,13 +85,13 @@ def space_files(
     return files, _card(found, repo_id, docker)
 
 
-def _find(model: str, token: str | None) -> _Model:
+def _find(model: str) -> _Model:
     folder = model_folder(model, weights=False)
     if Path(model).is_dir():
         return _Model(folder=folder)
     repo_id, commit = model.partition("@")[0], folder.name
     with hub_errors(repo_id):
-        listed = HfApi(token=token).list_repo_files(repo_id, revision=commit)
+        listed = HfApi().list_repo_files(repo_id, revision=commit)
     return _Model(repo_id, commit, tuple(f for f in listed if any(fnmatch(f, pattern) for pattern in FACTS + WEIGHTS)))
 
 

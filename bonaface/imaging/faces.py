@@ -222,8 +222,8 @@ def find_yunet(weights: str | Path | None = None) -> Path | None:
     named = weights or os.environ.get(YUNET_ENV)
     if not named:
         return _yunet_from_hub()
-    path = Path(named).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(named))  # noqa: PTH111 - Path's raises where there is no such user
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
         origin = "" if weights else f" (from {YUNET_ENV})"
         raise UsageError(f"no YuNet weights at {path}{origin}", f"download {YUNET_FILE} from {YUNET_REPO} on the Hub")
     return path

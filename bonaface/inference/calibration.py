@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from transformers import PreTrainedModel
 
 from bonaface.models.facts import Calibration
-from bonaface.models.load import last_linear
+from bonaface.models.parts import last_linear
 
 FloatArray = NDArray[np.float64]
 TEMPERATURES = (0.01, 100.0)

@@ -20,13 +20,15 @@ from transformers import (
     AutoModelForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
+    TimmWrapperConfig,
 )
 from transformers.utils import logging as transformers_logging
 
 from bonaface.errors import UsageError
 from bonaface.inference.forward import Outputs, with_fast_products
 from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional, move
+from bonaface.models.load import timm_processor
+from bonaface.models.parts import is_convolutional, move
 
 OPENVINO_FILE, ONNX_FILE = "openvino_model.xml", "model.onnx"
 ENGINES = ("auto", "torch", "openvino", "onnx")
@@ -207,7 +209,8 @@ def load_engine(
         has_weights = any(folder.glob("model*.safetensors*")) or not folder.is_dir()
         engine = "torch" if has_weights else next((e for e, file in files.items() if file.is_file()), "torch")
     config = _load(AutoConfig, name, folder)
-    processor = _load(AutoImageProcessor, name, folder)
+    is_timm = isinstance(config, TimmWrapperConfig)
+    processor = timm_processor(config) if is_timm else _load(AutoImageProcessor, name, folder)
     if engine == "torch":
         chosen = _device(device)
         return TorchEngine(_load_classifier(name, folder, config), chosen, precision), config, processor

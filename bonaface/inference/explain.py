@@ -63,20 +63,36 @@ class Explanation:
     pixels: torch.Tensor
     faithfulness: Faithfulness | None = None
 
-    def overlay(self, strength: float = 0.6) -> Image.Image:
+    def overlay(self) -> Image.Image:
         """The image with the heat over what the model saw, and the face's box."""
         x0, y0, x1, y1 = (round(v) for v in self.region)
         size = (max(1, x1 - x0), max(1, y1 - y0))
         heat = Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR)
         values = np.clip(np.asarray(heat), 0, 1)
         colours = (matplotlib.colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8)
-        mask = Image.fromarray((values * 255 * strength).astype(np.uint8))
+        mask = Image.fromarray((values * 255 * 0.6).astype(np.uint8))
         image = self.image.copy()
         image.paste(Image.fromarray(colours), (x0, y0), mask)
         if self.face is not None:
             width = max(2, min(image.size) // 200)
             ImageDraw.Draw(image).rectangle(self.face, outline=(0, 200, 255), width=width)
         return image
+
+    def close_up(self, side: int) -> Explanation:
+        """The same within ``side`` pixels, and of a face alone: one in a full-length image is too small to read.
+
+        Without the face's box, which would frame nearly all of it.
+        """
+        image, (x0, y0, x1, y1) = self.image, self.region
+        left, top = 0, 0
+        if self.face is not None:
+            left, top = math.floor(x0), math.floor(y0)
+            image = image.crop((left, top, math.ceil(x1), math.ceil(y1)))
+        full, image = image, image.copy()
+        image.thumbnail((side, side))  # an overlay on 60 megapixels takes seconds
+        wide, high = image.width / full.width, image.height / full.height
+        region = (x0 - left) * wide, (y0 - top) * high, (x1 - left) * wide, (y1 - top) * high
+        return replace(self, image=image, region=region, face=None)
 
 
 def explain(
@@ -244,7 +260,7 @@ def run_explain_command(
     print(f"{result.verdict}, p(fake) {result.p_fake:.4f}" + "".join(f"\nnote: {note}" for note in result.warnings))
     print(f"{file}: the brighter an area, the more it points to {explanation.target} ({explanation.method})")
     if explanation.faithfulness is not None:
-        print(explanation.faithfulness.sentence)
+        print(explanation.faithfulness.sentence, explanation.faithfulness.reason)
     return 0
 
 

@@ -129,21 +129,10 @@ def run_export_command(
     data: str | None = None,
     real_label: str | None = None,
     n_check: int = N_CHECK,
-    n_calibration: int = N_CALIBRATION,
 ) -> int:
     """``python -m bonaface export``: 0 when it is written; OUT is MODEL-FORMAT if not given. Raises UsageError."""
     folder = Path(out or f"{Path(model).name.replace('@', '-')}-{format}{'-int8' if int8 else ''}")
-    checks = export_model(
-        model,
-        folder,
-        format,
-        int8=int8,
-        data=data,
-        real_label=real_label,
-        n_check=n_check,
-        n_calibration=n_calibration,
-    )
-    for check in checks:
+    for check in export_model(model, folder, format, int8=int8, data=data, real_label=real_label, n_check=n_check):
         print(check)
     print(f"exported to {folder}; use it with --model {folder}")
     return 0

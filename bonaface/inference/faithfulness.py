@@ -45,7 +45,14 @@ class Faithfulness:
 
     @property
     def sentence(self) -> str:
-        """How far to trust the map, in a sentence."""
+        """Whether to trust the map, for somebody who does not know how it was tested."""
+        if self.trusted:
+            return "This map is reliable for this image: the score depends on its bright areas more than on others."
+        return "This map is not reliable for this image."
+
+    @property
+    def reason(self) -> str:
+        """What the test found."""
         gains = f"(map {self.gain['map']:.2f}, centre {self.gain['centre']:.2f}, random {self.gain['random']:.2f})"
         if self.flat:
             return "Hiding the whole image hardly changes the score, so no map can show what it depends on."

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.models.features import LastLayer
-from bonaface.models.load import Model, is_convolutional, move
+from bonaface.models.parts import Model, is_convolutional, move
 
 
 class Outputs(NamedTuple):

@@ -20,7 +20,7 @@ from bonaface.inference.detector import Detector
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, TorchEngine
 from bonaface.inference.forward import forward
 from bonaface.models.features import LastLayer
-from bonaface.models.load import is_convolutional, move
+from bonaface.models.parts import is_convolutional, move
 
 
 class WithFeatures(nn.Module):

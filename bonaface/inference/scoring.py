@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +19,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from bonaface.errors import UsageError
+from bonaface.imaging.images import shown_name
 from bonaface.imaging.inputs import find_inputs, printable
 from bonaface.inference.cluster import RayDetector
-from bonaface.inference.detector import Detector
+from bonaface.inference.detector import Detector, Result
 from bonaface.inference.journal import Inputs, Journal
 from bonaface.inference.tables import row_of, table_writer
 
 ENGINES = ("local", "torch", "openvino", "onnx", "ray")
+Each = Callable[[Detector, str, Result], None]  # is called with every path and its result
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def score_files(
     batch_size: int | None = None,
     model: str = "",
     progress: bool | None = None,
+    each: Each | None = None,
 ) -> Summary:
     """Score files into a table; the same call resumes a run that was killed.
 
@@ -62,6 +65,7 @@ def score_files(
         batch_size: images that the model is given at once; the engine's own when None.
         model: the model's name, so that a killed run is not resumed with another one.
         progress: a bar with rate and time left; None shows it on a terminal only.
+        each: called before a result's row is written; not for rows of the run that is resumed.
 
     Raises:
         UsageError: an unknown suffix, a table that already exists, no input, a killed run with other inputs or
@@ -79,17 +83,10 @@ def score_files(
         out.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(Journal(journal, {**options, "engine": detector.engine.name}))
         done = log.resume(inputs, batch_size)
-        bar = stack.enter_context(
-            tqdm(
-                total=inputs.n,
-                initial=done,
-                unit="file",
-                desc="scoring",
-                disable=None if progress is None else not progress,
-            )
-        )
+        hidden = None if progress is None else not progress
+        bar = stack.enter_context(tqdm(total=inputs.n, initial=done, unit="file", desc="scoring", disable=hidden))
         results = detector.stream(inputs.read(done), faces=faces, batch_size=batch_size)
-        rows = (row_of(path, result) for path, result in zip(inputs.read(done), results, strict=True))
+        rows = (row_of(path, result) for path, result in _told(inputs.read(done), results, detector, each))
         while batch := list(islice(rows, batch_size)):
             log.append(batch)
             bar.update(len(batch))
@@ -102,20 +99,33 @@ def score_files(
     return Summary(verdicts, done, first_error)
 
 
-def print_table(paths: Iterable[str], detector: Detector | RayDetector, *, faces: bool | None = None) -> Summary:
+def print_table(
+    paths: Iterable[str], detector: Detector | RayDetector, *, faces: bool | None = None, each: Each | None = None
+) -> Summary:
     """Score files and print a line for each, as soon as it is known."""
     verdicts: Counter[str] = Counter()
     with Inputs(paths) as inputs:
         print(f"{'verdict':<10} {'p(fake)':>8}  file")
-        for path, result in zip(inputs.read(), detector.stream(inputs.read(), faces=faces), strict=True):
+        results = detector.stream(inputs.read(), faces=faces)
+        for path, result in _told(inputs.read(), results, detector, each):
             verdicts[result.verdict] += 1
             score = "" if result.error else f"{result.p_fake:.4f}"
             notes = printable(result.error or "; ".join(result.warnings))
-            print(f"{result.verdict:<10} {score:>8}  {printable(path)}" + f"  ({notes})" * bool(notes))
+            name = printable(shown_name(path) if result.error else path)
+            print(f"{result.verdict:<10} {score:>8}  {name}" + f"  ({notes})" * bool(notes))
             for face in result.faces if len(result.faces) > 1 else ():
                 box = ", ".join(f"{v:.0f}" for v in face.box)
                 print(f"  {face.verdict:<8} {face.p_fake:>8.4f}  face at {box}")
     return Summary(verdicts)
+
+
+def _told(
+    paths: Iterable[str], results: Iterable[Result], detector: Detector | RayDetector, each: Each | None
+) -> Iterator[tuple[str, Result]]:
+    for path, result in zip(paths, results, strict=True):
+        if each is not None and isinstance(detector, Detector):
+            each(detector, path, result)
+        yield path, result
 
 
 def run_predict_command(
@@ -130,6 +140,7 @@ def run_predict_command(
     batch_size: int | None = None,
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
+    each: Each | None = None,
 ) -> int:
     """``python -m bonaface predict``: 0, or 1 where not one file could be scored.
 
@@ -137,6 +148,8 @@ def run_predict_command(
     """
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}", "choose " + ", ".join(ENGINES))
+    if engine == "ray" and each is not None:
+        raise UsageError("--evidence needs the model on this machine", "leave out --engine ray")
     if out is not None:
         table_writer(Path(out))  # a wrong suffix is said before the model is loaded
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata and sizes: the file's row says what matters
@@ -151,9 +164,9 @@ def run_predict_command(
     )
     inputs = find_inputs(paths)
     if out is None:
-        summary = print_table(inputs, detector, faces=faces)
+        summary = print_table(inputs, detector, faces=faces, each=each)
     else:
-        summary = score_files(inputs, detector, out, faces=faces, batch_size=batch_size, model=model)
+        summary = score_files(inputs, detector, out, faces=faces, batch_size=batch_size, model=model, each=each)
         if isinstance(detector, RayDetector) and detector.lost:
             print(f"{detector.lost} workers were lost; others scored their files")
         if summary.continued_from:

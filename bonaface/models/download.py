@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
-from bonaface.errors import UsageError, shorten
+from bonaface.errors import UsageError, is_folder, shorten
 from bonaface.proxies import check_proxies
 
 FACTS = ("config.json", "preprocessor_config.json", "processor_config.json", "recipe.yaml", "README.md")
@@ -59,7 +59,7 @@ def model_folder(
     Raises:
         UsageError: no such folder or model, no right to it, no network and nothing in the cache, or damaged files.
     """
-    if Path(name).is_dir():
+    if is_folder(name):
         return Path(name)
     name = os.fspath(name)
     repo_id, _, revision = name.partition("@")

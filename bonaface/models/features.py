@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bonaface.models.load import last_linear
+from bonaface.models.parts import last_linear
 
 Calls = list[tuple[torch.Tensor, torch.Tensor]]
 

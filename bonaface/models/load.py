@@ -28,10 +28,10 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from bonaface.errors import UsageError
 from bonaface.models.cnn import PlainCNNConfig
 from bonaface.models.download import model_folder
-from bonaface.models.head import HiddenHeadForImageClassification
+from bonaface.models.parts import last_linear
 from bonaface.models.pretrained import PACKAGED, pretrained_state
 
-Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=PreTrainedConfig)
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -94,42 +94,32 @@ def load_model(
         UsageError: the model cannot be found or reached, or does not fit the input size.
     """
     if name in PRESETS:
-        build, side = PRESETS[name]
-        side = image_size or side
+        build, side = PRESETS[name][0], image_size or PRESETS[name][1]
         model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
         return model, _processor(side, resize or side)
     if name in PACKAGED:
         return _packaged(name, labels, from_scratch, image_size, resize)
     if from_scratch and name.startswith("timm/"):
-        config = _timm_config(name.removeprefix("timm/"), image_size)
-        return AutoModelForImageClassification.from_config(_with_labels(config, labels)), _timm_processor(config)
+        timm = _with_labels(_timm_config(name.removeprefix("timm/"), image_size), labels)
+        return AutoModelForImageClassification.from_config(timm), timm_processor(timm)
     folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
     config = _load(AutoConfig, name, folder, trust_remote_code)
     old_labels = class_names(config)
     if image_size is not None:
         _resize_config(config, image_size)
-    processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
-    if from_scratch:
-        model = AutoModelForImageClassification.from_config(
-            _with_labels(config, labels), trust_remote_code=trust_remote_code
-        )
+    config = _with_labels(config, labels)
+    if isinstance(config, TimmWrapperConfig):
+        processor: BaseImageProcessor = timm_processor(config)
     else:
-        model = _load(
-            AutoModelForImageClassification,
-            name,
-            folder,
-            trust_remote_code,
-            config=_with_labels(config, labels),
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            use_safetensors=True,  # of a folder too: a pickle may run code
-        )
+        processor = _load(AutoImageProcessor, name, folder, trust_remote_code)
+        if image_size is not None:
+            processor = _processor(image_size, resize or image_size, like=processor)
+    if from_scratch:
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
+    else:
+        model = _load_weights(name, folder, config, trust_remote_code)
         if old_labels != list(labels):
             _reset_classifier(model)
-    if isinstance(processor, TimmWrapperImageProcessor):
-        processor = _timm_processor(config)
-    elif image_size is not None:
-        processor = _processor(image_size, resize or image_size, like=processor)
     return model, processor
 
 
@@ -168,65 +158,7 @@ def model_class(name: str, trust_remote_code: bool = False) -> type[PreTrainedMo
     return found[0] if isinstance(found, tuple) else found  # some, as DeiT, have a second one with another head
 
 
-def last_linear(model: nn.Module, num_labels: int | None) -> nn.Linear | None:
-    """The linear layer that gives the logits, or None where the last module that maps to them is not one."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return layers[-1] if layers and layers[-1].out_features == num_labels else None
-
-
-def head_of(model: PreTrainedModel) -> nn.Module:
-    """The part that is ours: the last linear layer, or the whole head where it has a hidden layer.
-
-    Raises:
-        UsageError: the logits do not come from a linear layer.
-    """
-    if isinstance(model, HiddenHeadForImageClassification):
-        return model.head
-    found = last_linear(model, model.config.num_labels)
-    if found is None:
-        raise UsageError(f"{type(model).__name__} has no linear classifier", "choose another model")
-    return found
-
-
-def move(model: Model, **to: Any) -> Model:
-    """``model.to(**to)``, whose signature transformers hides from type checkers."""
-    return model.to(**to)
-
-
-def is_convolutional(model: nn.Module) -> bool:
-    """Whether channels_last pays: more convolutions than a patch embedding has."""
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
-
-
-def stem(model: nn.Module) -> nn.Conv2d:
-    """The first convolution that sees the three colour channels."""
-    return next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
-
-
-@torch.no_grad()
-def project_high_pass(conv: nn.Conv2d) -> None:
-    """Make a strided stem blind to the mean of every 2x2 pixel block, in place.
-
-    With an even stride, each kernel tap always meets the same phase of the 2x2 grid, so "subtract from every pixel the
-    mean of its block" in front of the convolution is the same as an orthogonal projection of its kernel: subtract from
-    every tap the mean of its own block; taps whose block leaves the kernel become zero. Projecting after each optimiser
-    step (projected gradient descent) trains a residual detector whose weights are those of a stock architecture.
-
-    Raises:
-        UsageError: the stride is odd, so that the phase changes from one output to the next.
-    """
-    if any(stride % 2 for stride in conv.stride):
-        raise UsageError(f"a high-pass stem needs an even stride, not {conv.stride}", "choose another model")
-    weight = conv.weight
-    top, left = (int(pad) % 2 for pad in conv.padding)
-    height, width = ((side - start) // 2 * 2 for side, start in zip(weight.shape[2:], (top, left), strict=True))
-    blocks = weight[:, :, top : top + height, left : left + width].clone()
-    means = nn.functional.avg_pool2d(blocks, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    weight.zero_()
-    weight[:, :, top : top + height, left : left + width] = blocks - means
-
-
-def _with_labels(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
+def _with_labels(config: Config, labels: Sequence[str]) -> Config:
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -243,6 +175,13 @@ def _reset_classifier(model: PreTrainedModel) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _load_weights(name: str, folder: Path, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    kind = AutoModelForImageClassification
+    options = {"ignore_mismatched_sizes": True, "dtype": torch.float32}
+    # safetensors, of a folder too: a pickle may run code
+    return _load(kind, name, folder, trust_remote_code, config=config, use_safetensors=True, **options)
 
 
 def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
@@ -270,7 +209,7 @@ def _packaged(
         fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
         model.timm_model.load_state_dict({**own, **fitting})
         _reset_classifier(model)
-    return model, _timm_processor(config)
+    return model, timm_processor(config)
 
 
 def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig:
@@ -291,7 +230,11 @@ def _timm_config(architecture: str, image_size: int | None) -> TimmWrapperConfig
     return config
 
 
-def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+def timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    """The preprocessing of a model of timm's wrapper, which stands in its configuration.
+
+    `AutoImageProcessor` makes the same, but looks for a torchvision variant first and prints that there is none.
+    """
     return TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
 
 
@@ -309,7 +252,7 @@ def _resize_config(config: PreTrainedConfig, side: int) -> None:
         config.image_size = side
 
 
-def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> ViTImageProcessor:
+def _processor(side: int, resize: int, like: Any = None) -> ViTImageProcessor:
     """Resize the shorter side, crop the centre, scale to mean 0.5: the same for all our presets."""
     return ViTImageProcessor(
         size={"shortest_edge": resize},
@@ -317,5 +260,5 @@ def _processor(side: int, resize: int, like: Any = None, std: float = 0.25) -> V
         crop_size={"height": side, "width": side},
         do_convert_rgb=True,
         image_mean=like.image_mean if like else [0.5, 0.5, 0.5],
-        image_std=like.image_std if like else [std, std, std],
+        image_std=like.image_std if like else [0.25] * 3,
     )

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bonaface.errors import UsageError
-from bonaface.models.load import head_of
+from bonaface.models.parts import head_of
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> Any:

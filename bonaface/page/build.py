@@ -50,7 +50,7 @@ from bonaface.inference.reader import (
 )
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.weights import weights_digest
-from bonaface.page.network import Pixels, face_network, network_bytes, bank_bytes
+from bonaface.page.network import Pixels, bank_bytes, face_network, network_bytes
 from bonaface.page.runtime import SCRIPT, WASM, find_runtime
 from bonaface.page.words import STATIC, index_html, sentences, style_sheet
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ import jinja2
 from markupsafe import Markup
 
 from bonaface.inference import unfamiliar
-from bonaface.inference.detector import Detector, FaceResult, Result
-from bonaface.models.facts import ModelFacts
+from bonaface.inference.detector import Detector, Result
 from bonaface.provenance.evidence import SOURCE_TYPES, Evidence
 from bonaface.provenance.read import A1111, EDITORS, MIDJOURNEY, NAMES, NOTE, OWN_FIELDS, PROGRAM_FIELD
-from bonaface.web.evidence import KnownScores, remarks
 from bonaface.web.markup import WORDS, render, score
 from bonaface.web.one import KINDS
 from bonaface.web.theme import STYLE, Calm
-from bonaface.web.wording import REMEDIES, WARNINGS, why
+from bonaface.web.wording import REMEDIES, WARNINGS, Wording
 
 STATIC = Path(__file__).parent / "static"
+VERDICTS = ("real", "fake", "uncertain")
 GRID = 200  # what a score has meant is told for 0, 1/GRID, 2/GRID, … 1
 PATTERNS = {
     "names": NAMES, "editors": EDITORS, "program_field": PROGRAM_FIELD, "parameters": A1111, "midjourney": MIDJOURNEY,
@@ -30,14 +30,16 @@ PATTERNS = {
 
 def sentences(detector: Detector, folder: Path) -> dict[str, Any]:
     """All that the page's script says of a result."""
-    verdicts = ("real", "fake", "uncertain")
+    wording = Wording(detector, folder)
+    unlike = replace(_result(detector, "uncertain"), warnings=(unfamiliar.REASON,))
+    results = {verdict: _result(detector, verdict) for verdict in VERDICTS} | {"unlike": unlike}
     return {
         "verdicts": WORDS,
-        "why": {verdict: why(_result(detector, verdict), detector.facts) for verdict in verdicts}
-        | {"unlike": why(_result(detector, "uncertain", [unfamiliar.REASON]), detector.facts)},
+        "beside": {name: wording.beside(result) for name, result in results.items()},
+        "why": {name: wording.why(result) for name, result in results.items()},
         "warnings": {name: [name[:1].upper() + name[1:], text] for name, text in WARNINGS.items()},
         "unlike": unfamiliar.REASON,
-        "meanings": _meanings(KnownScores.of_run(folder, detector.real_label), detector.facts),
+        "meanings": _meanings(wording, _result(detector, "uncertain"), unlike),
         "remedies": REMEDIES,
         "kinds": KINDS,
         "note": NOTE,
@@ -60,7 +62,7 @@ def index_html(detector: Detector, name: str, folder: str, **facts: Any) -> str:
         "band": band,
         "band_note": detector.facts.band.note if detector.facts.band else "",
         "templates": {name: Markup(_movable(html)) for name, html in _templates(detector).items()},  # noqa: S704 - ours
-        "limitations": Markup(render("limitations")),  # noqa: S704 - ours
+        "limitations": Markup(render("limits")),  # noqa: S704 - ours
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(STATIC), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -75,12 +77,14 @@ def style_sheet() -> str:
     theme = Calm()
     names = ("body_background_fill", "body_text_color", "button_primary_background_fill", "button_primary_text_color",
              "button_secondary_background_fill", "button_secondary_text_color")  # fmt: skip
-    light = [f"--{name.replace('_', '-')}: {getattr(theme, name)};" for name in names]
-    dark = [
-        f"--{name.replace('_', '-')}: {getattr(theme, f'{name}_dark', None) or getattr(theme, name)};" for name in names
-    ]
-    root = f":root {{ --font: {theme.font}; {' '.join(light)} }}\n.dark {{ {' '.join(dark)} }}\n"
+    light = {name: getattr(theme, name) for name in names}
+    dark = {name: getattr(theme, f"{name}_dark", None) or value for name, value in light.items()}
+    root = f":root {{ --font: {theme.font}; {_variables(light)} }}\n.dark {{ {_variables(dark)} }}\n"
     return root + STYLE.read_text(encoding="utf-8") + (STATIC / "page.css").read_text(encoding="utf-8")
+
+
+def _variables(values: Mapping[str, str]) -> str:
+    return " ".join(f"--{name.replace('_', '-')}: {value};" for name, value in values.items())
 
 
 def _templates(detector: Detector) -> dict[str, str]:
@@ -89,12 +93,12 @@ def _templates(detector: Detector) -> dict[str, str]:
     cards = {
         f"verdict-{verdict}": render(
             "verdict", result=_result(detector, verdict), eyebrow="This model says", low=low, high=high,
-            why="-", remarks=["-"], warnings=[("-", "-")],
+            beside="-", in_short="-", why="-", remarks=[], warnings=[("-", "-")],
+            labels=[(label, 0.5) for label in detector.labels],
         )
-        for verdict in ("real", "fake", "uncertain")
+        for verdict in VERDICTS
     }  # fmt: skip
-    face = FaceResult((0, 0, 1, 1), 0.5, {}, "uncertain")
-    faces = [{"image": "", "verdict": verdict, "p_fake": face.p_fake} for verdict in ("real", "fake", "uncertain")]
+    faces = [{"image": "", "verdict": verdict, "p_fake": 0.5} for verdict in VERDICTS]
     said = [Evidence("unclear", "-", "-")]
     return cards | {
         "error": render("notice", kind="error", title="This file could not be read", command="", lines=["-", "-"]),
@@ -114,20 +118,19 @@ def _movable(html: str) -> str:
     return re.sub(r'style="(width|left): ([^%"]+)%"', r'data-\1="\2"', html)
 
 
-def _result(detector: Detector, verdict: str, warnings: Iterable[str] = ()) -> Result:
-    return Result({}, 0.5, verdict, detector.band, warnings=tuple(warnings))
+def _result(detector: Detector, verdict: str) -> Result:
+    return Result({}, 0.5, verdict, detector.band)
 
 
-def _meanings(known: KnownScores | None, facts: ModelFacts) -> dict[str, Any]:
-    """``lines[at[i]]`` for a score of i / GRID, each of them what the app says; ``unlike`` what it adds for one that is
-    unlike the training data.
+def _meanings(wording: Wording, result: Result, unlike: Result) -> dict[str, Any]:
+    """What the app says of each score i / GRID, in short and at length: ``lines[at[i]]``.
+
+    ``unlike`` is what it says in short, and adds at length, for an image that is unlike the training data.
     """
     told: dict[tuple[str, ...], int] = {}
     at = []
     for i in range(GRID + 1):
-        meaning = known.meaning(i / GRID) if known else None
-        lines = remarks(meaning, facts.calibration is not None, (), facts.unseen)
-        at.append(told.setdefault(tuple(lines), len(told)))
-    meaning = known.meaning(0.5) if known else None
-    plain, unlike = (remarks(meaning, True, warnings, facts.unseen) for warnings in ((), (unfamiliar.REASON,)))
-    return {"lines": [list(lines) for lines in told], "at": at, "unlike": unlike[len(plain) :]}
+        scored = replace(result, p_fake=i / GRID)
+        at.append(told.setdefault((wording.in_short(scored), *wording.remarks(scored)), len(told)))
+    more = wording.remarks(unlike)[len(wording.remarks(result)) :]
+    return {"lines": [list(lines) for lines in told], "at": at, "unlike": [wording.in_short(unlike), *more]}

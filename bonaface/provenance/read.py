@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 from bonaface.errors import UsageError
 from bonaface.imaging.containers import Container, read_container
 from bonaface.imaging.content import content_kind
-from bonaface.imaging.images import ImageError, open_image, read_bytes
+from bonaface.imaging.images import ImageError, open_image, read_bytes, shown_name
 from bonaface.imaging.inputs import as_utf8, find_inputs, printable
 from bonaface.provenance.credentials import credentials
 from bonaface.provenance.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
@@ -129,7 +129,7 @@ def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
 def _panel(path: str, found: Provenance, error: str | None) -> list[str]:
     """A file's evidence in columns, for a terminal."""
     if error is not None:
-        return [printable(path), f"  not readable: {printable(error)}", ""]
+        return [printable(shown_name(path)), f"  not readable: {printable(error)}", ""]
     trailing = [f"  {found.trailing}"] if found.trailing else []
     if not found.evidence:
         return [printable(path), "  says nothing about where it comes from", *trailing, ""]

@@ -40,14 +40,11 @@ def conclude(
     if not figures["n"]:
         return "No image was scored, so nothing can be said about this detector."
     judged = sources["source"].nunique()
+    some = f"{judged} sources" if judged > 1 else "a source"
     origin = {
-        "all": f" from {judged} sources in its training data,"
-        if judged > 1
-        else " from a source in its training data,",
-        "some": f" from {judged} sources, of which only some are in its training data,",
-        "none": f" from {judged} sources outside its training data,"
-        if judged > 1
-        else " from a source outside its training data,",
+        "all": f" from {some} in its training data,",
+        "some": f" from {some}, of which only some are in its training data,",
+        "none": f" from {some} outside its training data,",
         "unknown": "",
     }[seen]
     begin = f"On {figures['n']:,} {split + ' ' if split else ''}images{origin} the detector"
@@ -59,15 +56,8 @@ def conclude(
     if not figures["n_real"] or not figures["n_fake"]:
         missing = "real" if not figures["n_real"] else "AI-generated"
         return f"{begin} {decided[0]}. There were no {missing} images, so it is unknown whether it can tell them apart."
-    low, high = intervals["auc"]
-    auc = f"AUC {figures['auc']:.2f} ({low:.2f}–{high:.2f})"
-    if high < 0.5:
-        verdict = f"ranks real and AI-generated images the wrong way round: {auc}"
-    elif low <= 0.5:
-        verdict = f"cannot be shown to separate real from AI-generated images: {auc}, where 0.50 is guessing"
-    else:
-        verdict = f"separates real from AI-generated images with {auc}"
-    sentences = [f"{begin} {verdict}.", f"By its most likely label, it {' and '.join(decided)}."]
+    ranking = _ranking(figures["auc"], intervals["auc"])
+    sentences = [f"{begin} {ranking}.", f"By its most likely label, it {' and '.join(decided)}."]
     worst = summary["worst_fake"]
     if worst and (~sources["is_real"].astype(bool)).sum() > 1:
         sentences.append(
@@ -82,6 +72,16 @@ def conclude(
         }[seen]
     )
     return " ".join(sentences)
+
+
+def _ranking(value: float, interval: Interval) -> str:
+    low, high = interval
+    auc = f"AUC {value:.2f} ({low:.2f}–{high:.2f})"
+    if high < 0.5:
+        return f"ranks real and AI-generated images the wrong way round: {auc}"
+    if low <= 0.5:
+        return f"cannot be shown to separate real from AI-generated images: {auc}, where 0.50 is guessing"
+    return f"separates real from AI-generated images with {auc}"
 
 
 def list_caveats(figures: metrics.Figures, sources: pd.DataFrame, seen: str, details: Mapping[str, Any]) -> list[str]:

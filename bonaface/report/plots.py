@@ -155,10 +155,9 @@ def score_histogram(
     p_fake: ArrayLike,
     *,
     bins: int = 40,
-    marks: Mapping[str, float] | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """The distribution of the scores of real and of fake images over [0, 1]; ``marks`` names thresholds to draw."""
+    """The distribution of the scores of real and of fake images over [0, 1]."""
     figure, (axis,) = canvas(theme, height=3.3)
     fake, p = np.asarray(is_fake, dtype=bool), np.asarray(p_fake, dtype=float)
     for name, colour, kept in (("real", theme.real, ~fake), ("fake", theme.fake, fake)):
@@ -166,19 +165,6 @@ def score_histogram(
             shares, edges = np.histogram(p[kept], bins=bins, range=(0, 1))
             axis.stairs(shares / kept.sum(), edges, color=colour, alpha=0.25, fill=True)
             axis.stairs(shares / kept.sum(), edges, color=colour, linewidth=1.6, label=f"{name}  {kept.sum():,}")
-    for name, place in (marks or {}).items():
-        axis.axvline(place, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
-        axis.annotate(
-            clean_text(name),
-            (place, 0.98),
-            xycoords=axis.get_xaxis_transform(),
-            rotation=90,
-            ha="right",
-            va="top",
-            fontsize=8,
-            color=theme.faint,
-            parse_math=False,
-        )
     axis.set_xlim(0, 1)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

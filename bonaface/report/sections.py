@@ -19,6 +19,7 @@ from bonaface.stats.intervals import Interval
 LoadThumbnail = Callable[[str], Image.Image]
 DrawHeatMap = Callable[[Image.Image], Image.Image | None]
 MOST_SOURCES = 30  # in a plot; the tables list all
+SHOWN_EACH, SHOWN_SOURCES = 5, 12  # images of a source, and sources, in a gallery
 LEARNING_CURVES = (
     ("loss", "Loss by epoch.", "loss", {"loss": "training", "eval_loss": "validation"}),
     (
@@ -97,8 +98,6 @@ def error_sections(
     real_label: str,
     load_thumbnail: LoadThumbnail | None,
     heat_map: DrawHeatMap | None = None,
-    each: int = 5,
-    sources: int = 12,
 ) -> list[Section]:
     """The most confident mistakes of the sources with most of them; nothing without a way to load images."""
     fake, p = _truth_and_scores(rows, real_label)
@@ -109,11 +108,11 @@ def error_sections(
     totals = rows.groupby(["label", "source"]).size().to_dict()
     galleries = [
         Gallery(
-            thumbnails(part.nlargest(each, "gap"), load_thumbnail, heat_map),
+            thumbnails(part.nlargest(SHOWN_EACH, "gap"), load_thumbnail, heat_map),
             f"{_source_name(source, label)}: {len(part):,} of {totals[label, source]:,} "
             + ("called fake" if label == real_label else "called real"),
         )
-        for (label, source), part in _largest_first(wrong)[:sources]
+        for (label, source), part in _largest_first(wrong)[:SHOWN_SOURCES]
     ]
     text = f"{missed.sum():,} of {len(rows):,} images were misclassified. The most confident mistakes, by source:"
     return [Section("errors", "Confident mistakes", [text, *galleries])]
@@ -124,16 +123,14 @@ def uncertain_sections(
     load_thumbnail: LoadThumbnail | None,
     heat_map: DrawHeatMap | None = None,
     middle: float = 0.5,
-    each: int = 5,
-    sources: int = 12,
 ) -> list[Section]:
     """The images whose scores are nearest to ``middle``, by source; nothing without a way to load images."""
     if load_thumbnail is None or rows.empty:
         return []
-    near = rows.assign(gap=(rows["p_fake"] - middle).abs()).nsmallest(each * sources, "gap")
+    near = rows.assign(gap=(rows["p_fake"] - middle).abs()).nsmallest(SHOWN_EACH * SHOWN_SOURCES, "gap")
     galleries = [
-        Gallery(thumbnails(part.nsmallest(each, "gap"), load_thumbnail, heat_map), _source_name(source, label))
-        for (label, source), part in _largest_first(near)[:sources]
+        Gallery(thumbnails(part.nsmallest(SHOWN_EACH, "gap"), load_thumbnail, heat_map), _source_name(source, label))
+        for (label, source), part in _largest_first(near)[:SHOWN_SOURCES]
     ]
     text = f"The images with scores nearest to {middle:.2f}, by source; the sources with most of them come first."
     return [Section("uncertain", "Least certain", [text, *galleries])]

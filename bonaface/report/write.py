@@ -23,6 +23,7 @@ To add a section (robustness, calibration ...), make a :class:`bonaface.report.p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,59 +92,112 @@ def write_report(
     details = dict(details or {})
     report = Path(folder) / "report"
     report.mkdir(parents=True, exist_ok=True)
+    found = _measure(predictions, labels, real_label, details, n_resamples, seed)
+    page = Page(
+        title=str(details.get("title") or "Detector report"),
+        subtitle=" · ".join(str(details[key]) for key in ("model", "data") if isinstance(details.get(key), str)),
+        conclusion=" ".join([found.conclusion, *filter(None, remarks)]),
+        caveats=list_caveats(found.figures, found.sources, found.seen, details),
+        key_figures=key_figures(found.figures, found.intervals),
+        lead=[*lead_plots(found.rows, found.sources, real_label), *lead],
+        sections=_sections(found, sections, history, details, load_thumbnail, heat_map),
+    )
+    result = jsonable(_contents(found, page, details, sections))
+    write_predictions(report / "predictions.parquet", predictions)
+    write_page(report, "report", page)
+    write_json(report / "metrics.json", result)  # last: where it stands, the report is whole
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a predictions table shows; all but ``splits`` of its headline split, whose table is ``rows``."""
+
+    labels: Sequence[str]
+    real_label: str
+    n_resamples: int
+    split: str
+    rows: pd.DataFrame
+    figures: metrics.Figures
+    intervals: Mapping[str, Interval]
+    sources: pd.DataFrame
+    summary: metrics.Figures
+    summary_intervals: Mapping[str, Interval]
+    seen: str
+    conclusion: str
+    splits: Mapping[str, metrics.Figures]
+
+
+def _measure(
+    predictions: pd.DataFrame,
+    labels: Sequence[str],
+    real_label: str,
+    details: Mapping[str, Any],
+    n_resamples: int,
+    seed: int,
+) -> _Found:
     split, rows = headline_rows(predictions)
     figures = metrics.table_metrics(rows, labels, real_label)
     intervals = metrics.bootstrap(rows, real_label=real_label, n_resamples=n_resamples, seed=seed)
     sources = metrics.per_source(rows, real_label=real_label)
     summary = metrics.source_summary(sources)
     seen = sources_seen(predictions, rows, details)
-    summary_intervals = metrics_by_source(rows, real_label=real_label, n_resamples=min(n_resamples, 500), seed=seed)
-    conclusion = " ".join([conclude(split, figures, intervals, sources, summary, seen), *filter(None, remarks)])
-    splits = {
-        str(name): metrics.table_metrics(part, labels, real_label)
-        for name, part in predictions.groupby("split", sort=False)
+    return _Found(
+        labels=labels,
+        real_label=real_label,
+        n_resamples=n_resamples,
+        split=split,
+        rows=rows,
+        figures=figures,
+        intervals=intervals,
+        sources=sources,
+        summary=summary,
+        summary_intervals=metrics_by_source(rows, real_label=real_label, n_resamples=min(n_resamples, 500), seed=seed),
+        seen=seen,
+        conclusion=conclude(split, figures, intervals, sources, summary, seen),
+        splits={
+            str(name): metrics.table_metrics(part, labels, real_label)
+            for name, part in predictions.groupby("split", sort=False)
+        },
+    )
+
+
+def _sections(
+    found: _Found,
+    more: Sequence[Section],
+    history: Sequence[Mapping[str, Any]],
+    details: Mapping[str, Any],
+    load_thumbnail: LoadThumbnail | None,
+    heat_map: DrawHeatMap | None,
+) -> list[Section]:
+    return [
+        source_section(found.sources, found.summary, found.summary_intervals),
+        *error_sections(found.rows, found.real_label, load_thumbnail, heat_map),
+        score_section(found.rows, found.real_label),
+        decision_section(found.figures, found.labels),
+        *more,
+        *training_sections(history),
+        figure_section(found.figures, found.intervals, found.splits, found.n_resamples),
+        *detail_sections(details),
+    ]
+
+
+def _contents(found: _Found, page: Page, details: Mapping[str, Any], sections: Sequence[Section]) -> dict[str, Any]:
+    """``metrics.json``, see this module's docstring."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "labels": list(found.labels),
+        "real_label": found.real_label,
+        "conclusion": page.conclusion,
+        "caveats": page.caveats,
+        "split": found.split,
+        "figures": with_intervals(found.figures, found.intervals),
+        "splits": found.splits,
+        "sources": found.sources,
+        "source_summary": with_intervals(found.summary, found.summary_intervals),
+        "facts": details,
+        "sections": {section.key: section.data for section in sections},
     }
-    caveats = list_caveats(figures, sources, seen, details)
-    page = Page(
-        title=str(details.get("title") or "Detector report"),
-        subtitle=" · ".join(str(details[key]) for key in ("model", "data") if isinstance(details.get(key), str)),
-        conclusion=conclusion,
-        caveats=caveats,
-        key_figures=key_figures(figures, intervals),
-        lead=[*lead_plots(rows, sources, real_label), *lead],
-        sections=[
-            source_section(sources, summary, summary_intervals),
-            *error_sections(rows, real_label, load_thumbnail, heat_map),
-            score_section(rows, real_label),
-            decision_section(figures, labels),
-            *sections,
-            *training_sections(history),
-            figure_section(figures, intervals, splits, n_resamples),
-            *detail_sections(details),
-        ],
-    )
-    result = jsonable(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "labels": list(labels),
-            "real_label": real_label,
-            "conclusion": conclusion,
-            "caveats": caveats,
-            "split": split,
-            "figures": with_intervals(figures, intervals),
-            "splits": splits,
-            "sources": sources,
-            "source_summary": with_intervals(summary, summary_intervals),
-            "facts": details,
-            "sections": {section.key: section.data for section in sections},
-        }
-    )
-    write_predictions(report / "predictions.parquet", predictions)
-    write_plots(report, page)
-    write_text(report / "report.html", page_html(page))
-    write_text(report / "report.md", page_markdown(page))
-    write_json(report / "metrics.json", result)  # last: where it stands, the report is whole
-    return result
 
 
 def headline_rows(predictions: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -169,11 +223,13 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
         predictions.to_parquet(partial, index=False)
 
 
-def write_plots(report: Path, page: Page) -> None:
-    """Every plot of the page as a PNG of its name."""
+def write_page(report: Path, name: str, page: Page) -> None:
+    """The page as ``NAME.html`` and ``NAME.md``, and every plot of it as a PNG of its own name."""
     blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
     plots = {block.name: block for block in blocks if isinstance(block, Plot)}
-    for name, plot in plots.items():
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise ValueError(f"a plot's name is a file name of letters, digits, - and _, not {name!r}")
-        save_figure(plot.draw(LIGHT), report / f"{name}.png")
+    for title, plot in plots.items():
+        if not title.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"a plot's name is a file name of letters, digits, - and _, not {title!r}")
+        save_figure(plot.draw(LIGHT), report / f"{title}.png")
+    write_text(report / f"{name}.html", page_html(page))
+    write_text(report / f"{name}.md", page_markdown(page))

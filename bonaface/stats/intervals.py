@@ -80,8 +80,8 @@ def _covariance(components: FloatArray) -> FloatArray:
     return np.cov(components).reshape(len(components), len(components))
 
 
-def auc_interval(is_fake: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> tuple[float, Interval]:
-    """AUC of one model with its DeLong interval on the logit scale, which stays inside (0, 1).
+def auc_interval(is_fake: ArrayLike, scores: ArrayLike) -> tuple[float, Interval]:
+    """AUC of one model with its 95 % DeLong interval on the logit scale, which stays inside (0, 1).
 
     Perfect separation has no DeLong variance: there the exact bound for min(reals, fakes) disjoint pairs of one
     real and one fake, all in order, takes its place. NaN throughout where a class is missing.
@@ -93,9 +93,9 @@ def auc_interval(is_fake: ArrayLike, scores: ArrayLike, *, confidence: float = 0
     if not pairs:
         return auc, Interval(np.nan, np.nan)
     if auc in (0.0, 1.0) or not variance > 0:
-        bound = clopper_pearson(pairs * auc, pairs, confidence=confidence)
+        bound = clopper_pearson(pairs * auc, pairs)
         return auc, Interval(float(bound.low), float(bound.high))
-    spread = stats.norm.isf((1 - confidence) / 2) * np.sqrt(variance) / (auc * (1 - auc))
+    spread = stats.norm.isf(0.025) * np.sqrt(variance) / (auc * (1 - auc))
     logit = np.log(auc / (1 - auc))
     return auc, Interval(float(_sigmoid(logit - spread)), float(_sigmoid(logit + spread)))
 

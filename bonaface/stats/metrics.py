@@ -240,17 +240,18 @@ def per_source(predictions: pd.DataFrame, *, real_label: str, threshold: float |
     return table.sort_values(["is_real", "auc", "source"], ascending=[False, True, True], ignore_index=True)
 
 
-def source_summary(table: pd.DataFrame, min_images: int = WORST_MIN_IMAGES) -> Figures:
+def source_summary(table: pd.DataFrame) -> Figures:
     """Macro means over the sources of :func:`per_source`, each source counting once, and the worst ones.
 
     ``macro_auc`` and ``macro_recall`` over fake sources, ``macro_fpr`` over real ones; ``worst_fake`` (lowest AUC) and
-    ``worst_real`` (highest FPR) as {source, label, n, auc, recall or fpr}, None without a source of ``min_images``.
+    ``worst_real`` (highest FPR) as {source, label, n, auc, recall or fpr}, None without a source of
+    :data:`WORST_MIN_IMAGES`.
     """
     is_real = table["is_real"].astype(bool)
     real, fake = table[is_real], table[~is_real]
 
     def worst(rows: pd.DataFrame, by: str, rate: str) -> Figures | None:
-        rows = rows[(rows["n"] >= min_images) & rows[by].notna()]
+        rows = rows[(rows["n"] >= WORST_MIN_IMAGES) & rows[by].notna()]
         if rows.empty:
             return None
         row = rows.sort_values(by, ascending=by != "fpr").iloc[0]
@@ -300,7 +301,7 @@ def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> pd.DataFrame:
     return table.groupby("bin").agg({"mean_p_fake": "mean", "share_fake": "mean", "n": "sum"}).reset_index(drop=True)
 
 
-def ece_by_chance(p_fake: ArrayLike, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def ece_by_chance(p_fake: ArrayLike, *, draws: int = 1000) -> tuple[float, float]:
     """The calibration error that perfectly calibrated scores show on so few images: its mean and 95 % quantile.
 
     Labels are drawn from the scores themselves, ``p_fake`` in [0, 1] (n,), and ECE's bins taken as ever: what stays
@@ -310,7 +311,7 @@ def ece_by_chance(p_fake: ArrayLike, *, draws: int = 1000, seed: int = 0) -> tup
     p = np.asarray(p_fake, dtype=np.float64)
     if not len(p):
         return float("nan"), float("nan")
-    rng, bins = np.random.default_rng(seed), ece_bins(p)
+    rng, bins = np.random.default_rng(0), ece_bins(p)
     found = [np.abs(np.bincount(bins, p - (rng.random(len(p)) < p), ECE_BINS)).sum() / len(p) for _ in range(draws)]
     return float(np.mean(found)), float(np.quantile(found, 0.95))
 

@@ -1,4 +1,4 @@
-"""The data of a recipe: one set or several, listed, audited, aligned, put together and split.
+"""The data of a recipe: one set or several, listed, aligned, audited, put together and split.
 
 Several sets (``data: {old: DATA1, new: DATA2}``) become one, whose rows also carry ``dataset``, the name of their set;
 paths and groups are prefixed with it. Stages choose among the sets (``mix``), the report gives each its own figures.
@@ -14,17 +14,17 @@ from pathlib import Path
 
 from datasets import concatenate_datasets
 
-from bonaface.audit.audit import FAST_FILES, audit_dataset
+from bonaface.audit.audit import audit_dataset
 from bonaface.audit.result import Audit
 from bonaface.data.alignment import SIZE_RANGE
 from bonaface.data.dataset import FaceData, balanced_subset, hold_out_calibration, split_listing
 from bonaface.data.dialects import read_table
 from bonaface.data.labels import SPLITS
-from bonaface.data.listing import Listing, find_broken, list_data, without_broken
+from bonaface.data.listing import Listing, list_data, without_broken
 from bonaface.data.prepare import prepare
-from bonaface.data.prepared import face_margin, is_prepared, prepared_folder
-from bonaface.data.rows import BrokenFile
+from bonaface.data.prepared import SCANS, face_margin, is_prepared, prepared_folder
 from bonaface.data.sample import write_sample
+from bonaface.data.scan import broken_files, read_scans, scan_rows
 from bonaface.errors import UsageError
 from bonaface.imaging import FACE_MARGIN
 from bonaface.models.load import checkpoint_labels
@@ -46,7 +46,7 @@ class Assembly:
 
 
 def assemble(recipe: Recipe) -> Assembly:
-    """List the recipe's data, audit it, and align it where the recipe says so.
+    """List the recipe's data, align it where the recipe says so, and audit it: each raw file is read once.
 
     Raises:
         UsageError: no such data, sets whose labels differ, a size for what is prepared already, or a leak where
@@ -64,9 +64,13 @@ def assemble(recipe: Recipe) -> Assembly:
             "leave it out, or give the folder that it was prepared from",
         )
     listings = _list_all(folders, recipe, order)
+    made = {name: _aligned(listings[name], recipe) for name in raw}
+    scans = {_within(name, path): scan for name in raw for path, scan in read_scans(made[name][0] / SCANS).items()}
     listing = _join(listings)
-    audit, broken = _look(listing, recipe, all_raw=len(raw) == len(folders))
+    scans = scan_rows(listing.rows, scans)  # of the sets that were not aligned just now
+    broken = broken_files(listing.rows, listing.labels, scans)
     listing = without_broken(listing, broken)
+    audit = audit_dataset(listing, scans=scans, fast=True) if recipe.audit else None
     if audit and audit.level == "leak" and recipe.strict_audit:
         raise UsageError(
             f"the audit of {listing.origin} says {audit.verdict}",
@@ -74,37 +78,16 @@ def assemble(recipe: Recipe) -> Assembly:
             exit_code=3,
         )
     groups = audit.groups if audit else None
-    for name in raw:
-        folder, is_new = _aligned(listings[name], recipe)
-        folders[name] = str(folder)
-        listings[name] = list_data(
-            folder,
-            real_label=recipe.real_label,
-            label_order=order or listing.labels,
-            check="none" if is_new else "full",  # files written just now are complete
-            groups=recipe.groups,
-        )
-    if raw:
-        prefixes = tuple(f"{name}/" for name in raw)
+    if made:
+        prefixes = tuple(_within(name, "") for name in made)
+        others = [file for file in broken if not file.path.startswith(prefixes)]
+        copies = _list_copies(made, recipe, order or listing.labels)
         units = listing.units  # as the raw folders tell them; a prepared set names its groups itself
-        listing = replace(_join(listings), units=units)
-        kept = [file for file in broken if len(raw) < len(folders) and not file.path.startswith(prefixes)]
-        listing = without_broken(listing, kept)
+        listing = replace(without_broken(_join(listings | copies), others), units=units)
         groups = None  # the copies that prepare found share a group in its metadata
-    margin = face_margin(next(iter(folders.values())))
+    first = next(iter(folders))
+    margin = face_margin(made[first][0] if first in made else folders[first])
     return Assembly(listing, audit, groups, recipe.face_margin if margin is None else margin)
-
-
-def _look(listing: Listing, recipe: Recipe, *, all_raw: bool) -> tuple[Audit | None, list[BrokenFile]]:
-    """The audit, and the broken files: they are found in the pass that decodes all files anyway.
-
-    That is the audit's where it looks at all of them, and the alignment where all of them are to be aligned.
-    """
-    if recipe.audit and len(listing.rows) <= FAST_FILES:
-        audit = audit_dataset(listing, fast=True, whole_reasons=True)
-        return audit, audit.broken[len(listing.broken) :]
-    broken = [] if all_raw else find_broken(listing)
-    return (audit_dataset(without_broken(listing, broken), fast=True) if recipe.audit else None), broken
 
 
 def split_assembly(assembly: Assembly, recipe: Recipe, seed: int) -> FaceData:
@@ -182,6 +165,20 @@ def _list_all(folders: Mapping[str, str], recipe: Recipe, order: Sequence[str] |
     return listings
 
 
+def _list_copies(made: Mapping[str, tuple[Path, bool]], recipe: Recipe, order: Sequence[str]) -> dict[str, Listing]:
+    """The sets that were aligned, as :func:`_aligned` gives their folders."""
+    return {
+        name: list_data(
+            folder,
+            real_label=recipe.real_label,
+            label_order=order,
+            check="none" if is_new else "full",  # files written just now are complete
+            groups=recipe.groups,
+        )
+        for name, (folder, is_new) in made.items()
+    }
+
+
 def _join(listings: Mapping[str, Listing]) -> Listing:
     if len(listings) == 1:
         return next(iter(listings.values()))
@@ -190,13 +187,18 @@ def _join(listings: Mapping[str, Listing]) -> Listing:
     for name, listing in listings.items():
         rows = listing.rows
         for column in ("path", "group"):
-            named = [f"{name}/{value}" for value in rows[column]]
+            named = [_within(name, value) for value in rows[column]]
             rows = rows.remove_columns(column).add_column(column, named)
         parts.append(rows.add_column("dataset", [name] * len(rows)))
-        broken += [replace(file, path=f"{name}/{file.path}") for file in listing.broken]
+        broken += [replace(file, path=_within(name, file.path)) for file in listing.broken]
     origin = ", ".join(f"{name}={listing.origin}" for name, listing in listings.items())
     units = "; ".join(f"{name}: {listing.units}" for name, listing in listings.items() if listing.units)
     return Listing(concatenate_datasets(parts), first.labels, first.real_label, broken, origin, units)
+
+
+def _within(name: str, path: str) -> str:
+    """A path or group of the set of this name, among all sets; a set alone has no name."""
+    return f"{name}/{path}" if name else path
 
 
 def _aligned(listing: Listing, recipe: Recipe) -> tuple[Path, bool]:
@@ -205,13 +207,6 @@ def _aligned(listing: Listing, recipe: Recipe) -> tuple[Path, bool]:
     margin = FACE_MARGIN if recipe.face_margin is None else recipe.face_margin
     folder = prepared_folder(listing, (low, high), margin)
     is_new = not is_prepared(folder)
-    made = prepare(
-        listing.origin,
-        folder,
-        size_range=(low, high),
-        margin=margin,
-        real_label=listing.real_label,
-        groups=recipe.groups,
-    )
+    made = prepare(listing, folder, size_range=(low, high), margin=margin)
     print(f"aligned: {made.written:,} of {made.found:,} files, faces by {made.detector}, in {folder}")
     return folder, is_new

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply, fit, fold
-from bonaface.inference.forward import run_rows
+from bonaface.inference.forward import Outputs, run_rows
 from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.report.write import write_predictions
-from bonaface.stats.certificates import FPRS, thresholds, uncertain_band, verdicts
+from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
 from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures
 from bonaface.stats.predictions import fake_probability
 
@@ -55,58 +56,54 @@ def calibrate_run(
     facts: ModelFacts,
     *,
     folder: Path | None = None,
-    delta: float = 0.05,
-    confidence: float = 0.95,
-    fprs: Sequence[float] = FPRS,
-    batch_size: int = 64,
     workers: int = 0,
 ) -> ModelFacts:
     """Calibrate a trained model and say what its scores are worth: the facts with all that follows from that.
 
     Fits on ``data.splits["validation"]`` and folds into the model's weights in place where it can. Judges on
-    ``data.splits["calibration"]`` (see :func:`hold_out_calibration`): ``calibration`` with ECE and NLL before and
-    after, ``thresholds``, ``band``, ``unfamiliar`` (absent where the last layer is not linear), whose bank of training
+    ``data.splits["calibration"]`` (ValueError if there is none): ``calibration`` with ECE and NLL before and after,
+    ``thresholds``, ``band``, ``unfamiliar`` (absent where the last layer is not linear), whose bank of training
     features is written to ``folder``. Every process of a distributed run calls it and gets the same.
-
-    Raises:
-        ValueError: the data has no calibration split.
     """
     if "calibration" not in data.splits:
         raise ValueError("calibrate_run needs a split `calibration`: see hold_out_calibration")
 
-    def outputs(name: str, rows: Dataset) -> Any:
-        items = ImageRows(rows, EvalTransform(processor))
-        return run_rows(model, items, batch_size=batch_size, workers=workers, title=f"calibrating: {name}")
-
+    run = partial(_outputs, model, processor, workers=workers)
     selects, certifies = data.splits["validation"], data.splits["calibration"]
-    fitted, held = outputs("validation", selects), outputs("calibration", certifies)
-    training = outputs("training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
+    fitted, held = run("validation", selects), run("calibration", certifies)
+    training = run("training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
     calibration: Calibration | None = None
     note = ""
     try:
         calibration = fit(fitted.logits, selects["label"])
     except ValueError as error:
         note = f"not calibrated: {error}"
-    probabilities = apply(held.logits, calibration)
+    p = fake_probability(apply(held.logits, calibration), data.real_index)
     if calibration is not None:
         calibration = _judged(calibration, held.logits, certifies["label"], data)
         calibration = replace(calibration, folded=fitted.features is not None and fold(model, calibration))
-    p = fake_probability(probabilities, data.real_index)
     fake = np.array(certifies["label"]) != data.real_index
     facts = replace(
         facts,
         calibration=calibration,
         calibration_note=note,
-        thresholds=thresholds(p[~fake], fprs, p_fake=p[fake], confidence=confidence),
-        band=uncertain_band(p, fake, delta=delta, confidence=confidence, sources=certifies["source"]),
+        thresholds=thresholds(p[~fake], p_fake=p[fake]),
+        band=uncertain_band(p, fake, sources=certifies["source"]),
     )
-    if folder is not None and training is not None and training.features is not None and len(certifies):
-        familiar = fit_unfamiliar(training.features, held.features)
-        facts = replace(facts, unfamiliar=familiar.facts(sorted(set(data.splits["train"]["source"]))))
-        if PartialState().is_main_process:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            familiar.save(folder)
-    return facts
+    if folder is None or training is None or training.features is None or held.features is None or not len(certifies):
+        return facts
+    familiar = fit_unfamiliar(training.features, held.features)
+    if PartialState().is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        familiar.save(folder)
+    return replace(facts, unfamiliar=familiar.facts(sorted(set(data.splits["train"]["source"]))))
+
+
+def _outputs(
+    model: PreTrainedModel, processor: BaseImageProcessor, name: str, rows: Dataset, *, workers: int
+) -> Outputs:
+    items = ImageRows(rows, EvalTransform(processor))
+    return run_rows(model, items, workers=workers, title=f"calibrating: {name}")
 
 
 def _judged(calibration: Calibration, logits: FloatArray, labels: Sequence[int], data: FaceData) -> Calibration:
@@ -162,9 +159,6 @@ def recalibrate(
     unseen: pd.DataFrame,
     labels: Sequence[str],
     real_index: int,
-    *,
-    delta: float = 0.05,
-    confidence: float = 0.95,
 ) -> tuple[ModelFacts, pd.DataFrame]:
     """Calibrate a calibrated model once more, on predictions of unseen sources, in place where that can be folded.
 
@@ -185,36 +179,32 @@ def recalibrate(
     logits = np.log(np.maximum(probabilities, 1e-300))
     even = _even(true)
     whole = replace(fit(logits[even], true[even]), n=len(true))
-    before = facts.calibration or Calibration(1.0, (0.0,) * len(labels), folded=True)
-    bias = np.array(before.bias) + before.temperature * np.array(whole.bias)
-    judged_on = f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds"
     after = apply(logits, whole)
     p = fake_probability(after, real_index)
-    worth = _worth(unseen, logits, true, labels, real_index, delta, confidence)
-    known = unseen[["fold", "source", "label"]].assign(p_fake=p).reset_index(drop=True)
+    worth = _worth(unseen, logits, true, labels, real_index)
     figures = {
         f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
         for when, scores in (("before", probabilities), ("after", after))
         for name, key in (("ece", "ece"), ("log_loss", "nll"))
     }
-    calibration = Calibration(
-        before.temperature * whole.temperature,
-        tuple(bias.tolist()),
-        folded=before.folded and fold(model, whole),
-        n=whole.n,
-        share_fake=float(fake[even].mean()),
-        **figures,
-    )
     facts = replace(
         facts,
-        calibration=calibration,
+        calibration=replace(_both(facts.calibration, whole, model), share_fake=float(fake[even].mean()), **figures),
         calibration_note="",
-        thresholds=thresholds(p[~fake], p_fake=p[fake], confidence=confidence),
-        band=uncertain_band(p, fake, delta=delta, confidence=confidence),
-        judged_on=judged_on,
+        thresholds=thresholds(p[~fake], p_fake=p[fake]),
+        band=uncertain_band(p, fake),
+        judged_on=f"{len(unseen):,} predictions for sources left out of training, {unseen['fold'].nunique()} folds",
         unseen=worth,
     )
-    return facts, known
+    return facts, unseen[["fold", "source", "label"]].assign(p_fake=p).reset_index(drop=True)
+
+
+def _both(first: Calibration | None, second: Calibration, model: PreTrainedModel) -> Calibration:
+    """One calibration that does what two do in turn, folded into the model where the first one is."""
+    before = first or Calibration(1.0, (0.0,) * len(second.bias), folded=True)
+    bias = np.array(before.bias) + before.temperature * np.array(second.bias)
+    folded = before.folded and fold(model, second)
+    return Calibration(before.temperature * second.temperature, tuple(bias.tolist()), folded=folded, n=second.n)
 
 
 def write_known(folder: Path, known: pd.DataFrame) -> None:
@@ -236,8 +226,6 @@ def _worth(
     true: NDArray[np.int64],
     labels: Sequence[str],
     real_index: int,
-    delta: float,
-    confidence: float,
 ) -> UnseenWorth | None:
     """Each fold's scores and verdicts by calibration on the other folds, without the sources that both have.
 
@@ -252,7 +240,7 @@ def _worth(
         others_even = others[_even(true[others])]
         calibration = fit(logits[others_even], true[others_even])
         p, scores[mine] = apply(logits[others], calibration), apply(logits[mine], calibration)
-        band = uncertain_band(fake_probability(p, real_index), fake[others], delta=delta, confidence=confidence)
+        band = uncertain_band(fake_probability(p, real_index), fake[others])
         called[mine] = verdicts(fake_probability(scores[mine], real_index), band)
     judged = np.flatnonzero(called != "")
     if not len(judged):

@@ -11,7 +11,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 
 from bonaface.data.loading import EpochSampler
 from bonaface.errors import DivergedError
-from bonaface.models.load import project_high_pass, stem
+from bonaface.models.parts import project_high_pass, stem
 
 LOOK = 50
 

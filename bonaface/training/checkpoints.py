@@ -7,6 +7,7 @@ stage whose loss was no longer finite is marked as :data:`DIVERGED`: with the sa
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def check_resume(asked: str | None, folder: Path, checkpoints: Path) -> None:
         return
     last = last_complete_checkpoint(kept[-1]) if kept else None
     ours = {folder, checkpoints, *kept, *([Path(last)] if last else [])}
-    if Path(asked).resolve() not in {path.resolve() for path in ours}:
+    if os.path.realpath(asked) not in map(os.path.realpath, ours):  # Path.resolve raises for a link to itself
         raise UsageError(
             f"--resume_from_checkpoint {asked} is not the last complete checkpoint of {folder}"
             + (f", which is {last}" if last else ""),

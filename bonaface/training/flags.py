@@ -6,6 +6,7 @@ accepted. To find out whether a flag was given, use :func:`given_flags`, never t
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -14,7 +15,7 @@ from typing import NoReturn
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import DataClassType
 
-from bonaface.errors import UsageError
+from bonaface.errors import UnknownNameError, UsageError
 from bonaface.training.options import Recipe
 
 FIELDS = {f.name for kind in (Recipe, TrainingArguments) for f in fields(kind) if f.init}
@@ -63,6 +64,34 @@ def given_flags(argv: Sequence[str]) -> dict[str, str]:
     parser = flag_parser()
     named = ((parser.field_of(word), word.partition("=")[0]) for word in argv)
     return {field: flag for field, flag in named if field}
+
+
+def nearest(word: str, known: set[str]) -> str:
+    """A hint: the valid name that is nearest to a wrong one."""
+    near = difflib.get_close_matches(word, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else "run `python train_hf.py --help` for a list"
+
+
+def refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
+    """Raise :class:`UnknownNameError` where a key, or the name of a data set, is not a known one."""
+    if word not in known:
+        raise UnknownNameError(f"{where}unknown {kind} `{word}`", nearest(word, known), word)
+
+
+def refuse_unknown_word(word: str) -> NoReturn:
+    """A word of the command line that is neither a flag nor the value of one, named as it was written."""
+    name = word.partition("=")[0]
+    if not name.startswith("-"):
+        raise UnknownNameError(f"unknown argument `{name}`", nearest(name, FIELDS), name)
+    bare = name.lstrip("-")
+    dashes = "-" in bare
+    near = difflib.get_close_matches(bare.replace("-", "_"), sorted(FIELDS), 1)
+    flag = f"--{near[0].replace('_', '-') if dashes else near[0]}" if near else ""
+    raise UnknownNameError(
+        f"unknown flag `{name}`",
+        f"did you mean {flag}?" if flag else "run `python train_hf.py --help` for a list",
+        bare,
+    )
 
 
 def _underscored(word: str) -> str:

@@ -22,7 +22,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import Preprocessing
-from bonaface.models.load import is_convolutional, move
+from bonaface.models.parts import is_convolutional, move
 from bonaface.training.cached_rows import MapRows
 from bonaface.training.options import Stage
 from bonaface.training.view_cache import FOLDER, ViewCache

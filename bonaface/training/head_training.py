@@ -20,10 +20,11 @@ from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.inference.forward import run_rows
-from bonaface.models.load import head_of, last_linear
+from bonaface.models.parts import head_of, last_linear
+from bonaface.training.balance import loss_weights
 from bonaface.training.head_fit import HeadFit
 from bonaface.training.options import Stage
-from bonaface.training.trainer import loss_weights, metrics_function
+from bonaface.training.trainer import metrics_function
 from bonaface.training.view_cache import FOLDER, ViewCache
 
 History = list[dict[str, Any]]
@@ -40,10 +41,8 @@ def train_head(
     """Train the last layer of ``model`` in place; gives the log of epochs, as a Trainer's.
 
     The features are standardised for the training, and the layer takes that over, so the architecture stays what it
-    is. The epoch with the best validation AUC is kept.
-
-    Raises:
-        UsageError: the logits do not come from a linear layer.
+    is. The epoch with the best validation AUC is kept. Raises UsageError where the logits do not come from a linear
+    layer.
     """
     recipe, args = stage.recipe, stage.args
     assert recipe.head_only is not None

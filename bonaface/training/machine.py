@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from bonaface.models.load import is_convolutional
+from bonaface.models.parts import is_convolutional
 
 PATIENCE = 600.0  # seconds that a run must take uncompiled before a minute of compiling is worth it
 # What a step really achieves, in FLOP/s: two cores in bf16, and a data-centre GPU. Only the order of magnitude counts.

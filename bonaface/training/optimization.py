@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from bonaface.errors import UsageError
-from bonaface.models.load import head_of
+from bonaface.models.parts import head_of
 
 EMA_FILE = "ema.safetensors"
 # A stage's layer (``encoder.stages.1.layers.0``) or a layer of a net without stages (``encoder.layer.3``).

@@ -6,37 +6,42 @@ The command line overrides the recipe, which overrides the defaults. A recipe is
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from bonaface.data.alignment import SIZE_RANGE
-from bonaface.errors import UnknownNameError, UsageError
-from bonaface.training.arguments import better_is_greater, check_arguments
-from bonaface.training.flags import FIELDS, FlagParser, flag_parser, given_flags, normalized
-from bonaface.training.machine import has_compiler, machine_defaults
+from bonaface.errors import UsageError
+from bonaface.training.arguments import better_is_greater
+from bonaface.training.conflicts import check_recipe
+from bonaface.training.flags import (
+    FIELDS,
+    FlagParser,
+    flag_parser,
+    given_flags,
+    normalized,
+    refuse_unknown,
+    refuse_unknown_word,
+)
+from bonaface.training.machine import machine_defaults
 from bonaface.training.options import (
     DEFAULTS,
     HARMLESS,
-    RULES,
     SCHEDULES,
     STAGE_KEYS,
     YAML_ONLY,
     Recipe,
     Stage,
-    named_data,
-    weights_of,
 )
-from bonaface.training.rules import check
+from bonaface.training.rules import blame
 
 # Two names of one field of `TrainingArguments`, of which the second one counts where both are set.
 RENAMED = {
@@ -61,38 +66,12 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     values = _read_yaml(path, {*FIELDS, *YAML_ONLY}) if path else {}
     source = f"{path}: " if path else ""
     structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
-    defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}"}
-    defaults.update(values)
+    defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}", **values}
     _check_types(parser, values, source)
     for old in flags & RENAMED.keys():
         defaults.pop(RENAMED[old], None)
-    try:
-        recipe, args, unknown = parser.parse_args_into_dataclasses(
-            _as_flags(defaults) + argv, return_remaining_strings=True, look_for_args_file=False
-        )
-    except UsageError:
-        raise
-    except Exception as error:  # anything that TrainingArguments and its libraries refuse: packages, files, odd pairs
-        raise UsageError(
-            f"{source}{' '.join(str(error).split())}", "change one of these settings, or install what is missing"
-        ) from error
-    for word in unknown:
-        if word.endswith((".yaml", ".yml")):
-            raise UsageError(
-                f"the recipe {word} must come first", "write `python train_hf.py RECIPE.yaml --flag value …`"
-            )
-        _refuse_unknown_word(word)
-    if args.dataloader_num_workers == 0:
-        args.dataloader_persistent_workers = False
-    given = {*values, *flags}
-    if "accelerator_config" not in given:
-        args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
-    if "greater_is_better" not in given and better_is_greater(args.metric_for_best_model) is not None:
-        args.greater_is_better = better_is_greater(args.metric_for_best_model)
-    if recipe.prepare_size == list(SIZE_RANGE):
-        recipe.prepare_size = None
-    if "per_device_eval_batch_size" not in given:
-        args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
+    recipe, args = _parse(parser, _as_flags(defaults) + argv, source)
+    _derive(recipe, args, {*values, *flags})
     # Two names of one thing: the one on the command line also overrides the other one in a recipe.
     beaten = flags | ({"schedule", "lr_scheduler_type"} if flags & {"schedule", "lr_scheduler_type"} else set())
     if "lr_scheduler_type" in flags and "schedule" not in flags:
@@ -105,10 +84,45 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
         if recipe.stages:
             blame(f"{source}stage {number} ({stage.name}): ", partial(check_recipe, stage.recipe, stage.args))
     said = ({*defaults, *flags} & FIELDS) - HARMLESS
-    if "use_cpu" not in given:
+    if "use_cpu" not in {*values, *flags}:
         said -= {"use_cpu"}  # this machine has no GPU; the next one, which is given this recipe, may have one
     effective = {**asdict(recipe), **{key: _plain(getattr(args, key)) for key in said if hasattr(args, key)}}
     return recipe, args, {key: value for key, value in effective.items() if value is not None and key not in HARMLESS}
+
+
+def _parse(parser: FlagParser, words: list[str], source: str) -> tuple[Recipe, TrainingArguments]:
+    try:
+        recipe, args, unknown = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # anything that TrainingArguments and its libraries refuse: packages, files, odd pairs
+        raise UsageError(
+            f"{source}{' '.join(str(error).split())}", "change one of these settings, or install what is missing"
+        ) from error
+    for word in unknown:
+        if word.endswith((".yaml", ".yml")):
+            raise UsageError(
+                f"the recipe {word} must come first", "write `python train_hf.py RECIPE.yaml --flag value …`"
+            )
+        refuse_unknown_word(word)
+    return recipe, args
+
+
+def _derive(recipe: Recipe, args: TrainingArguments, given: set[str]) -> None:
+    """Set what follows from other settings and was not given."""
+    if args.dataloader_num_workers == 0:
+        args.dataloader_persistent_workers = False
+    if "accelerator_config" not in given:
+        assert isinstance(args.accelerator_config, AcceleratorConfig)  # made of whatever form was given
+        args.accelerator_config.non_blocking = not args.use_cpu  # a batch is copied while the GPU computes
+    if "greater_is_better" not in given and better_is_greater(args.metric_for_best_model) is not None:
+        args.greater_is_better = better_is_greater(args.metric_for_best_model)
+    if recipe.prepare_size == list(SIZE_RANGE):
+        recipe.prepare_size = None
+    if "per_device_eval_batch_size" not in given:
+        args.per_device_eval_batch_size = 2 * args.per_device_train_batch_size  # no gradients take room there
 
 
 def stages_of(recipe: Recipe, args: TrainingArguments) -> list[Stage]:
@@ -154,7 +168,7 @@ def _read_stages(stages: Any, beaten: set[str], parser: FlagParser, source: str)
                 f"{where}needs a unique name of letters, digits, - and _", "write, for example, `name: head`"
             )
         for key in stage:
-            _refuse_unknown(str(key), STAGE_KEYS, "key", where)
+            refuse_unknown(str(key), STAGE_KEYS, "key", where)
         stage = {key: _mapping_as_list(value) if key == "mix" else value for key, value in stage.items()}
         _check_types(parser, {key: value for key, value in stage.items() if key != "name"}, where)
         read.append({key: value for key, value in stage.items() if key not in beaten})
@@ -178,99 +192,24 @@ def _check_types(parser: FlagParser, values: dict[str, Any], source: str) -> Non
             raise UsageError(
                 f"{source}{key} takes one value, not a list", f"write, for example, `{key}: {value[0] if value else 1}`"
             )
+        if not all(map(_is_text, _as_flags({key: value}))):
+            raise UsageError(
+                f"{source}{key} has a character that no path or name can have", "remove the NUL or half character"
+            )
     blame(source, lambda: parser.parse_known_args(_as_flags(values)))
 
 
-def blame(where: str, check: Callable[[], Any]) -> None:
-    """Run a check whose errors name the place where to fix them."""
+def _is_text(word: str) -> bool:
+    """Whether it could be a path: without NUL, or half of a UTF-16 pair, both of which YAML can write as escapes."""
     try:
-        check()
-    except UsageError as error:
-        raise UsageError(f"{where}{error}", error.hint) from error
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _mapping_as_list(value: Any) -> Any:
     """``{name: value}`` as the words ``name=value`` of a flag."""
     return [f"{name}={each}" for name, each in value.items()] if isinstance(value, dict) else value
-
-
-def check_recipe(recipe: Recipe, args: TrainingArguments) -> None:
-    """Refuse, before any work, what would fail or mislead later. Raises :class:`UsageError`."""
-    sets, weights = named_data(recipe.data), weights_of(recipe.mix)
-    if len(sets) > 1:
-        for name in weights:
-            _refuse_unknown(name, set(sets), "data set", "mix: ")
-    check(recipe, RULES)
-    check_arguments(args)
-    for wrong, message, hint in _pairs(recipe, args):
-        if wrong:
-            raise UsageError(message, hint)
-
-
-def _pairs(recipe: Recipe, args: TrainingArguments) -> Iterator[tuple[Any, str, str]]:
-    """Values that are valid alone, but not with another one or on this machine: whether so, why, and a remedy."""
-    sizes = (recipe.validation_size, recipe.test_size)
-    evaluates = args.eval_strategy != "no"
-    yield (
-        recipe.prepare_size is not None and not recipe.prepare,
-        "prepare_size has no effect with `prepare: false`",
-        "leave one of the two out",
-    )
-    yield (
-        recipe.compile and not has_compiler(args.use_cpu),
-        f"compile: torch.compile needs {'a C++ compiler' if args.use_cpu else 'triton and a C compiler'}",
-        "install one, as in `apt-get install g++`, or leave compile out",
-    )
-    yield (
-        sum(sizes) >= 1,
-        f"validation_size {sizes[0]} and test_size {sizes[1]} leave nothing for one of the splits",
-        "make their sum less than 1",
-    )
-    yield (
-        recipe.early_stopping_patience and not evaluates,
-        "early_stopping_patience needs evaluations",
-        "set eval_strategy to epoch or steps",
-    )
-    yield (
-        recipe.schedule == "plateau" and not evaluates,
-        "the plateau schedule needs evaluations",
-        "set eval_strategy to epoch or steps",
-    )
-    yield (
-        recipe.lora_rank and (recipe.ema_decay or recipe.layer_decay or recipe.freeze != "none"),
-        "lora_rank cannot be combined with freeze, ema_decay or layer_decay",
-        "leave the others out: LoRA itself freezes the weights",
-    )
-    yield (
-        recipe.head_only and (recipe.lora_rank or recipe.cutmix or recipe.head_hidden_size or recipe.high_pass_stem),
-        "head_only cannot be combined with lora_rank, cutmix, head_hidden_size or high_pass_stem",
-        "leave them out, or use head_only in a first stage alone",
-    )
-    yield (
-        recipe.cached_views and (recipe.freeze in ("none", "backbone") or recipe.head_only or recipe.lora_rank),
-        "cached_views trains the blocks behind the frozen ones: it needs freeze, and neither head_only nor lora_rank",
-        "add `freeze: all_but_last_N`; for the last layer alone, use head_only in its place",
-    )
-    yield (
-        recipe.cached_views and (recipe.cutmix or recipe.high_pass_stem or recipe.compile),
-        "cached_views trains no pixels: no cutmix, high_pass_stem or compile",
-        "leave them out",
-    )
-    yield (
-        recipe.teachers and not recipe.cached_views,
-        "teachers read the maps that cached_views keeps",
-        "add `cached_views: 5`, or leave teachers out",
-    )
-    yield (
-        recipe.balance == "class_weights" and (recipe.mixup or recipe.cutmix),
-        "class_weights cannot be combined with mixup or cutmix",
-        "use `balance: label`",
-    )
-    yield (
-        recipe.resize and recipe.image_size and recipe.resize < recipe.image_size,
-        f"resize {recipe.resize} is smaller than image_size {recipe.image_size}",
-        "make resize at least as large as image_size",
-    )
 
 
 def changed_keys(
@@ -310,38 +249,11 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} contains no keys", "write one `key: value` per line")
     for key in values:
-        _refuse_unknown(str(key), known, "key", f"{path}: ")
+        refuse_unknown(str(key), known, "key", f"{path}: ")
     for key in ("data", "mix"):
         if key in values:
             values[key] = _mapping_as_list(values[key])
     return values
-
-
-def nearest(word: str, known: set[str]) -> str:
-    """A hint: the valid name that is nearest to a wrong one."""
-    near = difflib.get_close_matches(word, sorted(known), 1)
-    return f"did you mean {near[0]}?" if near else "run `python train_hf.py --help` for a list"
-
-
-def _refuse_unknown(word: str, known: set[str], kind: str, where: str) -> None:
-    if word not in known:
-        raise UnknownNameError(f"{where}unknown {kind} `{word}`", nearest(word, known), word)
-
-
-def _refuse_unknown_word(word: str) -> NoReturn:
-    """A word of the command line that is neither a flag nor the value of one, named as it was written."""
-    name = word.partition("=")[0]
-    if not name.startswith("-"):
-        raise UnknownNameError(f"unknown argument `{name}`", nearest(name, FIELDS), name)
-    bare = name.lstrip("-")
-    dashes = "-" in bare
-    near = difflib.get_close_matches(bare.replace("-", "_"), sorted(FIELDS), 1)
-    flag = f"--{near[0].replace('_', '-') if dashes else near[0]}" if near else ""
-    raise UnknownNameError(
-        f"unknown flag `{name}`",
-        f"did you mean {flag}?" if flag else "run `python train_hf.py --help` for a list",
-        bare,
-    )
 
 
 def _as_flags(values: dict[str, Any]) -> list[str]:

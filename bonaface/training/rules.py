@@ -76,3 +76,11 @@ def check(values: Any, rules: dict[str, tuple[Rule, ...]]) -> None:
         value = getattr(values, name)
         for rule in own if value is not None else ():
             rule.check(name, value)
+
+
+def blame(where: str, check: Callable[[], Any]) -> None:
+    """Run a check whose errors name the place where to fix them."""
+    try:
+        check()
+    except UsageError as error:
+        raise UsageError(f"{where}{error}", error.hint) from error

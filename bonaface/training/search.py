@@ -8,6 +8,7 @@ command resumes, and a larger N adds trials.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,15 @@ from bonaface.data.loading import EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
 from bonaface.files import atomic_path, write_text
 from bonaface.imaging.transforms import TrainTransform
+from bonaface.training.balance import drawing_weights
+from bonaface.training.build import build_trainer
+from bonaface.training.conflicts import check_recipe
+from bonaface.training.flags import nearest
 from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import STAGE_KEYS, Recipe, weights_of
-from bonaface.training.recipe import blame, check_recipe, nearest, stages_of, with_keys
-from bonaface.training.trainer import FaceTrainer, build_trainer, drawing_weights, mixing
+from bonaface.training.recipe import stages_of, with_keys
+from bonaface.training.rules import blame
+from bonaface.training.trainer import FaceTrainer, mixing
 
 if TYPE_CHECKING:
     import optuna
@@ -135,42 +141,21 @@ def search(
     Raises:
         UsageError: no optuna, a recipe of several stages or with LoRA, several processes, or a wrong search space.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise UsageError("--search needs the package optuna", "pip install 'bonaface[search]'") from error
-    if recipe.stages:
-        raise UsageError(
-            "--search tunes a single stage, but the recipe has several", "make a recipe of the stage to tune"
-        )
-    if recipe.lora_rank:
-        raise UsageError("--search cannot be combined with lora_rank", "search without it, then add it")
-    if args.world_size > 1:
-        raise UsageError("--search runs in one process", "start it without torchrun")
+    _refuse_unsearchable(recipe, args)
+    import optuna
+
     space = check_space(recipe.search_space or DEFAULT_SPACE, recipe, args)
     folder = Path(f"{args.output_dir}-search")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{folder.resolve() / 'study.db'}"
     settings: dict[str, Any] = {
         "study_name": "search",
-        "storage": storage,
+        "storage": f"sqlite:///{folder.resolve() / 'study.db'}",
         "direction": "maximize",
         "load_if_exists": True,
     }
-    study = optuna.create_study(**settings)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    same = {"space": space, "fingerprint": data.fingerprint}
-    if dict(study.user_attrs) != same and not any(trial.state in ended for trial in study.trials):
-        optuna.delete_study(study_name="search", storage=storage)  # nothing has been tried yet
-        study = optuna.create_study(**settings)
-    if study.user_attrs and dict(study.user_attrs) != same:
-        raise UsageError(
-            f"{folder} contains a search with another search_space or other data", "choose another --output_dir"
-        )
-    for key, value in same.items():
-        study.set_user_attr(key, value)
-    left = (recipe.search or 0) - len([trial for trial in study.trials if trial.state in ended])
+    study = _open_study(settings, folder, {"space": space, "fingerprint": data.fingerprint})
+    left = (recipe.search or 0) - len(_ended(study))
     if left > 0:
         trainer = _trainer(build, data, recipe, args, folder, space)
         trainer.hyperparameter_search(
@@ -182,7 +167,41 @@ def search(
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=2),
             **settings,
         )
-    return _write_best(optuna.load_study(study_name="search", storage=storage), folder, said)
+    return _write_best(optuna.load_study(study_name="search", storage=settings["storage"]), folder, said)
+
+
+def _refuse_unsearchable(recipe: Recipe, args: TrainingArguments) -> None:
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError("--search needs the package optuna", "pip install 'bonaface[search]'")
+    if recipe.stages:
+        raise UsageError(
+            "--search tunes a single stage, but the recipe has several", "make a recipe of the stage to tune"
+        )
+    if recipe.lora_rank:
+        raise UsageError("--search cannot be combined with lora_rank", "search without it, then add it")
+    if args.world_size > 1:
+        raise UsageError("--search runs in one process", "start it without torchrun")
+
+
+def _open_study(settings: dict[str, Any], folder: Path, same: dict[str, Any]) -> optuna.Study:
+    """The study in the folder; a new one where nothing has been tried yet. Refuses one of another space or data."""
+    import optuna
+
+    study = optuna.create_study(**settings)
+    if dict(study.user_attrs) != same and not _ended(study):
+        optuna.delete_study(study_name=settings["study_name"], storage=settings["storage"])
+        study = optuna.create_study(**settings)
+    if study.user_attrs and dict(study.user_attrs) != same:
+        raise UsageError(
+            f"{folder} contains a search with another search_space or other data", "choose another --output_dir"
+        )
+    for key, value in same.items():
+        study.set_user_attr(key, value)
+    return study
+
+
+def _ended(study: optuna.Study) -> list[Any]:
+    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
 def _write_best(study: optuna.Study, folder: Path, said: dict[str, Any]) -> Path:

@@ -23,6 +23,7 @@ from bonaface.errors import DivergedError
 from bonaface.files import write_json
 from bonaface.models.lora import add_lora, merge_lora
 from bonaface.training.assembly import choose_sets
+from bonaface.training.build import build_trainer
 from bonaface.training.checkpoints import (
     BEST,
     DIVERGED,
@@ -37,7 +38,7 @@ from bonaface.training.optimization import add_dropout, freeze, learnable
 from bonaface.training.options import Recipe, Stage, weights_of
 from bonaface.training.recipe import stages_of
 from bonaface.training.run import on_main_process
-from bonaface.training.trainer import build_trainer
+from bonaface.training.trainer import FaceTrainer
 
 History = list[dict[str, Any]]
 
@@ -100,33 +101,24 @@ def _train(
     say: Callable[[str], Any],
 ) -> tuple[PreTrainedModel, History]:
     stage = replace(stage, args=replace(stage.args, output_dir=str(folder)))
+    data = choose_sets(data, weights_of(stage.recipe.mix))
     if stage.recipe.head_only:
-        return model, train_head(model, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, say)
+        return model, train_head(model, processor, data, stage, say)
     set_seed(stage.args.seed)  # a stage is the same whether the one before it ran in this process or an earlier one
+    build = partial(build_trainer, processor=processor, data=data, number=number, say=say)
     if stage.recipe.cached_views:
         frozen = FrozenBlocks(model, processor, stage)
         in_memory = replace(stage.args, dataloader_num_workers=0, dataloader_persistent_workers=False)
         with frozen.bypassed():
-            return model, _fit(model, processor, data, replace(stage, args=in_memory), number, folder, say, frozen)
+            trainer = build(model, stage=replace(stage, args=in_memory), frozen=frozen)
+            return model, _fit(trainer, folder, say)
     learner = add_lora(model, stage.recipe.lora_rank) if stage.recipe.lora_rank else model
-    history = _fit(learner, processor, data, stage, number, folder, say)
+    history = _fit(build(learner, stage=stage), folder, say)
     return merge_lora(learner) if stage.recipe.lora_rank else model, history
 
 
-def _fit(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: FaceData,
-    stage: Stage,
-    number: int,
-    folder: Path,
-    say: Callable[[str], Any],
-    frozen: FrozenBlocks | None = None,
-) -> History:
+def _fit(trainer: FaceTrainer, folder: Path, say: Callable[[str], Any]) -> History:
     """Train in place, from the last complete checkpoint where there is one; the log."""
-    trainer = build_trainer(
-        model, processor, choose_sets(data, weights_of(stage.recipe.mix)), stage, number=number, frozen=frozen, say=say
-    )
     on_main_process(lambda: drop_partial_checkpoints(folder))
     resume = last_complete_checkpoint(folder)
     if resume:
@@ -138,8 +130,8 @@ def _fit(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DIVERGED).touch()
         raise
-    model._compiled_call_impl = None  # what comes after the training runs once
-    if trainer.average and not stage.args.load_best_model_at_end:
+    trainer.model._compiled_call_impl = None  # what comes after the training runs once
+    if trainer.average and not trainer.args.load_best_model_at_end:
         trainer.average.keep()
     return trainer.state.log_history
 

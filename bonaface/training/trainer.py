@@ -1,4 +1,4 @@
-"""The Trainer of one stage: our sampler, loss, decay, schedules and checkpoints that count only when complete.
+"""`Trainer` for one stage: our sampler, loss, decay, schedules and checkpoints that count only when complete.
 
 A run is a pure function of its recipe: the order of images and their augmentation depend on (seed, epoch, index)
 alone, so that a run that was killed and resumed ends with the same bits as one that was not (on one CPU).
@@ -13,39 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 from transformers import (
-    BaseImageProcessor,
     EvalPrediction,
     PreTrainedModel,
-    PrinterCallback,
-    ProgressCallback,
     Trainer,
-    TrainerCallback,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from bonaface.data.dataset import FaceData, balanced_subset, class_weights, sampling_weights
-from bonaface.data.loading import Collator, EpochSampler, ImageRows
-from bonaface.errors import DivergedError, UsageError
-from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
-from bonaface.models.load import is_convolutional, move
+from bonaface.data.loading import EpochSampler
+from bonaface.errors import DivergedError
+from bonaface.imaging.transforms import Preprocessing
 from bonaface.stats.metrics import FaceMetrics, scalars
-from bonaface.training.cached_rows import MapRows
-from bonaface.training.callbacks import (
-    Divergence,
-    EpochCallback,
-    EpochLines,
-    HighPassCallback,
-    Patience,
-    QuietEpochLines,
-)
+from bonaface.training.callbacks import Divergence, EpochCallback
 from bonaface.training.checkpoints import COMPLETE
-from bonaface.training.frozen_blocks import FrozenBlocks
-from bonaface.training.machine import be_polite, compile_pays, speed_line
+from bonaface.training.machine import be_polite
 from bonaface.training.optimization import (
     PlateauWarmup,
     WeightAverage,
@@ -54,8 +38,7 @@ from bonaface.training.optimization import (
     one_cycle,
     rest,
 )
-from bonaface.training.options import Recipe, Stage, library_options, weights_of
-from bonaface.training.teacher import train_teacher
+from bonaface.training.options import Recipe, library_options
 
 
 class NotFiniteError(ValueError):
@@ -266,108 +249,3 @@ def metrics_function(labels: Sequence[str], real_label: str) -> Callable[[EvalPr
         return scalars(figures)
 
     return compute
-
-
-def drawing_weights(rows: Dataset, balance: str, mix: dict[str, float]) -> np.ndarray | None:
-    """How often each row is drawn: `balance` inside each data set, `mix` between them; None for each row once."""
-    inner = balance if balance in ("label", "source", "source_root") else "none"
-    if "dataset" not in rows.column_names or not mix:
-        return None if inner == "none" else sampling_weights(rows, inner)
-    owners = np.array(rows["dataset"], dtype=object)
-    weights = np.zeros(len(rows))
-    for name, share in mix.items():
-        mine = np.flatnonzero(owners == name)
-        own = sampling_weights(rows.select(mine), inner)
-        weights[mine] = own / own.sum() * share
-    return weights * len(rows) / weights.sum()
-
-
-def loss_weights(rows: Any, recipe: Recipe, n_labels: int) -> torch.Tensor:
-    """Loss weights (n,) of mean 1: what drawing rows more or less often does in a fine-tune."""
-    if recipe.balance == "class_weights":
-        return torch.from_numpy(class_weights(rows, n_labels))[torch.tensor(rows["label"])].float()
-    weights = drawing_weights(rows, recipe.balance, weights_of(recipe.mix))
-    return torch.ones(len(rows)) if weights is None else torch.from_numpy(weights).float()
-
-
-def build_trainer(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: FaceData,
-    stage: Stage,
-    *,
-    number: int = 0,
-    kind: type[FaceTrainer] = FaceTrainer,
-    frozen: FrozenBlocks | None = None,
-    say: Callable[[str], Any] = lambda _: None,
-) -> FaceTrainer:
-    """A Trainer ready to run one stage, the `number`-th from 0, on the data that the stage is for.
-
-    With ``frozen`` the model is what is left without these blocks, and trains on their maps.
-    """
-    recipe, args = stage.recipe, stage.args
-    torch.backends.cudnn.benchmark = True  # all batches but the last have one shape
-    train, validation = data.splits["train"], data.splits["validation"]
-    if recipe.max_train_samples:
-        train = balanced_subset(train, recipe.max_train_samples, args.seed)
-    rows_of_a_step = args.train_batch_size * args.world_size
-    if args.dataloader_drop_last and len(train) < rows_of_a_step:
-        raise UsageError(
-            f"dataloader_drop_last drops all {len(train)} training images: a batch has {rows_of_a_step}",
-            "leave it out, or lower per_device_train_batch_size",
-        )
-    channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
-    if channels_last:
-        move(model, memory_format=torch.channels_last)
-    step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    images = len(train) * args.num_train_epochs if args.max_steps < 0 else args.max_steps * step
-    transform = TrainTransform(processor, recipe.augmentation, regions=args.device.type == "cuda")
-    shape = (transform.output.height, transform.output.width)
-    compiled = recipe.compile
-    if compiled is None:
-        compiled = frozen is None and compile_pays(model, args, int(images), shape)
-    if compiled:  # an optional speed-up must not end the run
-        torch._dynamo.config.suppress_errors = recipe.compile is None
-    say(speed_line(args, channels_last=channels_last, compiled=compiled))
-    seed = args.seed if number == 0 else sample_seed(args.seed, number, 0)  # each stage draws its own
-    callbacks: list[TrainerCallback] = []
-    if recipe.early_stopping_patience:
-        callbacks.append(Patience(recipe.early_stopping_patience))
-    if recipe.high_pass_stem:
-        callbacks.append(HighPassCallback())
-    learned: ImageRows | MapRows = ImageRows(train, transform, seed)
-    teacher = None
-    if frozen:
-        learned = frozen.drawn(train, seed)
-        if recipe.teachers:
-            weights = loss_weights(train, recipe, len(data.labels))
-            teacher = train_teacher(model, learned, weights, len(data.labels), stage)
-            say(f"teacher: {recipe.teachers} perceptrons on the maps of all stages")
-    trainer = kind(
-        model=model,
-        args=args,
-        train_dataset=learned,
-        eval_dataset=frozen.plain(validation) if frozen else ImageRows(validation, EvalTransform(processor)),
-        data_collator=Collator(channels_last, regions=transform.gives_regions),
-        compute_metrics=metrics_function(data.labels, data.real_label),
-        callbacks=callbacks,
-        sampler=EpochSampler(
-            len(train),
-            seed,
-            drawing_weights(train, recipe.balance, weights_of(recipe.mix)),
-            args.per_device_train_batch_size * args.world_size,
-        ),
-        recipe=recipe,
-        n_labels=len(data.labels),
-        preprocessing=transform.output,
-        channels_last=channels_last,
-        compiled=compiled,
-        teacher=teacher,
-        loss_weights=torch.from_numpy(class_weights(train, len(data.labels)))
-        if recipe.balance == "class_weights"
-        else None,
-    )
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
-    trainer.add_callback(QuietEpochLines() if args.disable_tqdm else EpochLines())
-    return trainer

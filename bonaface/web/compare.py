@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from bonaface.web.batcher import Busy
-from bonaface.web.one import BUSY, PRIVATE, notice, verdict_html, waiting
-from bonaface.web.panels import panel
+from bonaface.web.one import BUSY, notice, verdict_html, waiting
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import ImageFileInput, Upload
 
@@ -30,32 +30,24 @@ def build_compare(service: Service) -> None:
         for number in (1, 2):
             with gr.Column(scale=5, min_width=300):
                 lines = ["Choose an image to see the verdict here."]
-                card = panel(notice("empty", f"Model {number}", lines), elem_id=f"compare-verdict-{number}")
-                columns += [
-                    card,
-                    gr.Label(
-                        label=f"Label confidences of model {number}",
-                        show_heading=False,
-                        elem_id=f"compare-labels-{number}",
-                    ),
-                ]
+                columns.append(panel(notice("empty", f"Model {number}", lines), elem_id=f"compare-verdict-{number}"))
 
     def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:
         if upload is None:
             lines = ["Choose an image to see the verdict here."]
-            yield notice("empty", "Model 1", lines), None, notice("empty", "Model 2", lines), None
+            yield notice("empty", "Model 1", lines), notice("empty", "Model 2", lines)
             return
-        yield waiting(), None, waiting(), None
+        yield waiting(), waiting()
         found: list[Any] = []
         for number in (0, 1):
             try:
                 judge = service.judge(number)
                 result = judge.check(upload)
-                found += [verdict_html(judge, result, f"{judge.title} says"), dict(result.labels) or None]
+                found.append(verdict_html(judge, result, f"{judge.title} says"))
             except NotReady as error:
-                found += [notice("error", "No model available", [str(error)]), None]
+                found.append(notice("error", "No model available", [str(error)]))
             except Busy:
-                found += [notice("error", *BUSY), None]
+                found.append(notice("error", *BUSY))
         yield tuple(found)
 
     image.change(check, image, columns, show_progress="hidden", **PRIVATE)

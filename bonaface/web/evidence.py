@@ -1,135 +1,150 @@
-"""What a score has meant on images whose label is known: the nearest scores, and how many of them were fake."""
+"""Evidence to take away: one image's result as a self-contained HTML page, and as a PNG card.
+
+Both say what was judged (SHA-256), by what (model, weights, version, date), the verdict and what it is worth. The page
+loads nothing, and a policy inside it forbids that it ever does. The image can be left out; its hash still identifies
+it, and its heat map is then drawn on plain grey.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from PIL import Image
 
-from bonaface.models.facts import UnseenWorth
-from bonaface.stats.figures import percent
-from bonaface.stats.intervals import clopper_pearson
-from bonaface.training.calibrate import KNOWN
+from bonaface import __version__
+from bonaface.files import atomic_path, write_text
+from bonaface.imaging.images import decode_image, read_bytes
+from bonaface.inference.detector import Detector, Result
+from bonaface.inference.explain import Explanation, explain
+from bonaface.models.weights import weights_digest
+from bonaface.provenance.read import Provenance, read_provenance
+from bonaface.web.evidence_card import draw_card
+from bonaface.web.markup import WORDS, render, score
+from bonaface.web.wording import Wording, warnings_of
 
-FEWEST_NEIGHBOURS, NEIGHBOURS = 20, 50  # 50 give an interval of some 15 points around 90 %; a fifth of all is alike
-FEWEST = 60  # images below which nothing is said
-UNSEEN = "unseen"
-SPLITS = ("calibration", "validation", "test")  # the first had no part in training, selection or temperature
-RARE = 0.1  # the base rate of the second sentence
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """Of ``n`` known images that scored within ``nearest`` to ``farthest``, ``n_fake`` were fake.
-
-    ``split`` is theirs, or UNSEEN for images of sources left out of training.
-    ``low`` and ``high`` bound the share with 95 % confidence (Clopper-Pearson); ``base_rate`` is the share of fakes
-    among all images of the ``split``; ``rare_low`` and ``rare_high`` bound the share where only ``RARE`` are fake.
-    """
-
-    split: str
-    n: int
-    n_fake: int
-    nearest: float
-    farthest: float
-    low: float
-    high: float
-    base_rate: float
-    rare_low: float
-    rare_high: float
-
-    @property
-    def share(self) -> float:
-        """Of the images scored like this, the share that was fake."""
-        return self.n_fake / self.n
+SIDE = 640  # pixels, the longer side of the images inside
+GREY = "#b9c0c4"
 
 
 @dataclass(frozen=True)
-class KnownScores:
-    """Scores of images whose truth is known: ``p_fake`` float64 (n,), ``is_fake`` bool (n,)."""
+class Origin:
+    """What judged: the model's name, the first digits of its weights' SHA-256, its training data's fingerprint."""
 
-    split: str
-    p_fake: NDArray[np.float64]
-    is_fake: NDArray[np.bool_]
+    model: str
+    weights: str
+    data: str
 
     @classmethod
-    def of_run(cls, folder: Path, real_label: str) -> KnownScores | None:
-        """From a run's files; None where none has enough real and fake images.
-
-        Predictions for sources that were left out of training (``report/unseen.parquet``) go before the splits of
-        ``report/predictions.parquet``: a visitor's image is probably from an unseen camera or generator.
-        """
-        if (folder / KNOWN).is_file():
-            table = pd.read_parquet(folder / KNOWN, columns=["label", "p_fake"])
-            fake = (table["label"] != real_label).to_numpy()
-            if len(table) >= FEWEST and 0 < fake.sum() < len(table):
-                return cls(UNSEEN, table["p_fake"].to_numpy(dtype=np.float64), fake)
-        file = folder / "report" / "predictions.parquet"
-        if not file.is_file():
-            return None
-        table = pd.read_parquet(file, columns=["split", "label", "p_fake"])
-        table = table[np.isfinite(table["p_fake"])]
-        for split in SPLITS:
-            rows = table[table["split"] == split]
-            fake = (rows["label"] != real_label).to_numpy()
-            if len(rows) >= FEWEST and 0 < fake.sum() < len(rows):
-                return cls(split, rows["p_fake"].to_numpy(dtype=np.float64), fake)
-        return None
-
-    def meaning(self, p_fake: float) -> Meaning:
-        """Of the images scored like ``p_fake``, how many were fake; ties with the last neighbour count too."""
-        distance = np.abs(self.p_fake - p_fake)
-        neighbours = int(np.clip(len(distance) // 5, FEWEST_NEIGHBOURS, NEIGHBOURS))
-        reach = np.sort(distance)[neighbours - 1]
-        near = distance <= reach
-        n, n_fake = int(near.sum()), int((near & self.is_fake).sum())
-        low, high = clopper_pearson(n_fake, n)
-        scores = self.p_fake[near]
-        base = float(self.is_fake.mean())
-        rare = (_at_base_rate(float(share), base, RARE) for share in (low, high))
-        return Meaning(
-            self.split, n, n_fake, float(scores.min()), float(scores.max()), float(low), float(high), base, *rare
-        )
+    def of(cls, detector: Detector, folder: Path, name: str) -> Origin:
+        """The model in ``folder``, by the name that people call it."""
+        return cls(name, weights_digest(folder)[:16], detector.facts.data_fingerprint)
 
 
-def _at_base_rate(share: float, base: float, other: float) -> float:
-    """A share of fakes at one base rate -> the share at another, the same likelihood ratio given (Bayes' rule)."""
-    fakes, reals = share / base * other, (1 - share) / (1 - base) * (1 - other)
-    return fakes / (fakes + reals) if fakes + reals else share
+@dataclass(frozen=True)
+class Case:
+    """One image and all that is known of it; ``heat`` is its close-up, with its faithfulness."""
+
+    name: str
+    data: bytes
+    result: Result
+    heat: Explanation
+    provenance: Provenance
+    checked: datetime
+
+    @classmethod
+    def of(cls, detector: Detector, name: str, data: bytes, result: Result) -> Case:
+        """Explain a result that is not an error, and read what the file says. Raises ImageError."""
+        heat = explain(detector, decode_image(data)).close_up(SIDE)
+        return cls(name, data, result, heat, read_provenance(data), datetime.now(UTC).replace(microsecond=0))
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
-def remarks(
-    meaning: Meaning | None, calibrated: bool, warnings: Sequence[str] = (), unseen: UnseenWorth | None = None
-) -> list[str]:
-    """What a score means, in sentences; ``unseen`` as :func:`bonaface.training.calibrate.recalibrate` gives it."""
-    from bonaface.inference.unfamiliar import REASON
-    from bonaface.web.markup import score
+def write_evidence(case: Case, words: Wording, origin: Origin, folder: Path, *, with_image: bool = True) -> list[Path]:
+    """Write the page and the card into a folder that exists, named by the image's hash; their paths. Raises OSError."""
+    page, card = (folder / f"bonaface-{case.sha256[:12]}.{kind}" for kind in ("html", "png"))
+    image = _thumbnail(case) if with_image else None
+    heat = case.heat if with_image else replace(case.heat, image=Image.new("RGB", case.heat.image.size, GREY))
+    facts = _facts(case, words, origin)
+    write_text(page, _page(case, words, facts, image, heat.overlay(), with_image))
+    with atomic_path(card) as partial:
+        draw_card(facts, case.result.verdict, image, heat.overlay()).save(partial)
+    return [page, card]
 
-    if meaning is None:
-        if calibrated:
-            return ["This model is calibrated, but it has no predictions that would show what such a score has meant."]
-        return ["This model is not calibrated: the score ranks images but is not the probability that one is fake."]
-    known = meaning.split != UNSEEN
-    images = f"{meaning.split} images" if known else "images from unseen cameras and generators"
-    ends = dict.fromkeys((score(meaning.nearest), score(meaning.farthest)))  # one, where rounding leaves no span
-    lines = [
-        f"Of the {meaning.n} {images} that scored like this ({' to '.join(ends)}), {percent(meaning.share, 0)} were "
-        f"fake (95 % interval {percent(meaning.low, 0)} to {percent(meaning.high, 0)}), compared with "
-        f"{percent(meaning.base_rate, 0)} overall.",
-        f"If only 1 image in {round(1 / RARE)} were fake, {percent(meaning.rare_low, 0)} to "
-        f"{percent(meaning.rare_high, 0)} of the images with this score would be fake.",
-    ]
-    if unseen and unseen.wrong is not None and not known:
-        lines.append(f"Of all its verdicts on such images, {percent(unseen.wrong, 0)} were wrong.")
-    elif unseen and unseen.wrong is not None:
-        lines.append(
-            "Those images come from the cameras and generators in the training data. On images from others, "
-            f"{percent(unseen.wrong, 0)} of its verdicts were wrong."
-        )
-    if REASON in warnings:
-        lines.append("This applies to images like those the model was trained on. This image is not like them.")
-    return lines
+
+class EvidenceFolder:
+    """Writes the evidence of each result that it is called with, into one folder, which is made."""
+
+    def __init__(self, folder: Path, model: str, *, with_image: bool = True) -> None:
+        self.folder, self.with_image = folder, with_image
+        self.model = Path(model).resolve().name if Path(model).is_dir() else model
+        folder.mkdir(parents=True, exist_ok=True)
+        self._known: tuple[Wording, Origin] | None = None
+
+    def __call__(self, detector: Detector, path: str, result: Result) -> None:
+        """Nothing for a file without a result."""
+        if result.error:
+            return
+        if self._known is None:
+            home = detector.folder or Path(self.model)
+            self._known = Wording(detector, home), Origin.of(detector, home, self.model)
+        case = Case.of(detector, Path(path).name, read_bytes(path), result)
+        write_evidence(case, *self._known, self.folder, with_image=self.with_image)
+
+
+def _facts(case: Case, words: Wording, origin: Origin) -> dict[str, str]:
+    """What the page and the card both say, in plain text."""
+    result = case.result
+    trust = case.heat.faithfulness.sentence if case.heat.faithfulness else ""
+    said = dict.fromkeys(item.says for item in case.provenance.evidence)
+    pointed = "AI generation" if case.heat.target == "fake" else "a photograph"
+    return {
+        "verdict": WORDS[result.verdict],
+        "beside": words.beside(result),
+        "short": words.in_short(result),
+        "score": score(result.p_fake),
+        "band": f"real up to {score(result.band[0])}, AI-generated from {score(result.band[1])}" if result.band else "",
+        "map": f"Bright areas point to {pointed}. {trust}",
+        "said": f"The file says of itself: {', '.join(said)}." if said else "The file says nothing about its origin.",
+        "sha256": case.sha256,
+        "model": origin.model,
+        "weights": origin.weights,
+        "data": origin.data,
+        "version": __version__,
+        "checked": f"{case.checked:%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _page(
+    case: Case, words: Wording, facts: dict[str, str], image: Image.Image | None, heat: Image.Image, named: bool
+) -> str:
+    faithfulness = case.heat.faithfulness
+    return render(
+        "evidence",
+        facts=facts,
+        result=case.result,
+        name=case.name if named else "",
+        size=len(case.data),
+        image=image,
+        heat=heat,
+        side=SIDE,
+        tested=faithfulness.reason if faithfulness else "",
+        why=words.why(case.result),
+        remarks=words.remarks(case.result),
+        warnings=warnings_of(case.result),
+        said=case.provenance.evidence,
+        trailing=case.provenance.trailing,
+        note=case.provenance.note,
+    )
+
+
+def _thumbnail(case: Case) -> Image.Image:
+    image = decode_image(case.data)
+    image.thumbnail((SIDE, SIDE))
+    return image

@@ -11,19 +11,19 @@ from PIL import Image
 
 from bonaface import __version__
 from bonaface.files import read_json
-from bonaface.imaging.faces import Box
 from bonaface.imaging.images import ImageError, decode_image, shown_name
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.explain import Explanation, explain, faithfulness_of
+from bonaface.inference.faithfulness import Faithfulness
 from bonaface.inference.reader import CROP_SIDE
 from bonaface.models.drawings import MEANING
 from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
 from bonaface.web.batcher import Batcher
-from bonaface.web.evidence import KnownScores, Meaning, remarks
 from bonaface.web.limits import Limits
 from bonaface.web.schema import HeatMapAnswer, ModelAnswer, Prediction
 from bonaface.web.uploads import Upload
+from bonaface.web.wording import Wording
 
 SHOWN = 1024  # pixels, the longer side of images on the page
 
@@ -43,7 +43,7 @@ class Judge:
         self.detector = Detector.from_pretrained(name)
         self.folder = self.detector.folder or Path(name)
         self.metrics = read_json(self.folder / "report" / "metrics.json")
-        self.known = KnownScores.of_run(self.folder, self.detector.real_label)
+        self.words = Wording(self.detector, self.folder)
         self.title = self.folder.resolve().name if Path(name).is_dir() else name
         self.weights = weights_digest(self.folder)[:16]
         # The first run of a network costs several times the others, and what finds faces is loaded by the first image
@@ -79,12 +79,12 @@ class Judge:
         return Result({}, math.nan, "error", self.detector.band, status=status, error=error)
 
     def heat_map(self, data: bytes) -> Explanation:
-        """The heat map of the image, or of its worst face; at most ``SHOWN`` pixels. Raises ImageError."""
-        return shrunk(explain(self.detector, decode_image(data), test=False))
+        """The heat map of the image, or of its worst face, enlarged; at most ``SHOWN`` pixels. Raises ImageError."""
+        return explain(self.detector, decode_image(data), test=False).close_up(SHOWN)
 
-    def trust(self, heat: Explanation) -> str:
-        """How far to trust a heat map, in a sentence. Testing it takes longer than drawing it."""
-        return faithfulness_of(heat, self.detector).sentence
+    def trust(self, heat: Explanation) -> Faithfulness:
+        """How far to trust a heat map. Testing it takes longer than drawing it."""
+        return faithfulness_of(heat, self.detector)
 
     def provenance(self, data: bytes) -> Provenance | None:
         """What the file says about itself; None if it is not an image."""
@@ -92,19 +92,6 @@ class Judge:
             return read_provenance(data)
         except ImageError:
             return None
-
-    def meaning(self, result: Result) -> Meaning | None:
-        """What such a score has meant on known images; None without them."""
-        return self.known.meaning(result.p_fake) if self.known and not result.error else None
-
-    def remarks(self, result: Result) -> list[str]:
-        """The same in sentences."""
-        calibrated = self.detector.facts.calibration is not None
-        return (
-            []
-            if result.error
-            else remarks(self.meaning(result), calibrated, result.warnings, self.detector.facts.unseen)
-        )
 
     def prediction(self, name: str, result: Result) -> Prediction:
         """A result as the API gives it."""
@@ -119,13 +106,14 @@ class Judge:
                 "band": result.band and list(result.band),
                 "faces": [{"box": list(f.box), "p_fake": f.p_fake, "verdict": f.verdict} for f in result.faces],
                 "warnings": list(result.warnings),
-                "meaning": " ".join(self.remarks(result)),
+                "meaning": " ".join(self.words.remarks(result)),
             }
         )
 
     def heat_answer(self, name: str, heat: Explanation) -> HeatMapAnswer:
         """A heat map's words, with how far to trust it, as the API gives them."""
-        words = {"target": heat.target, "method": heat.method, "trust": self.trust(heat)}
+        trust = self.trust(heat)
+        words = {"target": heat.target, "method": heat.method, "trust": f"{trust.sentence} {trust.reason}"}
         return HeatMapAnswer.model_validate(words | {"prediction": self.prediction(name, heat.result)})
 
     def answer(self) -> ModelAnswer:
@@ -150,18 +138,6 @@ class Judge:
             figures=figures,
             conclusion=str(self.metrics.get("conclusion", "")),
         )
-
-
-def shrunk(found: Explanation, side: int = SHOWN) -> Explanation:
-    """The same explanation of an image of at most ``side`` pixels: an overlay on 60 megapixels takes seconds."""
-    image = found.image.copy()
-    image.thumbnail((side, side))
-    scale = image.width / found.image.width, image.height / found.image.height
-
-    def scaled(box: Box) -> Box:
-        return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
-
-    return replace(found, image=image, region=scaled(found.region), face=scaled(found.face) if found.face else None)
 
 
 def _without_path(result: Result, source: Path | bytes) -> Result:

@@ -11,8 +11,8 @@ import gradio as gr
 from bonaface.web.archives import ArchiveError
 from bonaface.web.jobs import Job, Jobs, check, collect
 from bonaface.web.markup import WORDS, render
-from bonaface.web.one import PRIVATE, notice, trust_note
-from bonaface.web.panels import panel
+from bonaface.web.one import notice, trust_note
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import FilesInput, Upload
 
@@ -144,12 +144,13 @@ class ManyTab:
         mark = gr.Radio(options, value=job.marks.get(index, CORRECT))
         tiles = _gallery(job, choice)
         if row["error"] or entry.path is None:
-            yield tiles, gr.Row(visible=True), None, render("detail", row=row, trust=""), mark
+            yield tiles, gr.Row(visible=True), None, render("detail", row=row), mark
             return
-        drawing = render("detail", row=row, trust="Drawing the heat map …")
+        said = render("detail", row=row)
+        drawing = said + trust_note("Drawing the heat map …")
         yield tiles, gr.Row(visible=True), None, drawing, mark
         heat = judge.heat_map(entry.path.read_bytes())
-        text = render("detail", row=row, trust=f"Bright areas point to {heat.target}. {judge.trust(heat)}")
+        text = said + trust_note(target=heat.target, trust=judge.trust(heat))
         yield gr.skip(), gr.skip(), (heat.image, heat.overlay()), text, gr.skip()
 
     def mark(self, label: str, choice: str, request: gr.Request) -> tuple[Any, Any]:

@@ -9,25 +9,28 @@ import gradio as gr
 
 from bonaface.imaging.images import ImageError
 from bonaface.web.batcher import Busy
+from bonaface.web.evidence_buttons import build_evidence
+from bonaface.web.jobs import Jobs
 from bonaface.web.markup import image_uri, render
-from bonaface.web.panels import panel
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import NotReady, Service
 from bonaface.web.uploads import ImageFileInput, Upload
 
 if TYPE_CHECKING:
     from bonaface.inference.detector import Result
+    from bonaface.inference.faithfulness import Faithfulness
     from bonaface.web.judge import Judge
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 KINDS = {"camera": "Camera", "generated": "Generated", "edited": "Edited", "unclear": "Unclear"}
 FACE_SIDE = 144
+MOST_LABELS = 6
 BUSY = ("Busy", ["Too many requests are waiting. Try again in a minute."])
 
 
-def build_one(service: Service, examples: list[str]) -> None:
-    """Lay the tab out and connect it."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=300):
+def build_one(service: Service, examples: list[str], jobs: Jobs) -> None:
+    """Lay the tab out and connect it. On a phone, the style sheet puts the verdict in front of the image."""
+    with gr.Row(equal_height=False, elem_id="one"):
+        with gr.Column(scale=4, min_width=300):
             image = ImageFileInput(
                 label="Image to check",
                 sources=["upload", "clipboard", "webcam"],
@@ -36,47 +39,45 @@ def build_one(service: Service, examples: list[str]) -> None:
                 placeholder="Drop an image of a face here,\npaste it, or click to choose",
                 elem_id="image",
             )
+            faces = panel("", elem_id="faces")
+            build_evidence(service, image, jobs)
             if examples:
                 gr.Examples(examples, image, label="Or try one of these", api_visibility="private", elem_id="examples")
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=7, min_width=300):
             verdict = panel(empty(), elem_id="verdict")
-            labels = gr.Label(label="Label confidences", elem_id="labels", num_top_classes=6, show_heading=False)
-    faces = panel("", elem_id="faces")
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=300):
-            slider = gr.ImageSlider(
-                label="Heat map: drag to compare",
-                type="pil",
-                interactive=False,
-                format="jpeg",
-                height=380,
-                max_height=380,
-                buttons=["fullscreen"],
-                elem_id="heat",
-            )
-            trust = panel(trust_note(), elem_id="trust")
-        with gr.Column(scale=6, min_width=300):
-            provenance = panel(render("provenance", said=[], kinds=KINDS, note="", empty=True), elem_id="provenance")
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=300):
+                    slider = gr.ImageSlider(
+                        label="Why? Drag to see the heat map",
+                        type="pil",
+                        interactive=False,
+                        format="jpeg",
+                        height=330,
+                        max_height=330,
+                        buttons=["fullscreen"],
+                        elem_id="heat",
+                    )
+                with gr.Column(min_width=260):
+                    trust = panel(trust_note(), elem_id="trust")
+                    provenance = panel(nothing_said(), elem_id="provenance")
 
     def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:
-        nothing = render("provenance", said=[], kinds=KINDS, note="", empty=True)
         if upload is None:
-            yield empty(), None, "", nothing, None, trust_note()
+            yield empty(), "", nothing_said(), None, trust_note()
             return
         if service.situation.status == "loading":
-            yield waiting(), None, "", nothing, None, trust_note()
+            yield waiting(), "", nothing_said(), None, trust_note()
         try:
             judge = service.judge()
             result = judge.check(upload)
         except NotReady as error:
-            yield notice("error", "No model available", [str(error)]), None, "", nothing, None, trust_note()
+            yield notice("error", "No model available", [str(error)]), "", nothing_said(), None, trust_note()
             return
         except Busy:
-            yield notice("error", *BUSY), None, "", nothing, None, trust_note()
+            yield notice("error", *BUSY), "", nothing_said(), None, trust_note()
             return
         yield (
             verdict_html(judge, result),
-            dict(result.labels) or None,
             faces_html(upload, result),
             provenance_html(judge, upload),
             None,
@@ -93,11 +94,10 @@ def build_one(service: Service, examples: list[str]) -> None:
         except ImageError:
             yield None, trust_note()
             return
-        lead = f"Bright areas point to {found.target}."
-        yield (found.image, found.overlay()), trust_note(f"{lead} Testing how far to trust the map …")
-        yield gr.skip(), trust_note(f"{lead} {judge.trust(found)}")
+        yield (found.image, found.overlay()), trust_note("Testing how far to trust the map …", target=found.target)
+        yield gr.skip(), trust_note(target=found.target, trust=judge.trust(found))
 
-    outputs = [verdict, labels, faces, provenance, slider, trust]
+    outputs = [verdict, faces, provenance, slider, trust]
     shown = image.change(check, image, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)
     shown.then(
         heat, image, [slider, trust], show_progress="minimal", show_progress_on=slider, concurrency_limit=2, **PRIVATE
@@ -131,7 +131,7 @@ def notice(kind: str, title: str, lines: list[str], command: str = "") -> str:
 
 def verdict_html(judge: Judge, result: Result, eyebrow: str = "This model says") -> str:
     """The card with the verdict, or why there is none."""
-    from bonaface.web.wording import failure_lines, warnings_of, why
+    from bonaface.web.wording import failure_lines, warnings_of
 
     if result.error:
         return notice("error", "This file could not be read", failure_lines(result))
@@ -143,8 +143,11 @@ def verdict_html(judge: Judge, result: Result, eyebrow: str = "This model says")
         eyebrow=eyebrow,
         low=low,
         high=high,
-        why=why(result, judge.detector.facts),
-        remarks=judge.remarks(result),
+        beside=judge.words.beside(result),
+        in_short=judge.words.in_short(result),
+        why=judge.words.why(result),
+        labels=sorted(result.labels.items(), key=lambda item: -item[1])[:MOST_LABELS],
+        remarks=judge.words.remarks(result),
         warnings=warnings_of(result),
     )
 
@@ -181,6 +184,11 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
     return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
 
 
-def trust_note(text: str = "The heat map of your image will appear here.") -> str:
-    """The line under the heat map."""
-    return f'<p class="bf-note" role="status">{text}</p>'
+def nothing_said() -> str:
+    """In place of what a file says about itself, before there is one."""
+    return render("provenance", said=[], kinds=KINDS, note="", empty=True)
+
+
+def trust_note(text: str = "", *, target: str = "", trust: Faithfulness | None = None) -> str:
+    """Beside the heat map: what it shows, and whether to trust it, or that this is not known yet."""
+    return render("trust", text=text, target=target, trust=trust)

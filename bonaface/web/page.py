@@ -22,8 +22,8 @@ from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
 from bonaface.web.many import ManyTab
 from bonaface.web.markup import render
-from bonaface.web.one import PRIVATE, build_one, notice
-from bonaface.web.panels import panel
+from bonaface.web.one import build_one, notice
+from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
 
@@ -34,7 +34,7 @@ FRAMING = 100_000  # bytes of an upload's body beside the file
 def build_page(service: Service, folder: Path) -> gr.Blocks:
     """The interface. ``folder`` takes example images and uploads in progress; it lasts as long as the server."""
     limits = service.limits
-    jobs = Jobs(limits, folder)
+    jobs, saved = Jobs(limits, folder), Jobs(limits, folder)
     first = service.models[0] if service.models else None
     with GuardedBlocks(
         title="bonaface", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, limits.keep_seconds)
@@ -42,7 +42,7 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
         header = panel(render("header", situation=service.situation), elem_id="header")
         with gr.Tabs():
             with gr.Tab("Image", id="one"):
-                build_one(service, example_images(first, folder))
+                build_one(service, example_images(first, folder), saved)
             with gr.Tab("Batch", id="many"):
                 ManyTab(service, jobs)
             with gr.Tab("About", id="about"):
@@ -63,7 +63,8 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
         page.load(follow, None, [header, about, card], show_progress="hidden", concurrency_limit=None, **PRIVATE)
 
         def forget(request: gr.Request) -> None:
-            jobs.drop(request.session_hash or "")
+            for kept in (jobs, saved):
+                kept.drop(request.session_hash or "")
 
         page.unload(forget)
     page.queue(max_size=limits.waiting, default_concurrency_limit=limits.together)

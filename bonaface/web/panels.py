@@ -6,6 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of listeners that are no endpoints
+
 
 def panel(value: str = "", **options: Any) -> gr.HTML:
     """Our own HTML, without Gradio's styles for text, which would overrule ours."""

@@ -42,7 +42,7 @@ class HeatMapAnswer(BaseModel):
 
     target: Literal["real", "fake"] = Field(description="what the bright areas point to")
     method: str = Field(description="gradcam or occlusion")
-    trust: str = Field(description="one sentence, from a deletion and insertion test")
+    trust: str = Field(description="whether to, and what a deletion and insertion test found")
     prediction: Prediction
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sys
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from bonaface.environment import HUB_NUMBERS, check_numbers, whole_number
@@ -47,7 +46,7 @@ def check_environment() -> None:
         )
     for name in PLACES:
         for place in filter(None, map(str.strip, os.environ.get(name, "").split(","))):
-            if not Path(place).expanduser().exists():
+            if not os.path.exists(os.path.expanduser(place)):  # noqa: PTH110, PTH111 - Path's raise for impossible names
                 raise UsageError(f"{name} names {place}, which does not exist", f"correct or unset {name}")
 
 

@@ -1,8 +1,10 @@
-"""A result in words: why this verdict, and what each warning means."""
+"""A result in words: why this verdict, what its score has meant, and what each warning means."""
 
 from __future__ import annotations
 
-from bonaface.inference.detector import Result
+from pathlib import Path
+
+from bonaface.inference.detector import Detector, Result
 from bonaface.inference.reader import COMPRESSED, NO_FACE, SMALL
 from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
@@ -10,6 +12,7 @@ from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.facts import ModelFacts
 from bonaface.stats.figures import percent
 from bonaface.web.markup import score
+from bonaface.web.meaning import KnownScores, Meaning, in_short, remarks, wrong_in_short
 
 NOT_CALIBRATED = "not calibrated"
 WARNINGS = {
@@ -17,7 +20,6 @@ WARNINGS = {
     NO_FACE: "The whole image was scored. The model is meant for faces, so the score may mean little.",
     SMALL: "A small image has little detail, so its score is less reliable.",
     COMPRESSED: "Strong JPEG compression removes the traces that the model looks for.",
-    UNFAMILIAR: "The image differs too much from the training data for a verdict.",
     NOT_CALIBRATED: "This model has no calibration, so the verdict is its most likely label.",
 }
 # What to do about a file that is not a readable image, by the reason of its ImageError.
@@ -32,10 +34,49 @@ REMEDIES = {
 }
 
 
+class Wording:
+    """What the results of one model mean; ``folder`` has its scores of known images."""
+
+    def __init__(self, detector: Detector, folder: Path) -> None:
+        self.facts = detector.facts
+        self.known = KnownScores.of_run(folder, detector.real_label, detector.facts.band)
+
+    def beside(self, result: Result) -> str:
+        """What must be read with the verdict: that there is none, or how often such verdicts are wrong."""
+        if UNFAMILIAR in result.warnings:
+            return "No verdict: unlike the training data."
+        if result.verdict == "uncertain":
+            return "No verdict: the model is too often wrong here."
+        wrong = self.known.wrong(result.verdict) if self.known else None
+        return wrong_in_short(*wrong) if wrong else ""
+
+    def in_short(self, result: Result) -> str:
+        """What such a score has meant, for somebody in a hurry."""
+        if UNFAMILIAR in result.warnings:
+            return "What a score means for such an image is not known."
+        meaning = self.meaning(result)
+        return in_short(meaning) if meaning else "What such a score means was never measured for this model."
+
+    def why(self, result: Result) -> str:
+        """Why this verdict."""
+        return why(result, self.facts)
+
+    def meaning(self, result: Result) -> Meaning | None:
+        """What such a score has meant on known images; None without them."""
+        return self.known.meaning(result.p_fake) if self.known and not result.error else None
+
+    def remarks(self, result: Result) -> list[str]:
+        """The same in sentences with every figure."""
+        if result.error:
+            return []
+        calibrated = self.facts.calibration is not None
+        return remarks(self.meaning(result), calibrated, result.warnings, self.facts.unseen)
+
+
 def why(result: Result, facts: ModelFacts) -> str:
     """Why this verdict: by the model's stored band, and what that band guarantees."""
     if UNFAMILIAR in result.warnings:
-        return "No verdict: the image is unlike the training data."
+        return "The image differs too much from the training data for a verdict."
     if result.band is None:
         return "This is the model's most likely label."
     low, high = result.band
@@ -53,8 +94,8 @@ def why(result: Result, facts: ModelFacts) -> str:
 
 
 def warnings_of(result: Result) -> list[tuple[str, str]]:
-    """Each warning with what it means."""
-    return [(name[:1].upper() + name[1:], WARNINGS.get(name, "")) for name in result.warnings]
+    """Each warning with what it means, but for the one that :meth:`Wording.beside` gives as the reason."""
+    return [(name[:1].upper() + name[1:], WARNINGS.get(name, "")) for name in result.warnings if name != UNFAMILIAR]
 
 
 def failure_lines(result: Result) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bonaface.audit.leaks import describe, measure_leak
 from bonaface.audit.result import Audit
 from bonaface.data.dataset import load_data
 from bonaface.data.listing import list_data
+from bonaface.data.scan import scan_rows
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import Face
 
@@ -334,11 +336,28 @@ def test_broken_files_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     (tmp_path / "fake/gan/page.jpg").write_text("<html>not found</html>")
     audit = audited(tmp_path)
     assert {(f.path, f.reason) for f in audit.broken} == {
-        ("real/alps/cut.jpg", "truncated"),
-        ("fake/gan/empty.png", "empty"),
-        ("fake/gan/page.jpg", "wrong extension"),
+        ("real/alps/cut.jpg", "truncated: the JPEG is truncated"),
+        ("fake/gan/empty.png", "empty: the file is empty"),
+        ("fake/gan/page.jpg", "wrong extension: named .jpg, but contains an HTML page"),
     }
-    assert "3 of 51 files cannot be used" in texts(audit, "broken files", "warning")
+    text = texts(audit, "broken files", "warning")
+    assert "3 of 51 files cannot be used" in text
+    assert all(f"1 {kind}" in text for kind in ("empty", "wrong extension", "truncated"))
+
+
+def test_an_audit_of_known_scans_reads_no_file_and_finds_the_same(tmp_path: Path) -> None:
+    make_set(tmp_path / "data", 24)
+    shutil.copy(tmp_path / "data/real/bay/003.jpg", tmp_path / "data/real/alps/copy.jpg")
+    (tmp_path / "data/fake/gan/empty.png").write_bytes(b"")
+    listing = list_data(tmp_path / "data", check="none")
+    scans = scan_rows(listing.rows)
+    read = audit_dataset(listing, fast=True)
+    (tmp_path / "data").rename(tmp_path / "gone")
+    known = audit_dataset(listing, scans=scans, fast=True)
+    assert known.findings == read.findings
+    assert known.duplicates == read.duplicates
+    assert known.broken == read.broken
+    pd.testing.assert_frame_equal(known.files, read.files)
 
 
 def test_imbalance_and_thin_sources_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -14,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from chromium import check_many, check_one, chromium, full_length, opened, png, serious, two_faces, upload, zipped
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-
-from chromium import check_many, check_one, chromium, opened, png, serious, two_faces, upload, zipped
 from reverse_proxy import reverse_proxy
 from served import HOSTILE, MAX_FILES, Server, server
 
@@ -71,10 +72,14 @@ def heat_is_drawn(page: Page, note: str, slider: str) -> None:
 def test_an_image_gets_a_verdict_its_meaning_a_heat_map_and_what_the_file_says(page: Page) -> None:
     text = check_one(page, upload("photo.jpg", jpeg_of_a_camera(), "image/jpeg"))
     assert "Real" in text
+    assert re.search(r"mages from known sources that scored like this were generated", text)
+    assert "such verdicts" in text
+    assert "% interval" not in text  # for those who ask
+    page.locator("#verdict").get_by_text("How sure is this?").click()
     assert re.search(
-        r"Of the \d+ calibration images that scored like this .* were fake .*, compared with 50\s% overall", text
+        r"Of the \d+ calibration images that scored like this .* were fake .*, compared with 50\s% overall",
+        page.inner_text("#verdict"),
     )
-    expect(page.locator("#labels")).to_contain_text("real")
     expect(page.locator("#provenance")).to_contain_text("Canon EOS <img src=x")
     heat_is_drawn(page, "#trust", "#heat")
     assert "AI-generated" in check_one(page, upload("fake.png", png(2, dark=True))).split("score for")[0]
@@ -82,6 +87,28 @@ def test_an_image_gets_a_verdict_its_meaning_a_heat_map_and_what_the_file_says(p
     page.locator("#image").get_by_label("Remove Image").click()
     expect(page.locator("#verdict")).to_contain_text("Nothing checked yet")
     expect(page.locator("#heat img")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_verdict_meaning_and_reason_are_seen_at_once_and_in_this_order(
+    browser: Browser, app: Server, width: int
+) -> None:
+    """Of a full-length image, at 1280 x 900 without scrolling; on a phone the image that was sent comes last."""
+    with opened(browser, app, width=width) as page:
+        check_one(page, upload("person.jpg", full_length(), "image/jpeg"))
+        heat_is_drawn(page, "#trust", "#heat")
+        parts = ["#verdict .bf-word", "#verdict .bf-beside", "#verdict .bf-short", "#heat", "#trust", "#provenance"]
+        boxes = [page.locator(part).bounding_box() for part in parts]
+        edges = [box["y"] + box["height"] for box in boxes if box]
+        assert len(edges) == len(parts)
+        if width == 1280:
+            assert max(edges) <= 900
+        else:
+            image = page.locator("#image").bounding_box()
+            assert image
+            assert [*edges, image["y"] + image["height"]] == sorted([*edges, image["y"] + image["height"]])
+        shown = page.locator("#heat img").first
+        assert shown.evaluate("e => Math.abs(e.naturalWidth - e.naturalHeight)") <= 2  # the face, not the whole image
 
 
 def test_several_faces_have_a_result_each(page: Page) -> None:
@@ -129,6 +156,47 @@ def test_two_tabs_at_once_get_their_own_answers(browser: Browser, app: Server) -
         second.click("#start")
         for tab, name in ((first, "dark"), (second, "bright")):
             expect(tab.locator("#table tbody th")).to_have_text([f"{name}{i}.png" for i in range(6)])
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_evidence_to_keep_is_a_page_that_stands_alone_and_a_card(
+    browser: Browser, page: Page, tmp_path: Path, left_out: bool
+) -> None:
+    """The page without network, for axe-core, on a phone and in print; another image takes the downloads away."""
+    data = jpeg_of_a_camera()
+    check_one(page, upload(f"{HOSTILE}.jpg", data, "image/jpeg"))
+    if left_out:
+        page.get_by_label("Leave the image out of it").check()
+    expect(page.locator("#evidence-page")).to_be_disabled()
+    page.click("#make-evidence")
+    saved = {}
+    for what, kind in (("page", "html"), ("card", "png")):
+        expect(page.locator(f"#evidence-{what}")).to_be_enabled()
+        with page.expect_download() as download:
+            page.click(f"#evidence-{what}")
+        saved[kind] = tmp_path / f"evidence.{kind}"
+        download.value.save_as(saved[kind])
+    with Image.open(saved["png"]) as card:
+        assert card.size == (1200, 700)
+    context = browser.new_context(viewport={"width": 360, "height": 800}, offline=True)
+    kept = context.new_page()
+    asked: list[str] = []
+    kept.on("request", lambda request: asked.append(request.url))
+    kept.goto(f"file://{saved['html']}")
+    text = kept.inner_text("body")
+    assert hashlib.sha256(data).hexdigest() in text
+    assert (HOSTILE in text.split("SHA-256")[0] + text.split("SHA-256")[1][:80]) is not left_out
+    assert kept.locator("figure img").count() == (1 if left_out else 2)
+    assert kept.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert kept.evaluate("document.documentElement.scrollWidth") <= 360
+    assert not Axe().run(kept).response["violations"]
+    kept.emulate_media(media="print")
+    assert kept.locator("h1").is_visible()
+    assert kept.evaluate("window.hacked") is None
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    context.close()
+    check_one(page, upload("next.png", png(4, dark=False)))
+    expect(page.locator("#evidence-page")).to_be_disabled()
 
 
 # --- many images ------------------------------------------------------------------------------------------------
@@ -263,7 +331,7 @@ def test_two_models_answer_side_by_side(page: Page) -> None:
     page.set_input_files("#compare-image input[type=file]", upload("a.png", png(14, dark=True)))
     for number in (1, 2):
         expect(page.locator(f"#compare-verdict-{number}")).to_contain_text(f"tiny{number - 1} says")
-        expect(page.locator(f"#compare-labels-{number}")).to_contain_text("fake")
+        expect(page.locator(f"#compare-verdict-{number}")).to_contain_text("How sure is this?")
 
 
 def test_the_page_works_below_a_path_of_a_reverse_proxy(browser: Browser) -> None:

@@ -26,7 +26,8 @@ from bonaface.data.duplicates import (
     similarity,
     thumbnail,
 )
-from bonaface.imaging.images import ImageError, inspect_image, load_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import ImageError, load_image
 
 
 def pictures(n: int, seed: int = 0, size: int = 160) -> list[Image.Image]:

@@ -87,6 +87,18 @@ LAYOUTS = {
     },
     "two names for real": {"original": "real real -", "photos": "real real -", "deepfakes/a": "fake a -"},
     "a generator whose name begins with real": {"real": "real real -", "Real-ESRGAN": "Real-ESRGAN Real-ESRGAN -"},
+    "one split below the label": {"real/train/ffhq": "real ffhq train", "fake/train": "fake fake train"},
+    "persons below splits below the label": {
+        "real/train/Ada": "real Ada train",
+        "real/val/Bo": "real Bo validation",
+        "fake/train/Ada": "fake Ada train",
+        "fake/test/Cy/deeper": "fake Cy test",
+    },
+    "the class of trains": {
+        "progan/train/0_real": "0_real progan/train -",
+        **{f"progan/{name}/1_fake": f"1_fake progan/{name} -" for name in ("bird", "boat", "bus", "car", "cat")},
+        "biggan/0_real": "0_real biggan -",
+    },
     "a source called like a split": {"real/ffhq": "real ffhq -", "fake/train": "fake train -"},
 }
 
@@ -113,6 +125,15 @@ def test_a_named_real_label_is_looked_for_too() -> None:
         (["a/train/real", "a/train/fake", "b/fake"], r"mixes split folders \(a/train\) with others \(b/fake\)"),
         (["train_1/real", "train_1/fake", "extra_2/real"], r"mixes split folders \(train_1\) with others \(extra_2\)"),
         (["train_real", "train_fake", "real"], r"mixes split folders \(train_fake, train_real\) with others \(real\)"),
+        (
+            ["real/train/Ada", "real/test/Bo", "fake/sdxl", "fake/flux"],
+            r"mixes split folders \(real/test, real/train\) with others \(fake/flux, fake/sdxl\)",
+        ),
+        (["real/train", "real/test", "fake"], r"mixes split folders \(real/test, real/train\) with others \(fake\)"),
+        (
+            ["real/a/train", "real/a/val", "fake/b"],
+            r"split folders \(real/a/train, real/a/val\) with others \(fake/b\)",
+        ),
         (["a/photo/real", "a/ai/real", "a/ai/fake", "c/real", "c/fake"], "could be its label, ai and real"),
     ],
 )

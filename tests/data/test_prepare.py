@@ -29,7 +29,8 @@ from bonaface.data.listing import list_data
 from bonaface.data.prepare import prepare, run_prepare_command
 from bonaface.errors import UsageError
 from bonaface.imaging.faces import Face, FaceDetector, MainFace, find_main_face
-from bonaface.imaging.images import inspect_image, load_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import load_image
 
 
 class Middle:
@@ -104,7 +105,7 @@ def test_every_file_has_the_same_format_range_and_no_metadata(raw: Path, tmp_pat
         assert row.face_x0 == pytest.approx(0.3 * original.width, abs=0.06)
     # Nothing but the tables beside the images, and the commands here read it as the raw folder was read.
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "real", "fake", "metadata.csv", "dropped.csv", "prepare.json"
+        "real", "fake", "metadata.csv", "dropped.csv", "scans.parquet", "prepare.json"
     }  # fmt: skip
     listing = list_data(tmp_path / "out")
     assert (len(listing.rows), listing.labels, listing.broken) == (24, ["fake", "real"], [])
@@ -259,9 +260,9 @@ def test_broken_and_duplicate_files_are_listed_with_their_reason(raw: Path, tmp_
     summary = prepare(data, tmp_path / "out", **SMALL)
     dropped = pd.read_csv(tmp_path / "out/dropped.csv").set_index("original_path")
     assert dropped.reason.to_dict() == {
-        "real/a/empty.jpg": "empty",
-        "real/a/text.jpg": "wrong extension",
-        "real/a/cut.jpg": "truncated",
+        "real/a/empty.jpg": "empty: the file is empty",
+        "real/a/text.jpg": "wrong extension: named .jpg, but contains text",
+        "real/a/cut.jpg": "truncated: the JPEG is truncated",
         "real/b/again.jpg": "duplicate: same file as real/a/000.jpg",
         "fake/gan/001.png": "same file under two labels: fake/gan/001.png = real/b/001.png",
         "real/b/001.png": "same file under two labels: fake/gan/001.png = real/b/001.png",

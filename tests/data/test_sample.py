@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_limits
 from bonaface.data import sample
 from bonaface.data.sample import FAKE, REAL, SampleSpec, make_image, write_sample
 from bonaface.errors import UsageError
-from bonaface.imaging.images import ImageFacts, decode_image, inspect_image
+from bonaface.imaging.header import ImageFacts, inspect_image
+from bonaface.imaging.images import decode_image
 
 N, SIZE = 300, 96
 

@@ -12,7 +12,8 @@ from tiny import tiny_data, tiny_run
 
 from bonaface.data.dataset import FaceData
 from bonaface.errors import UsageError
-from bonaface.evaluation.compare import compare, conclude_comparison, paired, run_compare_command
+from bonaface.evaluation.compare import compare, paired, run_compare_command
+from bonaface.evaluation.compare_page import conclude_comparison
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.stats import metrics

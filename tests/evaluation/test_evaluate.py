@@ -17,15 +17,18 @@ from PIL import Image
 from tiny import SIZES, tiny_data, tiny_run
 
 from bonaface.data.dataset import FaceData, load_data
+from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.evaluation import evaluate as evaluation
 from bonaface.evaluation.data import align, evaluation_data, load_detector, shared_labels, with_labels
-from bonaface.evaluation.evaluate import evaluate, predict, run_evaluate_command
+from bonaface.evaluation.evaluate import evaluate, run_evaluate_command
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.evaluation.robustness import robustness_remark
 from bonaface.evaluation.scores import CLEAN, Variant
-from bonaface.inference.calibration import uncalibrated
+from bonaface.imaging.transforms import EvalTransform
+from bonaface.inference.calibration import apply, uncalibrated
 from bonaface.inference.detector import Detector
+from bonaface.inference.forward import run_rows
 from bonaface.models.load import load_model
 from bonaface.report.write import SCHEMA_VERSION
 from bonaface.stats import metrics
@@ -138,16 +141,17 @@ def test_verdicts_and_distances_stand_in_the_table(root: Path, folder: Path, eva
     assert [r.verdict for r in results] == table["verdict"][:5].tolist()
 
 
-def test_all_scores_agree_with_predict(data: FaceData, folder: Path, root: Path) -> None:
-    """The Trainer's way and the evaluation's way to score are one."""
+def test_the_training_s_way_to_score_and_the_evaluation_s_are_one(data: FaceData, folder: Path, root: Path) -> None:
     model, processor = load_model(str(folder), data.labels)
-    table = predict(model, processor, data, ("calibration", "test"))
+    rows = [data.splits[name] for name in ("calibration", "test")]
+    outputs = [run_rows(model, ImageRows(part, EvalTransform(processor))) for part in rows]
+    p_real = np.concatenate([apply(out.logits)[:, data.real_index] for out in outputs])
     stored = evaluate(
         Detector.from_pretrained(folder), data, root / "again", FEW, splits=("calibration", "test"),
     )  # fmt: skip
     written = pd.read_parquet(root / "again/report/predictions.parquet")
-    assert written["path"].tolist() == table["path"].tolist()
-    np.testing.assert_allclose(written["p_fake"], table["p_fake"], atol=1e-6)
+    assert written["path"].tolist() == [path for part in rows for path in part["path"]]
+    np.testing.assert_allclose(written["p_fake"], 1 - p_real, atol=1e-6)
     assert list(stored["splits"]) == ["calibration", "test"]
     assert stored["split"] == "test"
     assert "robustness" not in stored["sections"]

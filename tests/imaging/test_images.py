@@ -1,7 +1,7 @@
 """Bytes become an RGB image or an ImageError that says why, and nothing else, whatever the bytes are.
 
 Protects: every mode that Pillow decodes to comes out as correct 8-bit RGB; EXIF orientation, transparency, first
-frames; limits checked before the work they guard; every kind of broken file told apart; header facts.
+frames; limits checked before the work they guard; every kind of broken file told apart.
 """
 
 from __future__ import annotations
@@ -25,15 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 from bonaface.imaging import images
-from bonaface.imaging.images import (
-    IMAGE_SUFFIXES,
-    ImageError,
-    decode_image,
-    inspect_image,
-    load_image,
-    read_bytes,
-    to_rgb,
-)
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import IMAGE_SUFFIXES, ImageError, decode_image, load_image, read_bytes, to_rgb
 
 WIDTH, HEIGHT = 24, 16
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
@@ -187,6 +180,14 @@ def test_ycck_jpeg_matches_its_cmyk_twin() -> None:
     rgb = pixels(bytes(data))
     assert rgb.shape == (16, 16, 3)
     assert inspect_image(bytes(data)).mode == "CMYK"
+
+
+def test_a_phone_jpeg_with_a_second_image_is_a_jpeg() -> None:
+    second = Image.new("RGB", (WIDTH, HEIGHT), "red")
+    data = encoded(smooth(), "MPO", save_all=True, append_images=[second], quality=90)
+    facts = inspect_image(data)
+    assert (facts.format, facts.jpeg_quality, facts.chroma_subsampling) == ("MPO", 90, "4:2:0")
+    assert np.abs(pixels(data) - np.asarray(smooth()).astype(int)).mean() < 6
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
@@ -499,70 +500,3 @@ def test_flipped_and_cut_bytes(kind: str, flips: list[tuple[float, int]], keep: 
 )
 def test_random_bytes_behind_a_true_header(head: bytes, tail: bytes) -> None:
     assert_image_or_error(head + tail)
-
-
-# --- header facts --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("quality", [1, 10, 30, 50, 75, 90, 95, 100])
-def test_jpeg_quality_is_read_from_the_tables(quality: int) -> None:
-    assert inspect_image(encoded(smooth(), "JPEG", quality=quality)).jpeg_quality == quality
-
-
-@pytest.mark.parametrize(("sampling", "name"), [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
-def test_chroma_subsampling(sampling: int, name: str) -> None:
-    assert inspect_image(encoded(smooth(), "JPEG", subsampling=sampling)).chroma_subsampling == name
-    assert inspect_image(encoded(smooth().convert("L"), "JPEG")).chroma_subsampling is None
-
-
-def test_facts_of_a_jpeg_and_a_png() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    data = encoded(smooth(), "JPEG", progressive=True, exif=exif, icc_profile=icc, quality=80)
-    facts = inspect_image(data)
-    assert (facts.format, facts.mode, facts.width, facts.height) == ("JPEG", "RGB", WIDTH, HEIGHT)
-    assert facts.n_bytes == len(data)
-    assert facts.progressive
-    assert facts.has_exif
-    assert facts.has_icc
-    assert not facts.has_c2pa
-    plain = inspect_image(encoded(smooth(), "PNG"))
-    assert (plain.jpeg_quality, plain.chroma_subsampling) == (None, None)
-    assert [plain.progressive, plain.has_exif, plain.has_icc, plain.has_c2pa] == [False] * 4
-    assert inspect_image(encoded(smooth(), "PNG", exif=exif)).has_exif
-    assert inspect_image(encoded(smooth(), "WEBP", exif=exif)).has_exif
-
-
-def test_a_phone_jpeg_with_a_second_image_is_a_jpeg() -> None:
-    second = Image.new("RGB", (WIDTH, HEIGHT), "red")
-    data = encoded(smooth(), "MPO", save_all=True, append_images=[second], quality=90)
-    facts = inspect_image(data)
-    assert (facts.format, facts.jpeg_quality, facts.chroma_subsampling) == ("MPO", 90, "4:2:0")
-    assert np.abs(pixels(data) - np.asarray(smooth()).astype(int)).mean() < 6
-
-
-def test_content_credentials_are_seen() -> None:
-    """A C2PA store in a JPEG: APP11 segments that hold a JUMBF superbox with the label c2pa."""
-    label = b"c2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71\x03c2pa\0"
-    description = struct.pack(">I", 8 + len(label)) + b"jumd" + label
-    box = struct.pack(">I", 8 + len(description)) + b"jumb" + description
-    body = b"JP\0\x01\0\0\0\x01" + box
-    segment = b"\xff\xeb" + struct.pack(">H", 2 + len(body)) + body
-    plain = encoded(smooth(), "JPEG")
-    signed = plain[:2] + segment + plain[2:]
-    assert inspect_image(signed).has_c2pa
-    assert not inspect_image(plain).has_c2pa
-    np.testing.assert_array_equal(pixels(signed), pixels(plain))
-
-
-def test_inspecting_decodes_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("pixels were decoded")
-
-    blobs = {format: encoded(smooth(), format) for format in FORMATS}
-    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
-    for format in ("JPEG", "PNG", "BMP", "TIFF", "GIF"):
-        assert inspect_image(blobs[format]).format == format
-    with pytest.raises(ImageError):
-        inspect_image(b"%PDF-1.4 no image")

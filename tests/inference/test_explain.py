@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_a_map_that_shows_what_matters_is_trusted_and_one_that_does_not_is_not(c
     wrong[y : y + PATCH, x : x + PATCH] = 0
     bad = measure(cnn.pixels(image), wrong, lambda batch: cnn.p_fake(cnn.probabilities(cnn.run(batch)[0])))
     assert not bad.trusted
-    assert "explains little" in bad.sentence
+    assert bad.sentence == "This map is not reliable for this image."
+    assert "explains little" in bad.reason
 
 
 def test_a_score_that_depends_on_nothing_cannot_be_explained(cnn: Detector) -> None:
@@ -153,7 +155,24 @@ def test_a_score_that_depends_on_nothing_cannot_be_explained(cnn: Detector) -> N
     flat = measure(pixels, np.ones((SIDE, SIDE), dtype=np.float32), lambda batch: np.full(len(batch), 0.9))
     assert flat.flat
     assert not flat.trusted
-    assert "no map can show" in flat.sentence
+    assert "no map can show" in flat.reason
+
+
+def test_a_close_up_is_the_face_alone_with_the_heat_in_the_same_place(cnn: Detector) -> None:
+    """In a full-length image the face's overlay is the same as that of the face cut out."""
+    face, _ = planted(np.random.default_rng(3), True)
+    canvas = Image.new("RGB", (4 * SIDE, 8 * SIDE), "white")
+    canvas.paste(face, (SIDE, 2 * SIDE))
+    alone = explain(cnn, face, test=False)
+    box = (float(SIDE), 2.0 * SIDE, 2.0 * SIDE, 3.0 * SIDE)
+    inside = replace(alone, image=canvas, region=box, face=box)
+    found = inside.close_up(1000)
+    assert np.array_equal(found.image, face)
+    assert np.array_equal(found.overlay(), alone.overlay())
+    small = inside.close_up(SIDE // 2)
+    assert small.image.size == (SIDE // 2, SIDE // 2)
+    assert small.region == (0, 0, SIDE / 2, SIDE / 2)
+    assert replace(inside, face=None).close_up(1000).image.size == canvas.size
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from bonaface.inference.export import export_model, run_export_command
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.cnn import PlainCNNConfig, PlainCNNForImageClassification
 from bonaface.models.facts import ModelFacts
-from bonaface.models.load import load_model, project_high_pass, stem
+from bonaface.models.load import load_model
+from bonaface.models.parts import project_high_pass, stem
 from bonaface.stats.certificates import Band
 
 LABELS = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}

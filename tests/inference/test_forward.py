@@ -11,7 +11,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from bonaface.inference.forward import _interleave, forward, with_fast_products
-from bonaface.models.load import last_linear, load_model
+from bonaface.models.load import load_model
+from bonaface.models.parts import last_linear
 
 ONEDNN = "mkldnn::_linear_pointwise"
 

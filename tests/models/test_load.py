@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from transformers import DeiTConfig, DeiTForImageClassification, pipeline
 
 from bonaface.errors import UsageError
-from bonaface.models.load import (
-    PRESETS,
-    checkpoint_labels,
-    last_linear,
-    load_model,
-    model_class,
-    project_high_pass,
-    stem,
-)
+from bonaface.models.load import PRESETS, checkpoint_labels, load_model, model_class
+from bonaface.models.parts import last_linear, stem
 
 SIZES = {"lite0": 32, "convnext": 64, "vit": 32, "resnet": 32, "resnet18": 32, "cnn": 32}
 TIMM = "timm/resnet18.a1_in1k"
@@ -162,31 +154,6 @@ def test_what_cannot_be_had_says_so_and_offers_a_way(name: str, kwargs: dict, me
     with pytest.raises(UsageError, match=message) as caught:
         load_model(name, ["fake", "real"], **kwargs)
     assert caught.value.hint
-
-
-def residual(pixels: torch.Tensor) -> torch.Tensor:
-    """Every pixel minus the mean of its 2x2 block."""
-    means = nn.functional.avg_pool2d(pixels, 2)
-    return pixels - means.repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-
-@pytest.mark.parametrize("kernel", [(4, 4, 0), (16, 16, 0), (7, 2, 3), (3, 2, 1), (6, 2, 2)])
-def test_a_projected_stem_sees_only_the_residual(kernel: tuple[int, int, int]) -> None:
-    """A stock convolution on the image equals the same convolution on the residual: it folds exactly."""
-    size, stride, padding = kernel
-    conv = nn.Conv2d(3, 5, size, stride, padding, dtype=torch.float64)
-    project_high_pass(conv)
-    pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    assert torch.allclose(conv(pixels), conv(residual(pixels)), atol=1e-12)
-    assert conv.weight.abs().sum() > 0
-    once = conv.weight.clone()
-    project_high_pass(conv)
-    assert torch.allclose(conv.weight, once, atol=1e-15)
-
-
-def test_an_odd_stride_cannot_be_high_pass() -> None:
-    with pytest.raises(UsageError, match="even stride"):
-        project_high_pass(nn.Conv2d(3, 4, 3, stride=1))
 
 
 def test_of_two_classes_for_a_configuration_the_plain_one_counts(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_predict_uses_it_where_no_model_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bonaface", "predict", *map(str, files), "--out", str(tmp_path / "scores.jsonl")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "[transformers]" not in done.stderr  # no line of the libraries below
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["ok"] * len(files)
     assert all(0 <= row["p_fake"] <= 1 and np.isfinite(row["p_fake"]) for row in rows)

@@ -15,13 +15,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from transformers import ViTImageProcessor
-
 from served import run_folder
 from static_page import files_of, page_folder
+from transformers import ViTImageProcessor
 
 from bonaface.errors import UsageError
-from bonaface.inference.detector import Detector
+from bonaface.inference.detector import Detector, Result
 from bonaface.inference.unfamiliar import fit_unfamiliar
 from bonaface.models.load import load_model
 from bonaface.page import runtime, space
@@ -62,22 +61,23 @@ def test_the_policy_allows_nothing_from_elsewhere_and_no_style_or_script_in_the_
 
 @pytest.mark.slow
 def test_the_pages_words_are_the_apps(facts: dict) -> None:
-    from bonaface.web.evidence import KnownScores, remarks
     from bonaface.web.markup import WORDS
-    from bonaface.web.wording import WARNINGS
+    from bonaface.web.wording import WARNINGS, Wording
 
     detector = Detector.from_pretrained(run_folder())
-    words = facts["words"]
+    words, wording = facts["words"], Wording(detector, run_folder())
     assert words["verdicts"] == WORDS
     assert {name: text for name, (_, text) in words["warnings"].items()} == WARNINGS
-    known = KnownScores.of_run(run_folder(), detector.real_label)
-    assert known
-    for score in (0.0, 0.31, 1.0):
-        at = words["meanings"]["at"]
-        told = words["meanings"]["lines"][at[round(score * (len(at) - 1))]]
-        assert told == remarks(known.meaning(score), True, (), detector.facts.unseen)
-    assert words["meanings"]["unlike"] == [
-        "This applies to images like those the model was trained on. This image is not like them."
+    meanings = words["meanings"]
+    for score, verdict in ((0.0, "real"), (0.31, "uncertain"), (1.0, "fake")):
+        result = Result({}, score, verdict, detector.band)
+        told = meanings["lines"][meanings["at"][round(score * (len(meanings["at"]) - 1))]]
+        assert told == [wording.in_short(result), *wording.remarks(result)]
+        assert words["beside"][verdict] == wording.beside(result)
+        assert words["why"][verdict] == wording.why(result)
+    assert meanings["unlike"] == [
+        "What a score means for such an image is not known.",
+        "This applies to images like those the model was trained on. This image is not like them.",
     ]
     assert "No score proves that an image is real or fake" in (page_folder() / "index.html").read_text()
 

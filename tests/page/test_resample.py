@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chromium import chromium
 from PIL import Image
 from playwright.sync_api import Page
-from torch.nn.functional import interpolate
-
-from chromium import chromium
 from static_page import site
+from torch.nn.functional import interpolate
 
 from bonaface.imaging.images import inspect_image
 from bonaface.page.words import STATIC

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium, png, serious, two_faces, upload
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Browser, Error, Page, expect
-
-from chromium import chromium, png, serious, two_faces, upload
 from served import HOSTILE, run_folder
 from static_page import Site, changed_page, check, files_of, page_folder, rows, site, visited
 

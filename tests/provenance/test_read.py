@@ -23,7 +23,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from bonaface.errors import UsageError
 from bonaface.imaging.containers import read_container
-from bonaface.imaging.images import ImageError, inspect_image
+from bonaface.imaging.header import inspect_image
+from bonaface.imaging.images import ImageError
 from bonaface.provenance.evidence import MAX_TEXT
 from bonaface.provenance.read import NOTE, read_provenance, run_provenance_command
 

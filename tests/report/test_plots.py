@@ -69,7 +69,7 @@ DRAWINGS: dict[str, Callable[[style.Theme], Figure]] = {
     ),
     "bars": lambda theme: plots.source_bars(sources(HOSTILE), theme=theme),
     "dots": lambda theme: plots.source_bars(sources(), value="auc", theme=theme),
-    "histogram": lambda theme: plots.score_histogram(*scored(), marks={HOSTILE: 0.4}, theme=theme),
+    "histogram": lambda theme: plots.score_histogram(*scored(), theme=theme),
     "reliability": lambda theme: plots.reliability_diagram(metrics.reliability(*scored()), theme=theme),
     "lines": lambda theme: plots.line_chart(
         {HOSTILE: ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="x", y="y", theme=theme

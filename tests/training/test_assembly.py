@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import make_faces, make_image
-from PIL import Image
+from PIL import Image, ImageFile
 
 from bonaface.cli import train
-from bonaface.data import alignment, duplicates, listing
-from bonaface.data.prepared import FINISHED
+from bonaface.data.prepare import prepare
+from bonaface.data.prepared import FINISHED, SCANS
 from bonaface.errors import UsageError
-from bonaface.imaging import images
 from bonaface.training.assembly import assemble, choose_sets, split_assembly
+from bonaface.training.balance import drawing_weights
 from bonaface.training.options import named_data, weights_of
 from bonaface.training.recipe import read_recipe
-from bonaface.training.trainer import drawing_weights
 
 QUIET = ["--prepare", "False", "--audit", "False"]
 
@@ -63,51 +67,133 @@ def test_a_size_for_what_is_aligned_already_is_refused(tmp_path: Path) -> None:
         assemble(recipe)
 
 
-@pytest.mark.parametrize("audit", ["True", "False"])
-@pytest.mark.parametrize("prepare", ["True", "False"])
-def test_each_raw_file_is_read_for_pixels_in_full_once_and_broken_ones_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audit: str, prepare: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = make_faces(tmp_path / "raw", {"real/cam": 8, "fake/gan": 8})
-    for path in root.rglob("*.png"):  # as JPEG, which the audit decodes at a fraction of its size
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often this process opens a file, by its path, and decodes pixels, by their file's digest."""
+    counts: Counter[str] = Counter()
+    watched = [True]
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watched and event == "open" and arguments[1] and isinstance(arguments[0], str | os.PathLike):
+            counts[os.fspath(arguments[0])] += 1
+
+    load = ImageFile.ImageFile.load
+
+    def counted(image: ImageFile.ImageFile) -> object:
+        if image.tile and isinstance(image.fp, io.BytesIO):  # not decoded yet
+            counts[hashlib.sha256(image.fp.getvalue()).hexdigest()] += 1
+        return load(image)
+
+    sys.addaudithook(watch)  # for good
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # so that files are aligned in this process
+    yield counts
+    watched.clear()
+
+
+def opened_below(root: Path, readings: Counter[str]) -> dict[str, int]:
+    return {Path(path).relative_to(root).as_posix(): n for path, n in readings.items() if path.startswith(f"{root}/")}
+
+
+def raw_set(root: Path, n: int = 8) -> list[str]:
+    """JPEGs, which the audit may decode at a fraction of their size, a copy, and two broken files; all paths."""
+    for path in make_faces(root, {"real/cam": n, "fake/gan": n}).rglob("*.png"):
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
     whole = (root / "real/cam/000.jpg").read_bytes()
     (root / "real/cam/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "real/cam/copy.jpg").write_bytes(whole)
     (root / "fake/gan/empty.png").write_bytes(b"")
-    opened: Counter[str] = Counter()
-    whole_decode = images.decode_image
+    return [path.relative_to(root).as_posix() for path in root.rglob("*.*")]
 
-    def counted(data: bytes, *, name: str = "", **options: object) -> Image.Image:
-        opened[Path(name).name] += 1
-        return whole_decode(data, name=name, **options)
 
-    for module in (listing, alignment, duplicates):
-        monkeypatch.setattr(module, "decode_image", counted)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # so that files are aligned in this process
-    recipe, _, _ = read_recipe(["--data", str(root), "--audit", audit, "--prepare", prepare])
+@pytest.mark.parametrize("audit", ["True", "False"])
+@pytest.mark.parametrize("aligned", ["True", "False"])
+def test_each_raw_file_is_read_and_decoded_once_and_broken_ones_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readings: Counter[str], audit: str, aligned: str
+) -> None:
+    """A second start on an aligned folder reads no raw file; its audit says the same, of the raw files."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "raw"
+    paths = raw_set(root)
+    readings.clear()
+    recipe, _, _ = read_recipe(["--data", str(root), "--audit", audit, "--prepare", aligned])
     assembly = assemble(recipe)
-    assert len(assembly.listing.rows) == 16
-    files = {f"{i:03d}.jpg" for i in range(8)}
-    once = 2 if prepare == "True" or audit == "False" else 0  # names come twice, once for each label
-    assert {name: opened[name] for name in files} == dict.fromkeys(files, once)
-    if assembly.audit:
-        reasons = {file.path: file.reason for file in assembly.audit.broken}
-        assert sorted(reasons) == ["fake/gan/empty.png", "real/cam/cut.jpg"]
-        assert "the JPEG is truncated" in reasons["real/cam/cut.jpg"]
-        assert len(assembly.audit.files) == 16
-    if prepare == "False":
+    assert len(assembly.listing.rows) == (16 if aligned == "True" else 17)
+    assert opened_below(root, readings) == dict.fromkeys(paths, 1)
+    whole = set(paths) - {"fake/gan/empty.png", "real/cam/cut.jpg"}
+    digests = Counter(hashlib.sha256((root / path).read_bytes()).hexdigest() for path in whole)
+    assert {digest: readings[digest] for digest in digests} == digests
+    if aligned == "False":
         assert {file.path for file in assembly.listing.broken} == {"fake/gan/empty.png", "real/cam/cut.jpg"}
+    if assembly.audit:
+        assert {file.path: file.reason for file in assembly.audit.broken} == {
+            "fake/gan/empty.png": "empty: the file is empty",
+            "real/cam/cut.jpg": "truncated: the JPEG is truncated",
+        }
+        assert set(assembly.audit.files["path"]) | {f.path for f in assembly.audit.broken} == set(paths)
+        assert any(set(g.paths) == {"real/cam/000.jpg", "real/cam/copy.jpg"} for g in assembly.audit.duplicates)
+    readings.clear()
+    again = assemble(recipe)
+    if aligned == "True":
+        assert opened_below(root, readings) == {}
+    if again.audit:
+        assert again.audit.findings == assembly.audit.findings
+        assert again.audit.broken == assembly.audit.broken
 
 
-def test_a_label_without_a_readable_file_is_named_before_anything_is_aligned(tmp_path: Path) -> None:
+def test_a_set_that_is_aligned_already_is_audited_beside_a_raw_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readings: Counter[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = raw_set(tmp_path / "raw")
+    prepare(make_faces(tmp_path / "other", {"real/tv": 6, "fake/web": 6}), tmp_path / "aligned", workers=1)
+    readings.clear()
+    data = [f"raw={tmp_path / 'raw'}", f"aligned={tmp_path / 'aligned'}"]
+    recipe, _, _ = read_recipe(["--data", *data, "--prepare", "True"])
+    assembly = assemble(recipe)
+    assert Counter(assembly.listing.rows["dataset"]) == {"raw": 16, "aligned": 12}
+    assert opened_below(tmp_path / "raw", readings) == dict.fromkeys(paths, 1)
+    assert Counter(path.partition("/")[0] for path in assembly.audit.files["path"]) == {"raw": 17, "aligned": 12}
+    assert {file.path for file in assembly.audit.broken} == {"raw/fake/gan/empty.png", "raw/real/cam/cut.jpg"}
+
+
+def test_a_folder_aligned_without_scans_is_audited_from_its_raw_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scans that are missing or damaged are made again."""
+    monkeypatch.chdir(tmp_path)
+    raw_set(tmp_path / "raw")
+    recipe, _, _ = read_recipe(["--data", str(tmp_path / "raw"), "--prepare", "True"])
+    first = assemble(recipe).audit
+    kept = next(tmp_path.rglob(SCANS))
+    for damage in (lambda: kept.write_bytes(kept.read_bytes()[:-40]), kept.unlink):
+        damage()
+        again = assemble(recipe).audit
+        assert (again.findings, again.broken) == (first.findings, first.broken)
+
+
+def test_a_leak_is_refused_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = make_faces(tmp_path / "raw", {"real/cam": 40, "fake/gan": 40})
+    for path in (root / "real").rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    for start in range(2):  # aligned in the first, known in the second
+        recipe, _, _ = read_recipe(["--data", str(root), "--prepare", "True", "--strict_audit", "True"])
+        with pytest.raises(UsageError, match="says leak") as caught:
+            assemble(recipe)
+        assert caught.value.exit_code == 3, start
+
+
+def test_a_label_without_a_readable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     root = make_faces(tmp_path / "raw", {"real/cam": 4})
     (root / "fake").mkdir()
     (root / "fake/x.png").write_bytes(b"")
     for flags in (["--prepare", "True"], ["--prepare", "False"], ["--prepare", "False", "--audit", "False"]):
         recipe, _, _ = read_recipe(["--data", str(root), *flags])
-        with pytest.raises(UsageError, match=r"no readable image labelled fake.*empty"):
+        with pytest.raises(UsageError, match=r"no (usable file|readable image) labelled fake.*empty"):
             assemble(recipe)
 
 

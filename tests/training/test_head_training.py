@@ -17,7 +17,8 @@ from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.forward import run_rows
-from bonaface.models.load import last_linear, load_model
+from bonaface.models.load import load_model
+from bonaface.models.parts import last_linear
 from bonaface.training.checkpoints import LOG
 from bonaface.training.head_training import train_head
 from bonaface.training.options import Stage

@@ -133,7 +133,7 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_compiling_without_a_compiler_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bonaface.training.recipe.has_compiler", lambda cpu: False)
+    monkeypatch.setattr("bonaface.training.conflicts.has_compiler", lambda cpu: False)
     with pytest.raises(UsageError, match="C\\+\\+ compiler") as error:
         arguments("--use_cpu", "True", "--compile", "True")
     assert "g++" in error.value.hint

@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from bonaface.data.dataset import FaceData, load_data
 from bonaface.errors import UsageError
 from bonaface.models.head import with_hidden_head
-from bonaface.models.load import head_of, load_model
+from bonaface.models.load import load_model
+from bonaface.models.parts import head_of
+from bonaface.training.build import build_trainer
 from bonaface.training.optimization import blocks, freeze, layer_decay_groups, learnable, rest
 from bonaface.training.recipe import read_recipe, stages_of
-from bonaface.training.trainer import FaceTrainer, build_trainer
+from bonaface.training.trainer import FaceTrainer
 
 LABELS = ["fake", "real"]
 MODELS = ["resnet", "convnext", "vit", "cnn", "timm/resnet18", "timm/convnextv2_atto", "timm/vit_tiny_patch16_224"]

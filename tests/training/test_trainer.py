@@ -23,13 +23,14 @@ from bonaface.data.dataset import load_data
 from bonaface.data.loading import Collator, EpochSampler, ImageRows
 from bonaface.errors import DivergedError, UsageError
 from bonaface.imaging.transforms import TrainTransform
-from bonaface.models.load import load_model, project_high_pass, stem
+from bonaface.models.load import load_model
+from bonaface.models.parts import project_high_pass, stem
+from bonaface.training.build import build_trainer
 from bonaface.training.callbacks import Divergence
 from bonaface.training.checkpoints import COMPLETE, drop_partial_checkpoints, last_complete_checkpoint
 from bonaface.training.machine import be_polite, has_compiler
 from bonaface.training.options import Recipe, Stage
 from bonaface.training.recipe import read_recipe
-from bonaface.training.trainer import build_trainer
 
 
 @pytest.fixture(scope="module")

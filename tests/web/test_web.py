@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import threading
@@ -30,16 +31,17 @@ from bonaface.errors import UsageError
 from bonaface.models.drawings import FAKE, REAL
 from bonaface.models.facts import ModelFacts, UnfamiliarFacts, UnseenWorth
 from bonaface.models.shipped import shipped_model
+from bonaface.stats.certificates import uncertain_band, verdicts
 from bonaface.training.calibrate import write_known
 from bonaface.web.archives import ArchiveError, is_zip, unpack
 from bonaface.web.batcher import Batcher, Busy
 from bonaface.web.choice import default_model
-from bonaface.web.evidence import FEWEST, KnownScores, remarks
 from bonaface.web.examples import example_images
 from bonaface.web.exports import file_name
 from bonaface.web.guards import RequestGuard, refuse_addresses
 from bonaface.web.limits import Limits
 from bonaface.web.markup import render, score
+from bonaface.web.meaning import FEWEST, KnownScores, in_short, remarks, wrong_in_short
 from bonaface.web.page import build_page
 from bonaface.web.schema import Answer, HeatMapAnswer, Prediction
 from bonaface.web.service import Service
@@ -310,6 +312,51 @@ def test_remarks_name_counts_interval_and_base_rate_or_say_what_is_missing() -> 
     assert "This image is not like them." in remarks(known().meaning(0.7), True, ["unlike the training data"])[-1]
 
 
+@pytest.mark.parametrize(
+    ("n_fake", "said"),
+    [
+        (0, "None of the 50 images that scored like this were generated."),
+        (50, "All of the 50 images that scored like this were generated."),
+        (6, "Images that scored like this were generated about 1 time in 8."),
+        (19, "Images that scored like this were generated about 4 times in 10."),
+        (48, "Images that scored like this were generated about 24 times in 25."),
+    ],
+)
+def test_somebody_in_a_hurry_gets_one_sentence_without_per_cent(n_fake: int, said: str) -> None:
+    meaning = replace(known().meaning(0.7), split="unseen", n=50, n_fake=n_fake)
+    assert in_short(meaning) == said
+    assert in_short(replace(meaning, split="test")).lower().count("images from known sources that scored") == 1
+
+
+@given(wrong=st.integers(1, 999))
+def test_no_share_is_rounded_by_more_than_a_sixth(wrong: int) -> None:
+    """Of the smaller of the two shares: 1 in 8 never stands for 1 in 6."""
+    part, of = map(int, re.findall(r"\d+", wrong_in_short(wrong, 1000)))
+    rarer, said = min(wrong, 1000 - wrong) / 1000, min(part, of - part) / of
+    assert said == pytest.approx(rarer, rel=1 / 6)
+
+
+def test_how_often_a_verdict_is_wrong_is_counted_with_bands_that_its_fold_did_not_set(tmp_path: Path) -> None:
+    """A fold whose reals all score high is wrong about them all, by the others' band; its own would hide it."""
+    (tmp_path / "report").mkdir()
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"fold{fold}", f"{label}{fold}", label, score)
+        for fold in range(4)
+        for label in ("real", "fake")
+        for score in rng.uniform(0.8, 1, 300) - (0.8 if label == "real" and fold else 0)
+    ]
+    write_known(tmp_path, pd.DataFrame(rows, columns=["fold", "source", "label", "p_fake"]))
+    table = pd.DataFrame(rows, columns=["fold", "source", "label", "p_fake"])
+    own = uncertain_band(table["p_fake"], (table["label"] == "fake").to_numpy())
+    scores = KnownScores.of_run(tmp_path, "real", own)
+    assert scores is not None
+    assert scores.wrong("fake")[0] == pytest.approx(300, abs=15)  # type: ignore[index]
+    assert replace(scores, called=verdicts(scores.p_fake, own)).wrong("fake")[0] < 60  # type: ignore[index]
+    assert scores.wrong("uncertain") is None
+    assert KnownScores.of_run(tmp_path, "real").wrong("fake") is None  # type: ignore[union-attr]
+
+
 # --- what comes in ------------------------------------------------------------------------------------------------
 
 
@@ -412,7 +459,7 @@ def test_strangers_text_is_escaped_in_every_template() -> None:
     pages = [
         render("table", rows=[row]),
         render("gallery", items=[item], chosen=None, nothing=""),
-        render("detail", row=row, trust=HOSTILE),
+        render("detail", row=row),
         render("notice", kind="error", title=HOSTILE, lines=[HOSTILE], command=""),
         render("provenance", said=[said], kinds={"camera": "Camera"}, note="", empty=False),
         render("progress", text=HOSTILE, done=0, total=1),
@@ -469,11 +516,12 @@ def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch
     (pair, soon), (_, later) = listeners["heat"](upload)
     assert computed == ["map", "test"]
     assert [image.size for image in pair] == [(36, 36)] * 2
-    assert soon.endswith("Testing how far to trust the map …</p>")
-    assert "Bright areas point to fake. " in later
+    assert "Testing how far to trust the map …" in soon
+    assert "Bright areas point to AI generation. <b>This map is " in later
     answer, overlay = listeners["explain"](upload)
     assert computed == ["map", "test"] * 2
-    assert answer["trust"] in later
+    sentence = answer["trust"].partition(". ")[0]
+    assert sentence in later
     assert np.array_equal(overlay, pair[1])
 
 

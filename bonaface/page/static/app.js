@@ -143,8 +143,11 @@ function showResult(article, result) {
   const meter = card.querySelector(".bf-meter");
   meter.ariaLabel = meter.ariaLabel.replace(/^Score [\d.]+/, `Score ${shown}`);
   card.querySelector(".bf-mark").dataset.left = 100 * result.p_fake;
-  card.querySelector(".bf-why").textContent = result.unlike ? words.why.unlike : words.why[result.verdict];
-  lines(card.querySelector(".bf-meaning"), "p", meaningOf(result));
+  const reason = result.unlike ? "unlike" : result.verdict, [short, ...long] = meaningOf(result);
+  card.querySelector(".bf-beside").textContent = words.beside[reason];
+  card.querySelector(".bf-short").textContent = short;
+  lines(card.querySelector(".bf-sure > p"), [words.why[reason], ...long]);
+  labels(card.querySelector(".bf-labels"), result.probabilities);
   warnings(card.querySelector(".bf-warnings"), result.warnings);
   place(card);
   article.append(picture(result.shown, `The image, ${result.size.join(" × ")} pixels`, "bf-shown"), card);
@@ -153,11 +156,13 @@ function showResult(article, result) {
 }
 
 function meaningOf({ p_fake, unlike }) {
-  const { lines: told, at, unlike: more } = words.meanings;
-  return [...told[at[Math.round(p_fake * (at.length - 1))]], ...(unlike ? more : [])];
+  const { lines: told, at, unlike: [shortly, ...more] } = words.meanings;
+  const [short, ...long] = told[at[Math.round(p_fake * (at.length - 1))]];
+  return unlike ? [shortly, ...long, ...more] : [short, ...long];
 }
 
-function warnings(list, names) {
+function warnings(list, all) {
+  const names = all.filter((name) => name in words.warnings); // one stands beside the verdict, as its reason
   const item = list.firstElementChild;
   list.replaceChildren(...names.map((name) => {
     const copy = item.cloneNode(true), [title, text] = words.warnings[name];
@@ -168,10 +173,19 @@ function warnings(list, names) {
   if (!names.length) list.remove();
 }
 
-// Replace a box's lines, all alike, by others.
-function lines(box, tag, texts) {
-  box.querySelectorAll(tag).forEach((line) => line.remove());
-  box.append(...texts.map((text) => Object.assign(document.createElement(tag), { textContent: text })));
+// Replace a line by several.
+function lines(line, texts) {
+  line.replaceWith(...texts.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
+}
+
+// The largest first, where the card has a place for them: with two labels, one says what the other is.
+function labels(list, probabilities) {
+  if (!list) return;
+  const shares = probabilities.map((p, i) => [facts.labels[i], p]).sort(([, a], [, b]) => b - a).slice(0, list.children.length);
+  for (const [i, [label, p]] of shares.entries()) {
+    list.children[i].querySelector("bdi").textContent = plain(label);
+    list.children[i].querySelector("dd").textContent = score(p);
+  }
 }
 
 function facesCard(faces) {
@@ -219,8 +233,9 @@ function unreadable({ reason, message }) {
 function notice(title, texts) {
   const card = template("error");
   if (title) card.querySelector(".bf-title").textContent = title;
-  card.querySelectorAll("p:not(.bf-title)").forEach((line) => line.remove());
-  card.querySelector(".bf-title").after(...texts.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
+  const [line, ...others] = card.querySelectorAll("p:not(.bf-title)");
+  others.forEach((other) => other.remove());
+  lines(line, texts);
   return card;
 }
 
