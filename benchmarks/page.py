@@ -211,6 +211,7 @@ def measure(browser: Browser, options: argparse.Namespace, scratch: Path) -> dic
 
 
 def main() -> None:
+    """Run all of it; print the JSON, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder with JPEG images of faces")
     parser.add_argument("--model", help="folder or Hub id; the shipped detector by default")

@@ -16,7 +16,7 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.provenance.evidence import SOURCE_TYPES, Evidence
 from bonaface.provenance.read import A1111, EDITORS, MIDJOURNEY, NAMES, NOTE, OWN_FIELDS, PROGRAM_FIELD
 from bonaface.web.markup import WORDS, render, score
-from bonaface.web.one import KINDS
+from bonaface.web.one import KINDS, MOST_LABELS
 from bonaface.web.theme import STYLE, Calm
 from bonaface.web.wording import REMEDIES, WARNINGS, Wording
 
@@ -94,7 +94,7 @@ def _templates(detector: Detector) -> dict[str, str]:
         f"verdict-{verdict}": render(
             "verdict", result=_result(detector, verdict), eyebrow="This model says", low=low, high=high,
             beside="-", in_short="-", why="-", remarks=[], warnings=[("-", "-")],
-            labels=[(label, 0.5) for label in detector.labels],
+            labels=[(label, 0.5) for label in detector.labels[:MOST_LABELS]],
         )
         for verdict in VERDICTS
     }  # fmt: skip

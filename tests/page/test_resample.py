@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 from static_page import site
 from torch.nn.functional import interpolate
 
-from bonaface.imaging.images import inspect_image
+from bonaface.imaging.header import inspect_image
 from bonaface.page.words import STATIC
 
 pytestmark = pytest.mark.slow

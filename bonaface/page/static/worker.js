@@ -119,7 +119,7 @@ async function check(detector, file) {
     const result = await detector.check(image, { compressed });
     const shown = await thumbnail(bitmap, [0, 0, bitmap.width, bitmap.height], SHOWN);
     const several = result.faces.length > 1;
-    for (const face of several ? result.faces : []) face.shown = await thumbnail(bitmap, face.box, 144);
+    for (const face of several ? result.faces : []) face.shown = await thumbnail(bitmap, faceSquare(image, face.box, 0.3), 144);
     return { ...result, size: [image.width, image.height], provenance, shown };
   } finally {
     bitmap.close();
