@@ -354,7 +354,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files([upload("x.png", png(1, dark=True))])  # type: ignore[list-item]
     page.wait_for_selector("article[data-done=result]")
     reached = []
