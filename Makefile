@@ -46,8 +46,9 @@ app: $(RUNTIME) ## serve the newest run trained on photographs, or MODEL=…, at
 
 # The families that each fold leaves out calibrate the model that is trained on all of them: see docs/detector.md.
 detector: $(RUNTIME) ## retrain the shipped detector on DATA=…; about 90 minutes on two cores
-	$(BIN)/python -m bonaface crossval recipes/detector.yaml --data $(DATA) --leave-families-out 5 --out runs/bonaface-small-unseen
-	$(BIN)/python train_hf.py recipes/detector.yaml --data $(DATA) --output_dir runs/bonaface-small \
+	$(BIN)/python -m bonaface crossval recipes/detector.yaml --data $(DATA) $(FLAGS) --leave-families-out 5 \
+		--out runs/bonaface-small-unseen
+	$(BIN)/python train_hf.py recipes/detector.yaml --data $(DATA) $(FLAGS) --output_dir runs/bonaface-small \
 		--calibrate_on runs/bonaface-small-unseen/report/predictions.parquet
 	$(BIN)/python -m hub card runs/bonaface-small --license cc-by-nc-4.0 --unseen runs/bonaface-small-unseen \
 		--data-license "research only, or none given; the images are not published with the model"

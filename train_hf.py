@@ -7,12 +7,12 @@
 The job itself is :mod:`bonaface.cli.train`, read from top to bottom; ``bonaface train`` is the same command.
 """
 
-from bonaface.environment import check_numbers
+from bonaface.environment import check_hub
 from bonaface.errors import stop_quietly, usage_errors_exit
 
 if __name__ == "__main__":
     with usage_errors_exit():
-        check_numbers()
+        check_hub()
     stop_quietly()  # Ctrl-C, while torch is imported
 
 # isort: split

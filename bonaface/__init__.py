@@ -18,9 +18,9 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     """``from bonaface import Detector``: imported on first use, since it brings torch."""
     if name == "Detector":
-        from bonaface.environment import check_numbers
+        from bonaface.environment import check_hub
 
-        check_numbers()
+        check_hub()
         from bonaface.inference.detector import Detector
 
         return Detector

@@ -115,6 +115,7 @@ def usage_errors_exit() -> Iterator[None]:
     A :class:`UsageError` becomes ``error:`` and ``hint:`` and its exit code (2), and so does what the system refuses;
     Ctrl-C becomes one line and 130.
     """
+    os.environ.pop("MPLBACKEND", None)  # plots need none, and with an unknown one matplotlib is not even imported
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     if signal.getsignal(signal.SIGINT) is _stop:

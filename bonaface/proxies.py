@@ -1,4 +1,4 @@
-"""The proxy variables of the environment, as httpx reads them: the Hub's client and Gradio both use it.
+"""The environment's variables for proxies and certificates, as httpx reads them: the Hub's client and Gradio use it.
 
 httpx refuses to create any client while one of them is invalid, whatever the address of the request.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import ssl
 from urllib.request import getproxies_environment
 
 from bonaface.errors import UsageError
@@ -17,9 +18,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def check_proxies() -> None:
-    """Raise UsageError, naming the variable, where httpx cannot use a proxy that the environment sets."""
+    """Raise UsageError, naming the variable, where httpx cannot use the environment's proxies or certificates."""
     import httpx
 
+    check_certificates()
     proxies = getproxies_environment()
     if proxies.get("no", "").strip() == "*":
         return
@@ -43,6 +45,17 @@ def check_proxies() -> None:
             raise UsageError(
                 f"{name} has an invalid entry: {host}", "list host names, or IPv6 addresses without brackets"
             )
+
+
+def check_certificates() -> None:
+    """Raise UsageError for a file of certificates that cannot be read."""
+    file = os.environ.get("SSL_CERT_FILE")
+    try:
+        if file:
+            ssl.create_default_context(cafile=file)
+    except OSError as error:
+        why = "contains no certificates" if isinstance(error, ssl.SSLError) else (error.strerror or str(error)).lower()
+        raise UsageError(f"SSL_CERT_FILE is {file}: {why}", "name a file in PEM format, or unset it") from error
 
 
 def ask_directly(*hosts: str) -> None:

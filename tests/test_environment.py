@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from bonaface.environment import HUB_NUMBERS, check_numbers
+from bonaface.environment import HEADERS, HUB_NUMBERS, check_hub, check_numbers
 from bonaface.errors import UsageError
 
 
@@ -18,14 +18,38 @@ from bonaface.errors import UsageError
 def test_a_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=f"{name} is '{value}'"):
-        check_numbers()
+        check_hub()
+
+
+@pytest.mark.parametrize(
+    "value", ["nonsense", "http://[", "https://", "ftp://host", "http://host:port", "https://h:99999"]
+)
+def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The Hub's client cannot even be imported with some of them."""
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .* not an address"):
+        check_hub()
+
+
+@pytest.mark.parametrize("value", ["", "https://hub.example", "http://127.0.0.1:8080/", "http://[::1]:80/path"])
+def test_an_address_is_left(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    check_hub()
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_what_no_request_can_carry_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hf_s\N{LATIN SMALL LETTER E WITH ACUTE}cret")
+    with pytest.raises(UsageError, match=name) as caught:
+        check_hub()
+    assert "cret" not in str(caught.value)
 
 
 def test_an_empty_one_is_unset_and_a_number_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = HUB_NUMBERS
+    first, second, *_ = HUB_NUMBERS
     monkeypatch.setenv(first, "")
     monkeypatch.setenv(second, "30")
-    check_numbers()
+    check_numbers(HUB_NUMBERS)
     assert first not in os.environ
     assert os.environ[second] == "30"
 

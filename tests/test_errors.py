@@ -75,6 +75,12 @@ def test_torch_says_so_of_a_real_full_device() -> None:
         torch.save(torch.zeros(1_000_000), "/dev/full")
 
 
+def test_an_unknown_backend_for_plots_stops_no_command(tmp_path: Path) -> None:
+    environment = {**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(ROOT)}
+    program = "from bonaface.errors import usage_errors_exit\nwith usage_errors_exit():\n import bonaface.report.plots"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+
+
 def test_a_place_that_may_not_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit), usage_errors_exit():

@@ -14,6 +14,7 @@ from bonaface.errors import UsageError
 from bonaface.hub.publish import check_login
 from bonaface.models.download import model_folder
 from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
+from bonaface.web.settings import check_environment
 
 SOCKS = "socks5://127.0.0.1:9"
 
@@ -79,3 +80,16 @@ def test_an_app_that_needs_nothing_from_elsewhere_does_without() -> None:
     check_proxies()
     httpx.Client().close()
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "no such file"), ("not a certificate", "contains no certificates")]
+)
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path, content: str | None, why: str) -> None:
+    file = tmp_path / "certificates.pem"
+    if content is not None:
+        file.write_text(content)
+    os.environ["SSL_CERT_FILE"] = str(file)
+    for ask in (check_proxies, check_environment):
+        with pytest.raises(UsageError, match=f"SSL_CERT_FILE is .*: {why}"):
+            ask()

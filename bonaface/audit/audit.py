@@ -61,22 +61,19 @@ def audit_dataset(
         scans: of files that were read already; only the others are read.
         fast: file facts and duplicates, not the appearance, on 100,000 files at most: seconds instead of minutes.
         detector: finds the faces for the appearance leak; default: YuNet where its weights are found, else Haar.
-        seed: of the folds and samples.
-        workers: threads; default one a CPU core.
+        seed, workers: of the folds and samples; threads, by default one per CPU core.
     """
     rows, splits_given = _rows_of(data)
     n_rows = len(rows)
-    if fast:
-        rows = balanced_subset(rows, FAST_FILES, seed) if len(rows) > FAST_FILES else rows
+    if fast and n_rows > FAST_FILES:
+        rows = balanced_subset(rows, FAST_FILES, seed)
     scans = scan_rows(rows, scans, workers)
     broken = broken_files(rows, data.labels, scans)
     if len(broken) == len(rows):
         raise UsageError(f"none of the files can be read: {left_out(broken)}", "fix or replace these files")
     files, thumbnails = _gather(rows, data.labels, scans)
     duplicates = _find_duplicates(files, thumbnails, splits_given)
-    copies = {path: group.paths[0] for group in duplicates for path in group.paths}
-    files["unit"] = files["group"]
-    files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
+    _join_copies(files, duplicates)
     chosen = _sample(files, LEAK_FILES // 5 if fast else LEAK_FILES, seed)
     audit = Audit(
         origin=data.origin,
@@ -98,6 +95,13 @@ def audit_dataset(
         text = f"only {FAST_FILES:,} of {n_rows:,} files were searched for duplicates"
         audit.findings.append(Finding("warning", "duplicates", text, "`python -m bonaface audit` searches all of them"))
     return audit
+
+
+def _join_copies(files: pd.DataFrame, duplicates: Sequence[DuplicateGroup]) -> None:
+    """Put copies into one group, in place; ``unit`` keeps the group that the data gave."""
+    copies = {path: group.paths[0] for group in duplicates for path in group.paths}
+    files["unit"] = files["group"]
+    files["group"] = merge_groups(list(files["group"]), [copies.get(path, path) for path in files["path"]])
 
 
 def run_audit_command(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bonaface.cli.commands import command_line
-from bonaface.environment import check_numbers
+from bonaface.environment import check_hub
 from bonaface.errors import UsageError, usage_errors_exit
 
 app = command_line("hub", "Publish on the Hub: models, data sets, and the app as a Space.")
@@ -153,5 +153,5 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the client is imported
     with usage_errors_exit():
-        check_numbers()
+        check_hub()
         app()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bonaface.cli import hub
 from bonaface.cli.commands import command_line
-from bonaface.environment import check_numbers
+from bonaface.environment import check_hub
 from bonaface.errors import UsageError, usage_errors_exit, writing
 from bonaface.imaging import FACE_MARGIN
+
+if TYPE_CHECKING:
+    from bonaface.web.evidence import EvidenceFolder
 
 app = command_line(
     "bonaface",
@@ -163,18 +166,9 @@ def evaluate(
     from bonaface.evaluation.options import EvaluationOptions
 
     options = EvaluationOptions(
-        split=split,
-        robustness=robustness,
-        quick=quick,
-        max_images=max_images,
-        prior=prior,
-        real_label=real_label,
-        fake_label=fake_label,
-        groups=groups,
-        faces=faces,
-        yunet=str(yunet) if yunet else None,
-        threads=threads,
-    )
+        split=split, robustness=robustness, quick=quick, max_images=max_images, prior=prior, real_label=real_label,
+        fake_label=fake_label, groups=groups, faces=faces, yunet=str(yunet) if yunet else None, threads=threads,
+    )  # fmt: skip
     if regressions is not None:
         from bonaface.evaluation.regressions import run_regressions_command
         from bonaface.models.shipped import named_or_shipped
@@ -302,17 +296,13 @@ def predict(
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
 
-    each = None
-    if evidence is not None:
-        from bonaface.web.evidence import EvidenceFolder
-
-        with writing(evidence):
-            each = EvidenceFolder(evidence, named_or_shipped(model), with_image=evidence_image)
+    model = named_or_shipped(model)
+    each = None if evidence is None else _evidence_folder(evidence, model, evidence_image)
     with writing(out or evidence or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
-                named_or_shipped(model),
+                model,
                 out,
                 faces=faces,
                 engine=engine,
@@ -326,10 +316,21 @@ def predict(
         )
 
 
+def _evidence_folder(folder: Path, model: str, with_image: bool) -> EvidenceFolder:
+    from bonaface.web.evidence import EvidenceFolder
+
+    with writing(folder):
+        return EvidenceFolder(folder, model, with_image=with_image)
+
+
 @app.command()
 def provenance(
     paths: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead.")] = False,
+    trust: Annotated[
+        str | None,
+        typer.Option(help="PEM file with the authorities that vouch for signers; by default BONAFACE_C2PA_TRUST."),
+    ] = None,
 ) -> None:
     """Show what image files say about themselves.
 
@@ -338,7 +339,7 @@ def provenance(
     """
     from bonaface.provenance.read import run_provenance_command
 
-    raise typer.Exit(run_provenance_command(paths, as_json))
+    raise typer.Exit(run_provenance_command(paths, as_json, trust))
 
 
 @app.command()
@@ -425,5 +426,5 @@ def sample(
 def main() -> None:
     """Run the command line; a usage error ends it with two lines and exit code 2."""
     with usage_errors_exit():
-        check_numbers()
+        check_hub()
         app()

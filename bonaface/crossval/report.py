@@ -41,6 +41,7 @@ from bonaface.errors import UsageError
 from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
+from bonaface.parquet import read_parquet
 from bonaface.report.pages import (
     Page,
     Table,
@@ -68,7 +69,7 @@ class FoldRun:
     def rows(self, split: str) -> pd.DataFrame:
         """The run's predictions of a split. Raises UsageError where there are none."""
         try:
-            rows = pd.read_parquet(self.folder / "report" / "predictions.parquet")
+            rows = read_parquet(self.folder / "report" / "predictions.parquet")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"cannot read the predictions of the fold {self.fold.name}: {error}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx
 
 from bonaface.data.labels import split_named
 from bonaface.errors import UsageError
@@ -49,7 +50,7 @@ def _load(data: str, files: Sequence[str] | None) -> datasets.DatasetDict:
         for file in files:
             splits.setdefault(_split_in_name(file), []).append(str(Path(data, file)))
         return datasets.load_dataset("parquet", data_files=splits)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (OSError, ValueError, httpx.HTTPError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UsageError(
             f"cannot load the data set {data}: {str(error).splitlines()[0]}",
             "check the id and the network (`hf auth login` for private data sets), or give a folder",

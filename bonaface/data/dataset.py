@@ -178,33 +178,9 @@ def split_listing(
     if copies:
         merged = merge_groups(rows["group"], [copies.get(path, path) for path in rows["path"]])
         rows = rows.remove_columns("group").add_column("group", merged)
-    sizes = {"validation": validation_size, "test": test_size}
     split = np.array(rows["split"], dtype=object)
-    owner = np.array(rows["dataset"] if "dataset" in rows.column_names else [""] * len(rows), dtype=object)
-    made: set[str] = set()
-    cut: list[tuple[np.ndarray, list[str]]] = []
-    free = np.zeros(len(rows), dtype=bool)  # rows of sets that name no split at all: they are split together
-    for name in dict.fromkeys(owner):
-        mine = owner == name
-        named = set(split[mine]) - {""}
-        if not named:
-            free |= mine
-            continue
-        if "train" not in named and "" not in named:
-            raise UsageError(
-                f"{name or listing.origin} has the splits {', '.join(sorted(named))} but no split to train on",
-                "add a folder `train`, or put the label folders at the top so that splits are made",
-            )
-        absent = {name for name in SPLITS if name not in named}
-        pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
-        if absent or "" in split[mine]:
-            cut.append((pool, ["train", *(name for name in sizes if name in absent)]))
-            _cut(rows, split, pool, {name: size for name, size in sizes.items() if name in absent}, seed)
-        made |= absent
-    if free.any():
-        cut.append((np.flatnonzero(free), list(SPLITS)))
-        _cut(rows, split, np.flatnonzero(free), sizes, seed)
-        made |= set(SPLITS)
+    sizes = {"validation": validation_size, "test": test_size}
+    made, cut = _make_splits(rows, split, sizes, listing.origin, seed)
     rows = rows.remove_columns("split")
     splits = dataset_dict({name: rows.select(np.flatnonzero(split == name)) for name in SPLITS})
     _check_labels(listing, rows, splits, cut)
@@ -219,13 +195,43 @@ def split_listing(
     )
 
 
-def _check_labels(
-    listing: Listing,
-    rows: datasets.Dataset,
-    splits: Mapping[str, datasets.Dataset],
-    cut: Sequence[tuple[np.ndarray, Sequence[str]]],
-) -> None:
-    """Refuse splits without one of the labels; ``cut`` names the rows that were cut into which splits."""
+Cut = list[tuple[np.ndarray, list[str]]]  # which rows were divided into which splits
+
+
+def _make_splits(
+    rows: datasets.Dataset, split: np.ndarray, sizes: Mapping[str, float], origin: str, seed: int
+) -> tuple[set[str], Cut]:
+    """Fill in the splits that each data set lacks, in ``split``; the names of those made, and how they were cut."""
+    owner = np.array(rows["dataset"] if "dataset" in rows.column_names else [""] * len(rows), dtype=object)
+    made: set[str] = set()
+    cut: Cut = []
+    free = np.zeros(len(rows), dtype=bool)  # rows of sets that name no split at all: they are split together
+    for name in dict.fromkeys(owner):
+        mine = owner == name
+        named = set(split[mine]) - {""}
+        if not named:
+            free |= mine
+            continue
+        if "train" not in named and "" not in named:
+            raise UsageError(
+                f"{name or origin} has the splits {', '.join(sorted(named))} but no split to train on",
+                "add a folder `train`, or put the label folders at the top so that splits are made",
+            )
+        absent = {name for name in SPLITS if name not in named}
+        pool = np.flatnonzero(mine & (split == ("" if "" in split[mine] else "train")))
+        if absent or "" in split[mine]:
+            cut.append((pool, ["train", *(name for name in sizes if name in absent)]))
+            _cut(rows, split, pool, {name: size for name, size in sizes.items() if name in absent}, seed)
+        made |= absent
+    if free.any():
+        cut.append((np.flatnonzero(free), list(SPLITS)))
+        _cut(rows, split, np.flatnonzero(free), sizes, seed)
+        made |= set(SPLITS)
+    return made, cut
+
+
+def _check_labels(listing: Listing, rows: datasets.Dataset, splits: Mapping[str, datasets.Dataset], cut: Cut) -> None:
+    """Refuse splits without one of the labels."""
     for name, dataset in splits.items():
         missing = [label for i, label in enumerate(listing.labels) if i not in set(dataset["label"])]
         if missing:

@@ -25,7 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bonaface.imaging.header import ImageFacts
-from bonaface.imaging.images import MAX_COSTLY_PIXELS, MAX_PIXELS, decode_image
+from bonaface.imaging.images import MAX_PIXELS, decode_image
 
 SIDE = 32  # of a thumbnail
 RADIUS = 10  # bits of 64 in which two hashes may differ; within it are 99 % of copies cropped by 2 % a side
@@ -64,10 +64,8 @@ def file_thumbnail(data: bytes, facts: ImageFacts, name: str = "") -> Thumbnails
     Raises:
         bonaface.imaging.images.ImageError: as :func:`bonaface.imaging.images.decode_image`.
     """
-    limit = (
-        MAX_COSTLY_PIXELS if facts.progressive else MAX_PIXELS
-    )  # beyond, only the careful decoder reports the reason
-    if facts.format == "JPEG" and facts.width * facts.height <= limit:
+    # Beyond the limit, the careful decoder reports the reason.
+    if facts.format == "JPEG" and facts.width * facts.height <= MAX_PIXELS:
         try:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
                 image.draft("L", (2 * SIDE, 2 * SIDE))

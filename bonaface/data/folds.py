@@ -29,6 +29,9 @@ FOLDS, BY_SOURCE, BY_FAMILY, FAMILY_FOLDS = KINDS = (
     "leave-families-out",
 )
 NAMED = 3  # of the real sources in a fold's title; more are counted
+SOURCES_HINT = (
+    "put each source in a folder below its label, as in fake/sdxl/x.jpg; with `--groups none` each such folder is one"
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def leave_one_out(
             plural = what.replace("family", "familie") + "s"
             raise UsageError(
                 f"--leave-one-{what}-out needs two {kind} {plural}, but the data has {len(sides[is_real])}",
-                "put each source in a folder below its label, as in fake/sdxl/x.jpg, or use --folds",
+                f"{SOURCES_HINT}, or use --folds",
             )
     fakes, reals = sides[False], sides[True]
     folds = []
@@ -154,7 +157,7 @@ def leave_families_out(
         if len(families) < k:
             raise UsageError(
                 f"--leave-families-out {k} needs {k} {kind} families, but the data has {len(families)}",
-                f"use {len(families)}" if len(families) > 1 else "put each source in a folder below its label",
+                f"use {len(families)}" if len(families) > 1 else SOURCES_HINT,
             )
         size = {name: sum(int(counts[is_real, source]) for source in own) for name, own in families}
         load, dealt[is_real] = [0] * k, [[] for _ in range(k)]

@@ -19,6 +19,10 @@ duplicates stay and share a ``group``, which the splitter keeps whole.
 
 Every draw is a function of the seed and the file's path in the raw folder, so neither the number of processes nor an
 interruption changes a byte. Finished files are journalled; the same command continues after a kill.
+
+The folder has ``[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source, group, split``, the
+facts of the original file, the face box in its pixels, and what was drawn), which makes it data for every command here;
+``dropped.csv``; ``prepare.json``, options and summary; ``scans.parquet``, what was found in the raw files.
 """
 
 from __future__ import annotations
@@ -69,11 +73,6 @@ def prepare(
 ) -> PrepareSummary:
     """Write the folder that this module's docstring describes to ``out``.
 
-    The files are ``OUT/[split/]label/source/name-hash.jpg``; ``metadata.csv`` (``file_name, label, source,
-    group, split``, the facts of the original file, the face box in its pixels, and what was drawn) makes it
-    a data set that every command here reads; ``dropped.csv`` lists what was left out; ``prepare.json``
-    contains options and summary, ``scans.parquet`` what was found in the raw files.
-
     Args:
         raw: any form of data that :func:`bonaface.data.listing.list_data` reads, or what that made of it, unchecked,
             in which case ``real_label`` and ``groups`` are passed over; it is only read.
@@ -90,21 +89,12 @@ def prepare(
             in or around ``raw``, or comes from other data or options.
     """
     alignment = Alignment(seed, size_range, quality_range, margin)
-    out, origin = Path(out), raw.origin if isinstance(raw, Listing) else raw
-    _refuse_overlap(Path(origin), out)
-    try:
-        listing = (
-            raw if isinstance(raw, Listing) else list_data(raw, real_label=real_label, check="none", groups=groups)
-        )
-    except OSError as error:
-        raise UsageError(f"cannot read {origin}: {_why(error)}", "fix the folder's permissions") from error
+    out = Path(out)
+    _refuse_overlap(Path(raw.origin if isinstance(raw, Listing) else raw), out)
+    listing = raw if isinstance(raw, Listing) else _list(raw, real_label, groups)
     detector = (detector or FaceDetector()) if faces else None
-    parameters = {
-        **json.loads(json.dumps(asdict(alignment))),
-        "faces": faces,
-        "detector": detector.name if detector else "none",
-        "data": listing_fingerprint(listing),
-    }
+    parameters = json.loads(json.dumps(asdict(alignment))) | {"faces": faces}
+    parameters |= {"detector": detector.name if detector else "none", "data": listing_fingerprint(listing)}
     try:
         done = _open_out(out, parameters)
         if done is not None:
@@ -116,6 +106,13 @@ def prepare(
             f"cannot write to {out}: {_why(error)}",
             "fix that and run the same command again to resume, or choose another folder",
         ) from error
+
+
+def _list(raw: str | os.PathLike[str], real_label: str | None, groups: str) -> Listing:
+    try:
+        return list_data(raw, real_label=real_label, check="none", groups=groups)
+    except OSError as error:
+        raise UsageError(f"cannot read {raw}: {_why(error)}", "fix the folder's permissions") from error
 
 
 def run_prepare_command(raw: str, out: str, **arguments: Any) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 from transformers import TrainingArguments
 
 from bonaface.errors import UsageError
@@ -18,6 +17,7 @@ from bonaface.hub import merge
 from bonaface.hub.card import Story, card_of, remember, remembered
 from bonaface.hub.privacy import Redactor, refuse_secrets, without_thumbnails
 from bonaface.hub.publish import CARD, Published, check_login, check_repo_id, publish
+from bonaface.parquet import read_parquet
 
 # Only what is named here is ever published: no checkpoint, optimizer state or pickle.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.onnx", "openvino_model.xml", "openvino_model.bin")
@@ -202,7 +202,7 @@ def _listed(folder: Path) -> Iterator[Path]:
 def _clean_table(path: Path, redactor: Redactor) -> bytes | Path:
     """The table itself where it names no path of this machine, else its bytes without them."""
     try:
-        table = pd.read_parquet(path)
+        table = read_parquet(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged", "run the evaluation again, or delete it") from error
     clean = table.copy()

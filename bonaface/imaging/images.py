@@ -12,9 +12,11 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, WebPImagePlugin
@@ -24,8 +26,8 @@ from bonaface.imaging.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
-# Decoding WebP and progressive JPEG takes three times the memory; for others, only the caller's limit counts.
-MAX_COSTLY_PIXELS = 40_000_000
+# Decoding WebP and progressive JPEG takes up to three times the memory: above this size, one at a time is decoded.
+COSTLY_PIXELS = 40_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
 
 # HEIC is listed even where its plugin is missing: such a file is then reported with the remedy.
@@ -106,21 +108,21 @@ def decode_image(
 
     The bytes decide the format, not ``name``, which serves the messages: a PNG under ``.jpg`` decodes; a PDF
     under ``.jpg`` raises "wrong extension". Also raises ImageError for data that is empty, truncated, not an
-    image, unreadable, or above a limit: two formats have ``MAX_COSTLY_PIXELS``. Pillow's own bomb guard stays on,
-    so pixels beyond twice ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
+    image, unreadable, or above a limit. Pillow's own bomb guard stays on, so pixels beyond twice
+    ``PIL.Image.MAX_IMAGE_PIXELS`` are refused whatever ``max_pixels`` says.
     """
     with open_image(data, name, max_bytes) as image:
-        limit = min(max_pixels, MAX_COSTLY_PIXELS) if _is_costly(image) else max_pixels
-        if image.width * image.height > limit:
+        if image.width * image.height > max_pixels:
             raise ImageError(
                 "too many pixels",
-                f"{_said(name)}{image.width} x {image.height} pixels exceed the limit of {limit:,}",
+                f"{_said(name)}{image.width} x {image.height} pixels exceed the limit of {max_pixels:,}",
             )
-        try:
-            _load_first_frame(image)
-            pixels, turn = to_rgb(image), orientation(image)
-        except Exception as error:
-            raise _decoding_error(error, data, name) from error
+        with _turn(image):
+            try:
+                _load_first_frame(image)
+                pixels, turn = to_rgb(image), orientation(image)
+            except Exception as error:
+                raise _decoding_error(error, data, name) from error
     del image  # a large image takes a quarter of a gigabyte, and turning it makes another
     return pixels if turn is None else pixels.transpose(turn)
 
@@ -159,8 +161,22 @@ def open_image(data: bytes, name: str = "", max_bytes: int = MAX_BYTES) -> Image
     return image
 
 
-def _is_costly(image: Image.Image) -> bool:
-    return image.format == "WEBP" or bool(image.info.get("progressive"))
+_alone = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A forked process has no thread that would ever release the one it was born with."""
+    global _alone
+    _alone = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _turn(image: Image.Image) -> AbstractContextManager[Any]:
+    """What to hold while an opened image is decoded."""
+    costly = image.format == "WEBP" or image.info.get("progressive")
+    return _alone if costly and image.width * image.height > COSTLY_PIXELS else nullcontext()
 
 
 def _load_first_frame(image: Image.Image) -> None:

@@ -68,20 +68,25 @@ class Journal:
         self._file.close()
 
     def resume(self, inputs: Inputs, batch_size: int) -> int:
-        """Cut the journal after its last whole batch, and return how many inputs have their row."""
+        """Cut the journal after its last whole batch, and return how many inputs have their row.
+
+        Raises:
+            UsageError: it belongs to a run with other options or inputs.
+        """
         head = self._file.readline()
-        if not head.endswith(b"\n"):  # new, or killed while the first line was written
+        options = _record(head)
+        if not options:  # new, or the computer went down while the first line was written
             return self._begin()
-        options = json.loads(head)
-        if options != self.options and not self._holds(options["batch_size"]):
+        if options != self.options and not self._holds(options.get("batch_size")):
             return self._begin()
         self._check(options == self.options, "other options (model, engine, faces, batch size)")
         self._file.seek(len(head))
         whole, end, paths = 0, self._file.tell(), inputs.read()
         for n, line in enumerate(iter(self._file.readline, b""), 1):
-            if not line.endswith(b"\n"):
+            row = _record(line)
+            if "path" not in row:
                 break
-            self._check(json.loads(line)["path"] == next(paths, None), "other inputs")
+            self._check(row["path"] == next(paths, None), "other inputs")
             if n % batch_size == 0 or n == inputs.n:
                 whole, end = n, self._file.tell()
         self._file.truncate(end)
@@ -93,9 +98,9 @@ class Journal:
         self._append([json.dumps(self.options)])
         return 0
 
-    def _holds(self, n: int) -> bool:
+    def _holds(self, n: Any) -> bool:
         """Whether at least `n` whole rows follow."""
-        return sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
+        return isinstance(n, int) and n > 0 and sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add a batch; it has left the process when this returns."""
@@ -119,3 +124,12 @@ class Journal:
                 f"{self.path} belongs to an unfinished run with {what}",
                 "repeat that command, delete the file, or choose another --out",
             )
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """The object of a whole line; empty for one that was cut off, or that a crash of the computer left as zeros."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}

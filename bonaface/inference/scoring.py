@@ -24,7 +24,7 @@ from bonaface.imaging.inputs import find_inputs, printable
 from bonaface.inference.cluster import RayDetector
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.journal import Inputs, Journal
-from bonaface.inference.tables import row_of, table_writer
+from bonaface.inference.tables import Row, row_of, table_writer
 
 ENGINES = ("local", "torch", "openvino", "onnx", "ray")
 Each = Callable[[Detector, str, Result], None]  # is called with every path and its result
@@ -90,13 +90,18 @@ def score_files(
         while batch := list(islice(rows, batch_size)):
             log.append(batch)
             bar.update(len(batch))
-        verdicts, first_error = Counter[str](), ""
-        for row in log.rows():
-            verdicts[row["verdict"]] += 1
-            first_error = first_error or row["error"] or ""
+        summary = _summary(log.rows(), done)
         write_table(out, log.rows, detector.labels)
     journal.unlink()
-    return Summary(verdicts, done, first_error)
+    return summary
+
+
+def _summary(rows: Iterable[Row], continued_from: int) -> Summary:
+    verdicts, first_error = Counter[str](), ""
+    for row in rows:
+        verdicts[row["verdict"]] += 1
+        first_error = first_error or row["error"] or ""
+    return Summary(verdicts, continued_from, first_error)
 
 
 def print_table(

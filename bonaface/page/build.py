@@ -34,7 +34,7 @@ from bonaface.imaging.faces import (
     FaceDetector,
     find_yunet,
 )
-from bonaface.imaging.images import MAX_BYTES, MAX_COSTLY_PIXELS, MAX_PIXELS
+from bonaface.imaging.images import MAX_BYTES, MAX_PIXELS
 from bonaface.inference.detector import Detector
 from bonaface.inference.reader import (
     COMPRESSED,
@@ -151,7 +151,7 @@ def _facts(detector: Detector, name: str, tests: list[dict[str, Any]]) -> dict[s
         "reader": {
             "crop_side": CROP_SIDE, "crop_share": CROP_SHARE, "max_faces": MAX_FACES, "tiny_face": TINY_FACE,
             "small_side": SMALL_SIDE, "low_quality": LOW_QUALITY, "largest_aspect": LARGEST_ASPECT, "huge": HUGE,
-            "max_pixels": MAX_PIXELS, "max_costly_pixels": MAX_COSTLY_PIXELS, "max_bytes": MAX_BYTES,
+            "max_pixels": MAX_PIXELS, "max_bytes": MAX_BYTES,
             "looks": [SMALLEST_LOOK, FIRST_LOOK, SECOND_LOOK],
         },
         "warnings": {"drawings": DRAWINGS_ONLY, "no_face": NO_FACE, "small": SMALL, "compressed": COMPRESSED},

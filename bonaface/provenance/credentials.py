@@ -1,57 +1,130 @@
-"""Content credentials (C2PA): what a signed manifest says, and whether its signature is valid."""
+"""Content credentials (C2PA): what a signed manifest says, whether its signature is valid, and whose it is."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from bonaface.imaging.containers import Container
 from bonaface.provenance.evidence import Evidence, clean, source_type, text_of
+from bonaface.provenance.trust import TrustList
+
+Standing = Literal["signed and trusted", "signed by somebody unknown", "broken", "absent", "not read"]
+MOST_ACTIONS = 12
+# What a `c2pa.actions` assertion says was done, in words; the first ones leave what can be seen alone.
+_KEPT = {
+    "c2pa.created": "created",
+    "c2pa.opened": "opened",
+    "c2pa.converted": "saved in another format",
+    "c2pa.transcoded": "saved in another format",
+    "c2pa.repackaged": "put into another file",
+    "c2pa.published": "published",
+    **dict.fromkeys(
+        ("c2pa.watermarked", "c2pa.watermarked.bound", "c2pa.watermarked.unbound"),
+        "given an invisible mark, which cannot be checked here",
+    ),
+}
+_CHANGED = {
+    "c2pa.edited": "edited",
+    "c2pa.edited.metadata": "its metadata edited",
+    "c2pa.cropped": "cropped",
+    "c2pa.resized": "resized",
+    "c2pa.resized.proportional": "resized",
+    "c2pa.addedText": "text added",
+    "c2pa.orientation": "rotated or mirrored",
+    "c2pa.color_adjustments": "its colours adjusted",
+    "c2pa.enhanced": "enhanced",
+    "c2pa.adjustedColor": "its colours adjusted",
+    "c2pa.drawing": "drawn on",
+    "c2pa.filtered": "filtered",
+    "c2pa.placed": "another image placed in it",
+    "c2pa.removed": "a part removed",
+    "c2pa.deleted": "a part removed",
+    "c2pa.redacted": "a statement removed",
+    "c2pa.unknown": "changed in an unknown way",
+}
 
 
-def credentials(container: Container, mime: str) -> Iterator[Evidence]:
+def credentials(container: Container, mime: str, trust: TrustList | None) -> tuple[Standing, list[Evidence]]:
     """The active C2PA manifest, read by c2pa-python where it is installed; nothing is fetched for it.
 
     Anyone could have written a store without a valid signature: it is quoted, but not taken as a statement.
     """
     if not container.has_c2pa:
-        return
+        return "absent", []
     try:
         import c2pa  # noqa: F401
     except ImportError:
         text = "content credentials are present but not verified; `pip install c2pa-python` to read them"
-        yield Evidence("unclear", "C2PA", text)
-        return
+        return "not read", [Evidence("unclear", "C2PA", text)]
     try:
-        store = _manifest_store(container.image, mime)
+        store = _manifest_store(container.image, mime, trust)
         if not _is_valid(store) and container.end < len(container.data):
-            whole = _manifest_store(container.data, mime)  # a phone may sign what it appends, too
+            whole = _manifest_store(container.data, mime, trust)  # a phone may sign what it appends, too
             store = whole if _is_valid(whole) else store
     except Exception as error:  # the library's errors have no common base that survives its versions
-        yield Evidence("unclear", "C2PA", clean(f"content credentials are present, but cannot be read ({error})"))
-        return
+        text = f"content credentials are present, but cannot be read ({error})"
+        return "broken", [Evidence("unclear", "C2PA", clean(text))]
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    maker = _maker(manifest)
-    names = sorted(set(_declared_types(manifest.get("assertions"))))
     if not _is_valid(store):
-        said = ", ".join(source_type(name)[2] for name in names) or "no statement of how it was made"
-        yield Evidence(
-            "unclear", "C2PA", clean(f"THE SIGNATURE IS NOT VALID; anyone could have written: {said}; by {maker}")
-        )
-        return
+        return "broken", [Evidence("unclear", "C2PA", clean(_broken(manifest)))]
+    standing: Standing = (
+        "signed and trusted" if store.get("validation_state") == "Trusted" else "signed by somebody unknown"
+    )
+    return standing, list(_statements(manifest, trust if standing == "signed and trusted" else None))
+
+
+def _statements(manifest: Mapping[str, Any], trusted_by: TrustList | None) -> Iterator[Evidence]:
+    """How the image was made, and what was done to it, as a signer says whose signature is valid."""
     issuer = text_of((manifest.get("signature_info") or {}).get("issuer")) or "an unnamed signer"
-    trust = f"the signature is valid, in the name of {issuer} (the signer's identity was not checked)"
-    for name in names or [""]:
+    if trusted_by:
+        trust = f"signed by {issuer}, for whom the trust list {trusted_by} vouches"
+    else:
+        trust = f"the signature is valid, in the name of {issuer}, but nobody known vouches for that name"
+    maker = _maker(manifest)
+    for name in sorted(set(_declared_types(manifest.get("assertions")))) or [""]:
         says, meaning = source_type(name)[1:] if name else ("unclear", "no statement of how it was made")
         yield Evidence(says, "C2PA", clean(f"{meaning}; by {maker}; {trust}"), verified=True)
+    actions = list(_actions(manifest.get("assertions")))
+    if [name for name, _ in actions] not in ([], ["c2pa.created"]):
+        changed = any(name not in _KEPT for name, _ in actions)
+        done = ", then ".join(words for _, words in actions[:MOST_ACTIONS])
+        rest = f", and {len(actions) - MOST_ACTIONS} more" if len(actions) > MOST_ACTIONS else ""
+        yield Evidence("edited" if changed else "unclear", "C2PA actions", clean(done + rest), verified=True)
 
 
-def _manifest_store(data: bytes, mime: str) -> dict[str, Any]:
+def _broken(manifest: Mapping[str, Any]) -> str:
+    names = sorted(set(_declared_types(manifest.get("assertions"))))
+    said = ", ".join(source_type(name)[2] for name in names) or "no statement of how it was made"
+    return f"THE SIGNATURE IS NOT VALID; anyone could have written: {said}; by {_maker(manifest)}"
+
+
+def _actions(assertions: Any) -> Iterator[tuple[str, str]]:
+    """Each action's name, and the same in words with the program that did it, in order."""
+    for assertion in assertions if isinstance(assertions, list) else []:
+        data = assertion.get("data") if isinstance(assertion, dict) else None
+        if not isinstance(data, dict) or not text_of(assertion.get("label")).startswith("c2pa.actions"):
+            continue
+        actions = data.get("actions")
+        for action in actions if isinstance(actions, list) else []:
+            name = text_of(action.get("action")) if isinstance(action, dict) else ""
+            if not name:
+                continue
+            agent = action.get("softwareAgent")
+            by = text_of(agent.get("name") if isinstance(agent, dict) else agent)
+            words = _KEPT.get(name) or _CHANGED.get(name) or f"changed by `{name}`"
+            yield name, f"{words} ({by})" if by else words
+
+
+def _manifest_store(data: bytes, mime: str, trust: TrustList | None) -> dict[str, Any]:
     import c2pa
 
-    offline = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
+    settings: dict[str, Any] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True}}
+    if trust:
+        settings["trust"] = {"user_anchors": trust.pem}
+    offline = c2pa.Context.from_dict(settings)
     with offline, c2pa.Reader(mime, io.BytesIO(data), context=offline) as reader:
         return json.loads(reader.json())
 

@@ -24,11 +24,15 @@ from bonaface.imaging.containers import Container, read_container
 from bonaface.imaging.content import content_kind
 from bonaface.imaging.images import ImageError, open_image, read_bytes, shown_name
 from bonaface.imaging.inputs import as_utf8, find_inputs, printable
-from bonaface.provenance.credentials import credentials
+from bonaface.provenance.credentials import Standing, credentials
 from bonaface.provenance.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
+from bonaface.provenance.trust import TrustList, trust_list
 from bonaface.provenance.xmp import gif_xmp, xmp_fields
 
-NOTE = "Metadata can be removed or forged: its absence proves nothing, and its presence little."
+NOTE = (
+    "Metadata can be removed or forged: its absence proves nothing, and its presence little. Invisible marks, such as "
+    "Google's SynthID, cannot be checked here."
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Provenance:
     """All statements of a file, and what was not read.
 
     Attributes:
+        credentials: what there is of content credentials (C2PA): "signed and trusted", "signed by somebody unknown",
+            "broken" or "absent"; "not read" where the library that reads them is missing.
         trailing: bytes behind the end of the image, with their type if known; "" where there are none. They are often
             harmless (a second image, a motion photo's video), anyone can append them, and they state nothing.
     """
@@ -43,18 +49,24 @@ class Provenance:
     evidence: tuple[Evidence, ...]
     note: str = NOTE
     trailing: str = ""
+    credentials: Standing = "absent"
 
     def lines(self) -> list[str]:
         """For a person, untrusted text included: one line per statement, the trailing bytes if any, then the note."""
         said = [f"{item.says} ({item.source}): {item.text}" for item in self.evidence]
         said = said or ["The file says nothing about where it comes from."]
-        return [*said, *([self.trailing] if self.trailing else []), self.note]
+        standing = f"Content credentials (C2PA): {self.credentials}."
+        return [*said, standing, *([self.trailing] if self.trailing else []), self.note]
 
 
-def read_provenance(data: bytes, *, name: str = "") -> Provenance:
+def read_provenance(data: bytes, *, name: str = "", trust: TrustList | None = None) -> Provenance:
     """What the bytes of an image file say about its origin, without decoding a pixel.
 
-    Broken metadata is passed over. Raises ImageError where there is no image; ``name`` serves its message.
+    Broken metadata is passed over. ``trust`` says which signers are known; that of the environment when None.
+
+    Raises:
+        ImageError: there is no image; ``name`` serves its message.
+        UsageError: the environment names a trust list that cannot be read.
     """
     container = read_container(data)
     found: list[Evidence] = []
@@ -67,8 +79,9 @@ def read_provenance(data: bytes, *, name: str = "") -> Provenance:
     for source, text in texts.items():
         found += _generator(source, text[:MAX_PARSED])
     found += _xmp(packet)
-    found += credentials(container, "image/jpeg" if container.kind == "JPEG" else mime)
-    return Provenance(tuple(dict.fromkeys(found)), trailing=_trailing(container))
+    mime = "image/jpeg" if container.kind == "JPEG" else mime
+    standing, stated = credentials(container, mime, trust or trust_list())
+    return Provenance(tuple(dict.fromkeys([*found, *stated])), trailing=_trailing(container), credentials=standing)
 
 
 def _open(container: Container, name: str) -> Image.Image:
@@ -98,19 +111,20 @@ def _trailing(container: Container) -> str:
     return f"{len(rest):,} bytes after the end of the image{f' ({kind})' if kind else ''}, not read"
 
 
-def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
+def run_provenance_command(paths: Sequence[str], as_json: bool = False, trust_file: str | None = None) -> int:
     """``python -m bonaface provenance``: 0, or 1 if no file could be read.
 
-    Prints one panel per file, or one JSON object per line with ``path``, ``status``, ``error``, ``evidence``, ``note``
-    and ``trailing``. Raises UsageError if there is no file.
+    Prints one panel per file, or one JSON object per line with ``path``, ``status``, ``error``, ``evidence``, ``note``,
+    ``trailing`` and ``credentials``. Raises UsageError if there is no file, or the trust list cannot be read.
     """
+    trust = trust_list(trust_file)
     warnings.filterwarnings("ignore", module="PIL")  # of broken metadata
     n_files = n_read = 0
     for path in find_inputs(paths):
         n_files += 1
         found, status, error = Provenance(()), "ok", None
         try:
-            found = read_provenance(read_bytes(path), name=path)
+            found = read_provenance(read_bytes(path), name=path, trust=trust)
             n_read += 1
         except ImageError as caught:
             status, error = caught.reason, str(caught)
@@ -122,7 +136,8 @@ def run_provenance_command(paths: Sequence[str], as_json: bool = False) -> int:
     if not n_files:
         raise UsageError("no images found", "give files, folders with images, patterns, or - for stdin")
     if not as_json:
-        print(NOTE)
+        known = f"Known signers: by the trust list {trust}." if trust else "Known signers: none, without a trust list."
+        print(f"{NOTE}\n{known}")
     return 0 if n_read else 1
 
 
@@ -130,7 +145,8 @@ def _panel(path: str, found: Provenance, error: str | None) -> list[str]:
     """A file's evidence in columns, for a terminal."""
     if error is not None:
         return [printable(shown_name(path)), f"  not readable: {printable(error)}", ""]
-    trailing = [f"  {found.trailing}"] if found.trailing else []
+    trailing = [f"  content credentials (C2PA): {found.credentials}"] if found.credentials != "absent" else []
+    trailing += [f"  {found.trailing}"] if found.trailing else []
     if not found.evidence:
         return [printable(path), "  says nothing about where it comes from", *trailing, ""]
     says, source = (max(len(getattr(item, name)) for item in found.evidence) for name in ("says", "source"))
@@ -250,6 +266,13 @@ def _is_comfy(text: str) -> bool:
     return '"class_type"' in head or ('"nodes"' in text and '"last_node_id"' in head)
 
 
+# IPTC Photo Metadata Standard 2025.1: "used to generate this image".
+_AI_FIELDS = {
+    "aisystemused": "made with the AI system",
+    "aisystemversionused": "version of the AI system",
+    "aipromptinformation": "prompt for the AI system",
+    "aipromptwritername": "prompt written by",
+}
 _XMP_FIELDS = ("CreatorTool", "Credit", "Software", "description", "UserComment")
 
 
@@ -261,6 +284,8 @@ def _xmp(packet: Any) -> Iterator[Evidence]:
         if field.lower() == "digitalsourcetype":
             name, says, meaning = source_type(value)
             yield Evidence(says, "XMP digitalSourceType", clean(f"{name}: {meaning}"))
+        elif field.lower() in _AI_FIELDS:
+            yield Evidence("generated", f"XMP {clean(field)}", clean(f"{_AI_FIELDS[field.lower()]}: {value}"))
         elif field in _XMP_FIELDS:
             yield from _generator(f"XMP {field}", value)
 

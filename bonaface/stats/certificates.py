@@ -240,7 +240,7 @@ def _errors_by_source(
 
 def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confidence: float) -> tuple[float, bool]:
     """The lowest threshold that keeps the guarantee for all images and for each source that is large enough."""
-    parts = [scores, *(scores[names == name] for name in sorted(set(names)))]
+    parts = [scores, *(scores[names == name] for name in set(names))]
     found = [certified_threshold(part, delta, confidence) for part in parts]
     edges = [edge for edge in found if edge is not None]
     if edges:

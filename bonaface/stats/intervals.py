@@ -202,7 +202,7 @@ def bootstrap_samples(
         if "ece" in figures:
             values["ece"] = np.abs(weights @ excess).sum(axis=1)
         if set(figures) & set(_CURVES):
-            values |= {k: v for k, v in weighted_curves(fake, scores, weights).items() if k in figures}
+            values |= weighted_curves(fake, scores, weights)
         blocks.append(values)
     return {name: np.concatenate([block[name] for block in blocks]) for name in figures}
 

@@ -40,6 +40,7 @@ from bonaface.inference.calibration import apply, fit, fold
 from bonaface.inference.forward import Outputs, run_rows
 from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
+from bonaface.parquet import read_parquet
 from bonaface.report.write import write_predictions
 from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
 from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures
@@ -128,7 +129,7 @@ def read_unseen(file: str | Path, labels: Sequence[str]) -> pd.DataFrame:
     if not Path(file).is_file():
         raise UsageError(f"cannot read {file}: no such file", hint)
     try:
-        rows = pd.read_parquet(file)
+        rows = read_parquet(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {file}: {error}", hint) from error
     missing = {"fold", "source", "label", *(f"p_{label}" for label in labels)} - set(rows.columns)

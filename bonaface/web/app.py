@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bonaface.environment import whole_number
 from bonaface.errors import UsageError, usage_errors_exit
+from bonaface.provenance.trust import trust_list
 from bonaface.web.choice import check_model, default_model
 from bonaface.web.limits import Limits
 from bonaface.web.settings import (
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped. Raises UsageError."""
     options = parse_arguments(arguments)
     check_environment()
+    trust_list()
     options.share, options.mcp = options.share or switch("GRADIO_SHARE"), options.mcp or switch("GRADIO_MCP_SERVER")
     login = check_options(options)
     limits = read_limits(options)

@@ -21,6 +21,7 @@ from bonaface.inference.detector import Detector, Result
 from bonaface.inference.explain import Explanation, explain
 from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
+from bonaface.provenance.trust import trust_list
 from bonaface.web.evidence_card import draw_card
 from bonaface.web.markup import WORDS, render, score
 from bonaface.web.wording import Wording, warnings_of
@@ -141,6 +142,8 @@ def _page(
         said=case.provenance.evidence,
         trailing=case.provenance.trailing,
         note=case.provenance.note,
+        credentials=case.provenance.credentials,
+        trust=trust_list(),
     )
 
 

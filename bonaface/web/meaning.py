@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bonaface.models.facts import UnseenWorth
+from bonaface.parquet import read_parquet
 from bonaface.stats.certificates import Band, uncertain_band, verdicts
 from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
@@ -72,7 +73,7 @@ class KnownScores:
         ``report/predictions.parquet``: a visitor's image is probably from an unseen camera or generator.
         """
         if (folder / KNOWN).is_file():
-            table = pd.read_parquet(folder / KNOWN, columns=["fold", "source", "label", "p_fake"])
+            table = read_parquet(folder / KNOWN, columns=["fold", "source", "label", "p_fake"])
             fake = (table["label"] != real_label).to_numpy()
             if len(table) >= FEWEST and 0 < fake.sum() < len(table):
                 called = _called_by_other_folds(table, fake, band) if band else None
@@ -80,7 +81,7 @@ class KnownScores:
         file = folder / "report" / "predictions.parquet"
         if not file.is_file():
             return None
-        table = pd.read_parquet(file, columns=["split", "label", "p_fake"])
+        table = read_parquet(file, columns=["split", "label", "p_fake"])
         table = table[np.isfinite(table["p_fake"])]
         for split in SPLITS:
             rows = table[table["split"] == split]

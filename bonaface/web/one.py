@@ -27,48 +27,65 @@ MOST_LABELS = 6
 BUSY = ("Busy", ["Too many requests are waiting. Try again in a minute."])
 
 
-def build_one(service: Service, examples: list[str], jobs: Jobs) -> None:
-    """Lay the tab out and connect it. On a phone, the style sheet puts the verdict in front of the image."""
-    with gr.Row(equal_height=False, elem_id="one"):
-        with gr.Column(scale=4, min_width=300):
-            image = ImageFileInput(
-                label="Image to check",
-                sources=["upload", "clipboard", "webcam"],
-                height=380,
-                buttons=["fullscreen"],
-                placeholder="Drop an image of a face here,\npaste it, or click to choose",
-                elem_id="image",
-            )
-            faces = panel("", elem_id="faces")
-            build_evidence(service, image, jobs)
-            if examples:
-                gr.Examples(examples, image, label="Or try one of these", api_visibility="private", elem_id="examples")
-        with gr.Column(scale=7, min_width=300):
-            verdict = panel(empty(), elem_id="verdict")
-            with gr.Row(equal_height=False):
-                with gr.Column(min_width=300):
-                    slider = gr.ImageSlider(
-                        label="Why? Drag to see the heat map",
-                        type="pil",
-                        interactive=False,
-                        format="jpeg",
-                        height=330,
-                        max_height=330,
-                        buttons=["fullscreen"],
-                        elem_id="heat",
-                    )
-                with gr.Column(min_width=260):
-                    trust = panel(trust_note(), elem_id="trust")
-                    provenance = panel(nothing_said(), elem_id="provenance")
+class OneTab:
+    """The tab's components and what they do. On a phone, the style sheet puts the verdict in front of the image."""
 
-    def check(upload: Upload | None) -> Iterator[tuple[Any, ...]]:
+    def __init__(self, service: Service, examples: list[str], jobs: Jobs) -> None:
+        self.service = service
+        with gr.Row(equal_height=False, elem_id="one"):
+            with gr.Column(scale=4, min_width=300):
+                image = ImageFileInput(
+                    label="Image to check",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=380,
+                    buttons=["fullscreen"],
+                    placeholder="Drop an image of a face here,\npaste it, or click to choose",
+                    elem_id="image",
+                )
+                faces = panel("", elem_id="faces")
+                build_evidence(service, image, jobs)
+                if examples:
+                    gr.Examples(
+                        examples, image, label="Or try one of these", api_visibility="private", elem_id="examples"
+                    )
+            with gr.Column(scale=7, min_width=300):
+                verdict = panel(empty(), elem_id="verdict")
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        slider = gr.ImageSlider(
+                            label="Why? Drag to see the heat map",
+                            type="pil",
+                            interactive=False,
+                            format="jpeg",
+                            height=330,
+                            max_height=330,
+                            buttons=["fullscreen"],
+                            elem_id="heat",
+                        )
+                    with gr.Column(min_width=260):
+                        trust = panel(trust_note(), elem_id="trust")
+                        provenance = panel(nothing_said(), elem_id="provenance")
+        outputs = [verdict, faces, provenance, slider, trust]
+        shown = image.change(self.check, image, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)
+        shown.then(
+            self.heat,
+            image,
+            [slider, trust],
+            show_progress="minimal",
+            show_progress_on=slider,
+            concurrency_limit=2,
+            **PRIVATE,
+        )
+
+    def check(self, upload: Upload | None) -> Iterator[tuple[Any, ...]]:
+        """The verdict, each face, what the file says and, cleared, the heat map and its note."""
         if upload is None:
             yield empty(), "", nothing_said(), None, trust_note()
             return
-        if service.situation.status == "loading":
+        if self.service.situation.status == "loading":
             yield waiting(), "", nothing_said(), None, trust_note()
         try:
-            judge = service.judge()
+            judge = self.service.judge()
             result = judge.check(upload)
         except NotReady as error:
             yield notice("error", "No model available", [str(error)]), "", nothing_said(), None, trust_note()
@@ -84,11 +101,12 @@ def build_one(service: Service, examples: list[str], jobs: Jobs) -> None:
             trust_note("Drawing the heat map …") if not result.error else trust_note(),
         )
 
-    def heat(upload: Upload | None) -> Iterator[tuple[Any, Any]]:
-        if upload is None or service.situation.status != "ready":
+    def heat(self, upload: Upload | None) -> Iterator[tuple[Any, Any]]:
+        """The heat map, then how far to trust it."""
+        if upload is None or self.service.situation.status != "ready":
             yield None, trust_note()
             return
-        judge = service.judge()
+        judge = self.service.judge()
         try:
             found = judge.heat_map(upload.read())
         except ImageError:
@@ -96,12 +114,6 @@ def build_one(service: Service, examples: list[str], jobs: Jobs) -> None:
             return
         yield (found.image, found.overlay()), trust_note("Testing how far to trust the map …", target=found.target)
         yield gr.skip(), trust_note(target=found.target, trust=judge.trust(found))
-
-    outputs = [verdict, faces, provenance, slider, trust]
-    shown = image.change(check, image, outputs, show_progress="hidden", concurrency_id="check", **PRIVATE)
-    shown.then(
-        heat, image, [slider, trust], show_progress="minimal", show_progress_on=slider, concurrency_limit=2, **PRIVATE
-    )
 
 
 def empty() -> str:
@@ -181,12 +193,13 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
         found = None
     said = found.evidence if found else []
     note = f"{found.trailing}. {NOTE}" if found and found.trailing else NOTE
-    return render("provenance", said=said, kinds=KINDS, note=note, empty=False)
+    standing = found.credentials if found and found.credentials != "absent" else ""
+    return render("provenance", said=said, kinds=KINDS, note=note, credentials=standing, empty=False)
 
 
 def nothing_said() -> str:
     """In place of what a file says about itself, before there is one."""
-    return render("provenance", said=[], kinds=KINDS, note="", empty=True)
+    return render("provenance", said=[], kinds=KINDS, note="", credentials="", empty=True)
 
 
 def trust_note(text: str = "", *, target: str = "", trust: Faithfulness | None = None) -> str:

@@ -22,7 +22,7 @@ from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
 from bonaface.web.many import ManyTab
 from bonaface.web.markup import render
-from bonaface.web.one import build_one, notice
+from bonaface.web.one import OneTab, notice
 from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
@@ -42,7 +42,7 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
         header = panel(render("header", situation=service.situation), elem_id="header")
         with gr.Tabs():
             with gr.Tab("Image", id="one"):
-                build_one(service, example_images(first, folder), saved)
+                OneTab(service, example_images(first, folder), saved)
             with gr.Tab("Batch", id="many"):
                 ManyTab(service, jobs)
             with gr.Tab("About", id="about"):

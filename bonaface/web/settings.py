@@ -9,9 +9,9 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-from bonaface.environment import HUB_NUMBERS, check_numbers, whole_number
+from bonaface.environment import check_hub, check_numbers, whole_number
 from bonaface.errors import UsageError
-from bonaface.proxies import ask_directly, check_proxies, ignore_proxies
+from bonaface.proxies import ask_directly, check_certificates, check_proxies, ignore_proxies
 
 # What Gradio, uvicorn and the Hub's client read by themselves, each with a bare int(), and the least valid value.
 WHOLE_NUMBERS = {
@@ -20,7 +20,10 @@ WHOLE_NUMBERS = {
     "GRADIO_DEBUG": 0, "WEB_CONCURRENCY": 1,
 }  # fmt: skip
 SWITCHES = ("GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ANALYTICS_ENABLED", "GRADIO_SSR_MODE", "GRADIO_RUN_HISTORY")
-PLACES = ("GRADIO_ALLOWED_PATHS", "GRADIO_BLOCKED_PATHS", "BONAFACE_YUNET")
+PLACES = ("GRADIO_ALLOWED_PATHS", "GRADIO_BLOCKED_PATHS", "GRADIO_NODE_PATH", "BONAFACE_YUNET")
+# Of Gradio's own development: they reload or edit the program, or keep its server from returning to load the model, or
+# start processes that take files past our limits.
+UNSET = ("GRADIO_DEBUG", "GRADIO_NUM_WORKERS", "GRADIO_LOCAL_DEV_MODE", "GRADIO_VIBE_MODE", "GRADIO_WATCH_DIRS")
 LARGEST_PORT = 65535
 
 
@@ -34,7 +37,9 @@ def switch(name: str) -> bool:
 
 def check_environment() -> None:
     """Raise UsageError for a variable that would end the start, now or in Gradio."""
-    check_numbers(HUB_NUMBERS | WHOLE_NUMBERS)
+    check_hub()
+    check_certificates()  # Gradio asks itself whether it is up
+    check_numbers(WHOLE_NUMBERS)
     if os.environ.get("GRADIO_DEFAULT_CONCURRENCY_LIMIT", "").lower() != "none":
         check_numbers({"GRADIO_DEFAULT_CONCURRENCY_LIMIT": 1})
     for name in SWITCHES:
@@ -106,8 +111,8 @@ def prepare_environment(host: str, port: int, *, outside: bool) -> None:
     # Gradio tries this host, with an IPv4 socket, before it listens on the one that it is told.
     os.environ["GRADIO_SERVER_NAME"] = "127.0.0.1" if ":" in host else host
     os.environ["GRADIO_SERVER_PORT"] = str(port)
-    os.environ.pop("GRADIO_DEBUG", None)  # its server would start, but never return to load the model
-    os.environ.pop("GRADIO_NUM_WORKERS", None)  # processes that take files past our limits
+    for name in UNSET:
+        os.environ.pop(name, None)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if outside:
         check_proxies()

@@ -99,7 +99,7 @@ def test_the_report_holds_all_that_was_asked_for(root: Path, folder: Path, evalu
     sections = evaluated["sections"]
     assert {"robustness", "thresholds", "calibration", "unfamiliar", "coverage"} <= set(sections)
     rows = pd.DataFrame(sections["robustness"])
-    assert rows["auc"][0] == evaluated["figures"]["auc"]["value"]
+    assert rows["auc"][0] == pytest.approx(evaluated["figures"]["auc"]["value"])
     assert {
         "jpeg",
         "webp",

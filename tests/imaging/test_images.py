@@ -7,15 +7,19 @@ frames; limits checked before the work they guard; every kind of broken file tol
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -421,16 +425,56 @@ print((peak() - before) // 1024)
 """
 
 
-@pytest.mark.parametrize(("format", "copies"), [("PNG", 2), ("WEBP", 3)])
-def test_a_large_image_is_there_a_few_times_at_most(tmp_path: Path, format: str, copies: int) -> None:
-    """Thirty megapixels with alpha, 114 MiB a copy: the image and its RGB; libwebp's two canvases and its output."""
+@pytest.mark.parametrize(
+    ("mode", "size", "options", "copies"),
+    [
+        ("RGBA", (6000, 5000), {"format": "PNG", "compress_level": 1}, 2),
+        ("RGBA", (6000, 5000), {"format": "WEBP", "lossless": True, "quality": 0, "method": 0}, 3),
+        ("RGB", (8064, 6048), {"format": "WEBP", "quality": 0, "method": 0}, 3),
+        ("RGB", (8064, 6048), {"format": "JPEG", "progressive": True, "subsampling": 0}, 2.5),
+    ],
+)
+def test_a_large_image_is_there_a_few_times_at_most(
+    tmp_path: Path, mode: str, size: tuple[int, int], options: dict[str, object], copies: float
+) -> None:
+    """Of four bytes a pixel: the image and its RGB; libwebp's canvases and its output; libjpeg's coefficients.
+
+    30 megapixels with alpha, and the 48 that phones take.
+    """
     exif = Image.Exif()
     exif[0x0112] = 6
-    fast = {"compress_level": 1} if format == "PNG" else {"lossless": True, "quality": 0, "method": 0}
-    Image.new("RGBA", (6000, 5000), (1, 2, 3, 99)).save(tmp_path / "x", format, exif=exif, **fast)
+    Image.new(mode, size, (1, 2, 3, 99)[: len(mode)]).save(tmp_path / "x", exif=exif, **options)
     command = [sys.executable, "-c", PEAK, str(tmp_path / "x")]
     peak = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    assert 114 < peak < (copies + 0.7) * 114
+    copy = 4 * size[0] * size[1] / 2**20
+    assert copy < peak < (copies + 0.7) * copy
+
+
+@pytest.mark.parametrize("options", [{"format": "WEBP"}, {"format": "JPEG", "progressive": True}])
+def test_large_images_of_costly_formats_are_decoded_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    """Also in a process that was forked while one was decoded."""
+    monkeypatch.setattr(images, "COSTLY_PIXELS", WIDTH * HEIGHT - 1)
+    inside, most = threading.Semaphore(1), []
+
+    def load(image: Image.Image, load: Callable[[Image.Image], None] = images._load_first_frame) -> None:
+        most.append(inside.acquire(blocking=False))
+        time.sleep(0.01)
+        load(image)
+        inside.release()
+
+    data = encoded(smooth(), **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(images, "_load_first_frame", load)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode_image(data), range(8)))
+    assert most == [True] * 8
+    with images._alone, ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as child:
+        assert child.submit(_decoded_size, data).result(30) == (WIDTH, HEIGHT)
+
+
+def _decoded_size(data: bytes) -> tuple[int, int]:
+    return decode_image(data).size
 
 
 def test_the_error_survives_a_process_boundary() -> None:

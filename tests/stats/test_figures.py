@@ -29,6 +29,7 @@ def test_shares_in_percent(share: float | None, digits: int | None, text: str) -
 
 def test_amounts_and_spans_know_which_figures_are_shares() -> None:
     assert figures.amount("recall", 0.9404) == "94.0\N{NO-BREAK SPACE}%"
+    assert all(figure.is_share for figure in figures.BAND_FIGURES.values())
     assert figures.amount("auc", 0.9404) == "0.940"
     assert figures.amount("auc", float("nan")) == figures.amount("ece", None) == "–"
     assert figures.span("auc", None) == figures.span("auc", Interval(math.nan, 1)) == ""

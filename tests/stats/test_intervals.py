@@ -129,7 +129,7 @@ def test_clopper_pearson_takes_arrays_no_trials_and_says_no_to_nonsense() -> Non
     assert (low[2], high[2]) == (0.0, 1.0)
     assert clopper_pearson(0, 299, side="upper").high <= 0.01 < clopper_pearson(0, 298, side="upper").high
     with pytest.raises(ValueError, match="successes"):
-        clopper_pearson(3, 2)
+        clopper_pearson([1, 3], [2, 2])
     with pytest.raises(ValueError, match="side"):
         clopper_pearson(1, 2, side="both")
 
@@ -190,6 +190,10 @@ def test_weighted_curves_equal_scikit_learn_on_the_drawn_images(rows: list[tuple
         crossing = np.flatnonzero(gap <= 0)[0]
         assert fpr[max(crossing - 1, 0)] - 1e-12 <= eer <= fpr[crossing] + 1e-12
         assert 1 - tpr[crossing] - 1e-12 <= eer <= 1 - tpr[max(crossing - 1, 0)] + 1e-12
+
+
+def test_an_operating_point_is_the_rate_that_its_name_says() -> None:
+    assert list(LOW_FPRS) == [f"tpr_at_{rate * 100:g}pct_fpr" for rate in LOW_FPRS.values()]
 
 
 def test_bootstrap_names_a_figure_it_does_not_know() -> None:

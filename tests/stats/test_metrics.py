@@ -78,6 +78,7 @@ def test_calibration_error_is_that_of_the_reliability_curve() -> None:
     fake, p = truth == 0, scores[:, 0]
     share, mean = calibration_curve(fake, p, n_bins=15)
     bins = metrics.reliability(fake, p)
+    assert list(bins) == ["mean_p_fake", "share_fake", "n"]
     assert bins["share_fake"].to_numpy() == pytest.approx(share)
     assert bins["mean_p_fake"].to_numpy() == pytest.approx(mean)
     expected = (np.abs(share - mean) * bins["n"]).sum() / 500
@@ -233,6 +234,7 @@ def test_each_source_is_judged_against_the_whole_other_side() -> None:
         assert row["n"] == len(own)
     strict = metrics.per_source(frame, real_label="real", threshold=0.99)
     assert strict["fpr"].max() < rows["fpr"].max()
+    assert strict.index.tolist() == list(range(len(strict)))
     highest = frame.loc[fake, "p_fake"].max()
     assert metrics.per_source(frame, real_label="real", threshold=highest)["recall"].max() > 0
 

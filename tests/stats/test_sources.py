@@ -72,3 +72,8 @@ def test_sources_judged_alike_throughout_have_no_interval() -> None:
     found = metrics_by_source(table, real_label="real", n_resamples=50)
     assert np.isnan(found["macro_fpr"]).all()
     assert found["macro_recall"].low < 5 / 6 < found["macro_recall"].high
+
+
+def test_a_source_of_one_image_counts_as_a_source() -> None:
+    found = metrics_by_source(table({("fake", "gan"): 20, ("fake", "one"): 1, ("real", "cam"): 20}), real_label="real")
+    assert np.isfinite(found["macro_recall"]).all()

@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from served import HOSTILE, noise, run_folder
+from signing import signed, some_authority
 from typer.testing import CliRunner
 
 from bonaface import __version__
 from bonaface.cli.main import app
 from bonaface.inference.detector import Detector
+from bonaface.provenance.trust import VARIABLE
 from bonaface.web.evidence import Case, Origin, write_evidence
 from bonaface.web.evidence_card import HEIGHT, WIDTH
+from bonaface.web.judge import Judge
+from bonaface.web.limits import Limits
+from bonaface.web.one import provenance_html
+from bonaface.web.uploads import Upload
 from bonaface.web.wording import Wording
 
 
@@ -98,6 +104,23 @@ def test_an_image_that_is_left_out_leaves_its_hash_and_no_pixel(
     assert unmarked.any()
     assert np.ptp(shown[unmarked], axis=0).max() < 12  # plain grey, where the image is noise
     assert np.ptp(pixels[unmarked], axis=0).max() > 40
+
+
+def test_content_credentials_are_named_with_the_list_that_knows_the_signer(
+    detector: Detector, photograph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the page to keep, and beside the verdict."""
+    data = signed(photograph)
+    page, _ = written(detector, data, tmp_path)
+    assert "Content credentials (C2PA): <b>signed by somebody unknown</b>." in page
+    (tmp_path / "anchors.pem").write_bytes(some_authority().pem)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "anchors.pem"))
+    page, _ = written(detector, data, tmp_path)
+    assert "<b>signed and trusted</b>, by the trust list anchors.pem of 2" in page
+    judge = Judge(str(run_folder()), Limits())
+    beside = provenance_html(judge, Upload("a.jpg", data=data))
+    assert "Content credentials (C2PA): <b>signed and trusted</b>." in beside
+    assert "created by a trained model" in beside
 
 
 def test_predict_writes_evidence_of_every_image_that_it_could_read(photograph: bytes, tmp_path: Path) -> None:

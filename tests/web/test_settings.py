@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,15 @@ from conftest import ROOT
 
 from bonaface.errors import UsageError
 from bonaface.web.app import main
-from bonaface.web.settings import bindable, check_environment, server_port, server_root, switch
+from bonaface.web.settings import (
+    UNSET,
+    bindable,
+    check_environment,
+    prepare_environment,
+    server_port,
+    server_root,
+    switch,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +42,10 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GRADIO_SHARE", "perhaps"),
         ("GRADIO_MCP_SERVER", "1"),
         ("GRADIO_ALLOWED_PATHS", "/no/such/place"),
+        ("GRADIO_NODE_PATH", "/no/such/node"),
         ("GRADIO_HEARTBEAT_INTERVAL", "0.0"),
+        ("SSL_CERT_FILE", "/no/such/certificates.pem"),
+        ("HF_ENDPOINT", "hub.example"),
         ("WEB_CONCURRENCY", "all"),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
         ("BONAFACE_YUNET", "/no/such/weights.onnx"),
@@ -80,6 +92,14 @@ def test_valid_values_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert switch("GRADIO_SHARE")
 
 
+def test_what_serves_to_develop_gradio_itself_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them lets every visitor edit a file."""
+    for name in (*UNSET, "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):  # also so that they are restored
+        monkeypatch.setenv(name, "1")
+    prepare_environment("127.0.0.1", 7860, outside=False)
+    assert not any(name in os.environ for name in UNSET)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_in_use_is_named_and_another_offered(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -112,3 +132,12 @@ def test_a_model_that_is_not_there_ends_the_start(monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_holds_no_model_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no config"):
         main(["--port", "0", "--model", str(tmp_path)])
+
+
+def test_a_trust_list_that_cannot_be_read_stops_the_app_before_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not every image of every visitor."""
+    monkeypatch.setenv("BONAFACE_C2PA_TRUST", str(tmp_path / "none.pem"))
+    with pytest.raises(UsageError, match=r"cannot read the trust list .*none\.pem"):
+        main(["--port", "0"])

@@ -461,7 +461,7 @@ def test_strangers_text_is_escaped_in_every_template() -> None:
         render("gallery", items=[item], chosen=None, nothing=""),
         render("detail", row=row),
         render("notice", kind="error", title=HOSTILE, lines=[HOSTILE], command=""),
-        render("provenance", said=[said], kinds={"camera": "Camera"}, note="", empty=False),
+        render("provenance", said=[said], kinds={"camera": "Camera"}, note="", credentials="", empty=False),
         render("progress", text=HOSTILE, done=0, total=1),
     ]
     for page in pages:

@@ -22,10 +22,10 @@ export function kindOf(bytes) {
   return null;
 }
 
-// {size: [width, height] as stored or null, quality: of a JPEG on the IJG scale or null, progressive, parts}; a part is
+// {size: [width, height] as stored or null, quality: of a JPEG on the IJG scale or null, parts}; a part is
 // {name, bytes}, of a JPEG those in front of its pixels.
 export function containerOf(bytes, kind) {
-  const found = { size: null, quality: null, progressive: false, parts: [] };
+  const found = { size: null, quality: null, parts: [] };
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (kind === "JPEG") walkJpeg(bytes, view, found);
   if (kind === "PNG") walkPng(bytes, view, found);
@@ -46,7 +46,6 @@ function walkJpeg(bytes, view, found) {
     if (marker === 0xdb) readTables(part, tables);
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker) && part.length >= 5) {
       found.size = [(part[3] << 8) | part[4], (part[1] << 8) | part[2]];
-      found.progressive = marker === 0xc2;
     }
     if (marker >= 0xe0 && marker < 0xf0) found.parts.push({ name: `APP${marker - 0xe0}`, bytes: part });
     at = stop;

@@ -23,10 +23,10 @@ export async function decode(bytes, limits) {
   const kind = kindOf(bytes);
   if (!kind) throw new ImageError("not an image", "It is not an image in a supported format.");
   const container = containerOf(bytes, kind);
-  checkPixels(container.size, container.progressive || kind === "WebP", limits);
+  checkPixels(container.size, limits);
   const bitmap = await decodedBy(bytes, kind);
   try {
-    checkPixels([bitmap.width, bitmap.height], kind === "WebP", limits);
+    checkPixels([bitmap.width, bitmap.height], limits);
     if (Math.max(bitmap.width, bitmap.height) > limits.largest_aspect * Math.min(bitmap.width, bitmap.height)) {
       throw new ImageError("unreadable", `${bitmap.width} × ${bitmap.height} pixels are too narrow.`);
     }
@@ -38,8 +38,7 @@ export async function decode(bytes, limits) {
   }
 }
 
-function checkPixels(size, costly, limits) {
-  const limit = costly ? limits.max_costly_pixels : limits.max_pixels;
+function checkPixels(size, { max_pixels: limit }) {
   if (size && size[0] * size[1] > limit) {
     const million = (n) => Math.floor(n / 1e6);
     const what = `${million(size[0] * size[1])} megapixels exceed the limit of ${million(limit)}`;
