@@ -103,8 +103,8 @@ def _templates(detector: Detector) -> dict[str, str]:
     return cards | {
         "error": render("notice", kind="error", title="This file could not be read", command="", lines=["-", "-"]),
         "faces": render("faces", faces=faces),
-        "provenance-some": render("provenance", said=said, kinds=KINDS, note="-", empty=False),
-        "provenance-none": render("provenance", said=[], kinds=KINDS, note="-", empty=False),
+        "provenance-some": render("provenance", said=said, kinds=KINDS, note="-", credentials="not read", empty=False),
+        "provenance-none": render("provenance", said=[], kinds=KINDS, note="-", credentials="", empty=False),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -18,7 +17,9 @@ from PIL import Image
 from served import run_folder
 from static_page import files_of, page_folder
 from transformers import ViTImageProcessor
+from typer.testing import CliRunner
 
+from bonaface.cli.hub import app
 from bonaface.errors import UsageError
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.unfamiliar import fit_unfamiliar
@@ -185,7 +186,6 @@ def test_without_npm_or_a_network_the_hint_says_how_to_get_it(tmp_path: Path, mo
 
 
 def test_the_command_line_refuses_two_kinds_of_space_at_once() -> None:
-    command = [sys.executable, "-m", "bonaface", "hub", "space", "x", "user/app", "--static", "--docker"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "--static and --docker exclude each other" in done.stderr
+    done = CliRunner().invoke(app, ["space", "x", "user/app", "--static", "--docker"])
+    assert isinstance(done.exception, UsageError)
+    assert "--static and --docker exclude each other" in str(done.exception)

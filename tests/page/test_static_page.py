@@ -249,10 +249,12 @@ def test_a_browser_that_finds_something_else_in_the_self_test_must_not_judge(
         expect(page.locator("#file")).to_be_disabled()
 
 
-def bomb() -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def bomb() -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
@@ -330,6 +332,15 @@ def test_the_file_says_about_itself_what_the_command_line_reads(page: Page) -> N
     for data, article in zip(files, page.locator("article").all(), strict=True):
         shown = article.locator(".bf-provenance dd").all_inner_texts()
         assert shown == [item.text for item in read_provenance(data).evidence]
+
+
+def test_content_credentials_are_noticed_but_not_read(page: Page) -> None:
+    store = struct.pack(">I4sI4s4s", 24, b"jumb", 16, b"jumd", b"c2pa") + bytes(12)
+    data = png(1, dark=False)
+    end = data.index(b"IEND") - 4
+    text = check(page, upload("signed.png", data[:end] + chunk(b"caBX", store) + data[end:]))
+    assert "Content credentials (C2PA): not read." in text
+    assert "this page does not read or verify them" in text
 
 
 def test_stop_ends_at_once_and_the_next_image_starts_anew(page: Page) -> None:

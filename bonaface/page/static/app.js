@@ -205,6 +205,7 @@ function provenanceCard(said) {
   const card = template(said.length ? "provenance-some" : "provenance-none");
   card.querySelector(".bf-note").textContent = words.note;
   const list = card.querySelector("dl");
+  if (!said.some(({ source }) => source === "C2PA")) card.querySelector("p:has(> b)")?.remove();
   if (list) {
     const [term, text] = list.children;
     list.replaceChildren(...said.flatMap((item) => {
