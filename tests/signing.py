@@ -41,18 +41,37 @@ def some_authority() -> Authority:
 
 def signed(data: bytes, *actions: dict[str, Any], by: Authority | None = None) -> bytes:
     """The JPEG with content credentials of the program FaceMaker, signed in the name of Generator Ltd."""
-    root, key = by or some_authority(), ec.generate_private_key(ec.SECP256R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     manifest = {
         "claim_generator_info": [{"name": "FaceMaker", "version": "1"}],
         "assertions": [{"label": "c2pa.actions", "data": {"actions": [CREATED, *actions]}}],
     }
-    chain = _certificate("Generator Ltd", "Root", key, root.key) + root.pem
+    return _signed(data, manifest, "Generator Ltd", by)
+
+
+def resigned(parent: bytes, *actions: dict[str, Any]) -> bytes:
+    """The JPEG opened by the program Editor, and signed again in the name of Editor Ltd, with what it found in it."""
+    opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["parent"]}}
+    manifest = {
+        "claim_generator_info": [{"name": "Editor", "version": "1"}],
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": [opened, *actions]}}],
+    }
+    return _signed(parent, manifest, "Editor Ltd", parent=parent)
+
+
+def _signed(
+    data: bytes, manifest: dict[str, Any], name: str, by: Authority | None = None, parent: bytes | None = None
+) -> bytes:
+    root, key = by or some_authority(), ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = _certificate(name, "Root", key, root.key) + root.pem
     info = c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=private, ta_url=None)
     out = io.BytesIO()
     with c2pa.Signer.from_info(info) as signer, c2pa.Builder(json.dumps(manifest)) as builder:
+        if parent is not None:
+            about = json.dumps({"title": "parent", "relationship": "parentOf", "instance_id": "parent"})
+            builder.add_ingredient(about, "image/jpeg", io.BytesIO(parent))
         builder.sign(signer, "image/jpeg", io.BytesIO(data), out)
     return out.getvalue()
 

@@ -119,9 +119,12 @@ def test_ctrl_c_is_one_line_and_130(command: list[str], tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, *command, *words[command[-1]]], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(2.5)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
+    try:
+        time.sleep(2.5)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()  # one that a signal did not end would run on after the tests
     assert process.returncode == 130, told
     assert "Traceback" not in told
     assert told.strip().splitlines()[-1] == "stopped"

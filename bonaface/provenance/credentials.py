@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from bonaface.imaging.containers import Container
@@ -48,7 +48,7 @@ _CHANGED = {
 
 
 def credentials(container: Container, mime: str, trust: TrustList | None) -> tuple[Standing, list[Evidence]]:
-    """The active C2PA manifest, read by c2pa-python where it is installed; nothing is fetched for it.
+    """The active C2PA manifest and those before it, read by c2pa-python where it is installed; nothing is fetched.
 
     Anyone could have written a store without a valid signature: it is quoted, but not taken as a statement.
     """
@@ -67,32 +67,58 @@ def credentials(container: Container, mime: str, trust: TrustList | None) -> tup
     except Exception as error:  # the library's errors have no common base that survives its versions
         text = f"content credentials are present, but cannot be read ({error})"
         return "broken", [Evidence("unclear", "C2PA", clean(text))]
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    history = _history(store)
     if not _is_valid(store):
-        return "broken", [Evidence("unclear", "C2PA", clean(_broken(manifest)))]
-    standing: Standing = (
-        "signed and trusted" if store.get("validation_state") == "Trusted" else "signed by somebody unknown"
-    )
-    return standing, list(_statements(manifest, trust if standing == "signed and trusted" else None))
+        return "broken", [Evidence("unclear", "C2PA", clean(_broken(history[-1])))]
+    known = store.get("validation_state") == "Trusted"
+    standing: Standing = "signed and trusted" if known else "signed by somebody unknown"
+    return standing, list(_statements(history, trust if known else None))
 
 
-def _statements(manifest: Mapping[str, Any], trusted_by: TrustList | None) -> Iterator[Evidence]:
+def _history(store: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The manifests of the image, the active one last; before it, those of what it was made from, as far as valid.
+
+    A chat program opens what its model made, and signs again: only the earlier manifest says that it was generated.
+    """
+    manifests, label = store.get("manifests") or {}, store.get("active_manifest")
+    found: dict[Any, Mapping[str, Any]] = {}
+    while label in manifests and label not in found:
+        found[label] = manifests[label]
+        parents = [item for item in manifests[label].get("ingredients") or [] if item.get("relationship") == "parentOf"]
+        label = parents[0].get("active_manifest") if parents and _was_valid(parents[0]) else None
+    return list(found.values())[::-1] or [{}]
+
+
+def _was_valid(ingredient: Mapping[str, Any]) -> bool:
+    """Whether its manifest was valid when the next one was signed; whose it was is another question."""
+    results = (ingredient.get("validation_results") or {}).get("activeManifest")
+    failures = results.get("failure") or [] if results else [{}]
+    return all(failure.get("code") == "signingCredential.untrusted" for failure in failures)
+
+
+def _statements(history: Sequence[Mapping[str, Any]], trusted_by: TrustList | None) -> Iterator[Evidence]:
     """How the image was made, and what was done to it, as a signer says whose signature is valid."""
-    issuer = text_of((manifest.get("signature_info") or {}).get("issuer")) or "an unnamed signer"
     if trusted_by:
-        trust = f"signed by {issuer}, for whom the trust list {trusted_by} vouches"
+        trust = f"signed by {_issuer(history[-1])}, for whom the trust list {trusted_by} vouches"
     else:
-        trust = f"the signature is valid, in the name of {issuer}, but nobody known vouches for that name"
-    maker = _maker(manifest)
-    for name in sorted(set(_declared_types(manifest.get("assertions")))) or [""]:
+        trust = f"the signature is valid, in the name of {_issuer(history[-1])}, but nobody known vouches for that name"
+    said = [
+        (manifest, name) for manifest in history for name in sorted(set(_declared_types(manifest.get("assertions"))))
+    ]
+    for manifest, name in said or [(history[-1], "")]:
         says, meaning = source_type(name)[1:] if name else ("unclear", "no statement of how it was made")
-        yield Evidence(says, "C2PA", clean(f"{meaning}; by {maker}; {trust}"), verified=True)
-    actions = list(_actions(manifest.get("assertions")))
+        earlier = "" if manifest is history[-1] else f"; stated before in the name of {_issuer(manifest)}"
+        yield Evidence(says, "C2PA", clean(f"{meaning}; by {_maker(manifest)}{earlier}; {trust}"), verified=True)
+    actions = [action for manifest in history for action in _actions(manifest.get("assertions"))]
     if [name for name, _ in actions] not in ([], ["c2pa.created"]):
         changed = any(name not in _KEPT for name, _ in actions)
         done = ", then ".join(words for _, words in actions[:MOST_ACTIONS])
         rest = f", and {len(actions) - MOST_ACTIONS} more" if len(actions) > MOST_ACTIONS else ""
         yield Evidence("edited" if changed else "unclear", "C2PA actions", clean(done + rest), verified=True)
+
+
+def _issuer(manifest: Mapping[str, Any]) -> str:
+    return text_of((manifest.get("signature_info") or {}).get("issuer")) or "an unnamed signer"
 
 
 def _broken(manifest: Mapping[str, Any]) -> str:

@@ -56,9 +56,13 @@ class Case:
     checked: datetime
 
     @classmethod
-    def of(cls, detector: Detector, name: str, data: bytes, result: Result) -> Case:
-        """Explain a result that is not an error, and read what the file says. Raises ImageError."""
-        heat = explain(detector, decode_image(data)).close_up(SIDE)
+    def of(cls, detector: Detector, name: str, data: bytes, result: Result, faces: bool | None = None) -> Case:
+        """Explain a result that is not an error and was scored with ``faces``, and read what the file says.
+
+        Raises:
+            ImageError: the file is no image any more.
+        """
+        heat = explain(detector, decode_image(data), faces=faces).close_up(SIDE)
         return cls(name, data, result, heat, read_provenance(data), datetime.now(UTC).replace(microsecond=0))
 
     @property
@@ -82,8 +86,8 @@ def write_evidence(case: Case, words: Wording, origin: Origin, folder: Path, *, 
 class EvidenceFolder:
     """Writes the evidence of each result that it is called with, into one folder, which is made."""
 
-    def __init__(self, folder: Path, model: str, *, with_image: bool = True) -> None:
-        self.folder, self.with_image = folder, with_image
+    def __init__(self, folder: Path, model: str, *, faces: bool | None = None, with_image: bool = True) -> None:
+        self.folder, self.faces, self.with_image = folder, faces, with_image
         self.model = Path(model).resolve().name if Path(model).is_dir() else model
         folder.mkdir(parents=True, exist_ok=True)
         self._known: tuple[Wording, Origin] | None = None
@@ -95,7 +99,7 @@ class EvidenceFolder:
         if self._known is None:
             home = detector.folder or Path(self.model)
             self._known = Wording(detector, home), Origin.of(detector, home, self.model)
-        case = Case.of(detector, Path(path).name, read_bytes(path), result)
+        case = Case.of(detector, Path(path).name, read_bytes(path), result, self.faces)
         write_evidence(case, *self._known, self.folder, with_image=self.with_image)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from signing import authority, signed, some_authority
+from signing import authority, resigned, signed, some_authority
 from typer.testing import CliRunner
 
 from bonaface.cli.main import app
@@ -81,6 +81,19 @@ def test_actions_are_told_in_plain_words_and_in_order() -> None:
     assert (item.says, item.text) == ("unclear", "created, then published")
     _, item = read_provenance(signed(jpeg(), *[{"action": "c2pa.filtered"}] * 30)).evidence
     assert item.text.endswith("then filtered, and 19 more")
+
+
+def test_what_an_earlier_signer_said_is_told_as_long_as_it_was_valid() -> None:
+    """A program that opens a generated image and signs it again does not wash it."""
+    first = signed(jpeg(), {"action": "c2pa.cropped"}, by=authority())
+    statement, history = read_provenance(resigned(first, {"action": "c2pa.resized"})).evidence
+    assert statement.says == "generated"
+    assert "by FaceMaker; stated before in the name of Generator Ltd; the signature is valid, in" in statement.text
+    assert "in the name of Editor Ltd, but nobody" in statement.text
+    assert (history.says, history.text) == ("edited", "created, then cropped, then opened, then resized")
+    statement, history = read_provenance(resigned(changed(first), {"action": "c2pa.resized"})).evidence
+    assert (statement.says, history.text) == ("unclear", "opened, then resized")
+    assert "no statement of how it was made; by Editor" in statement.text
 
 
 def test_the_list_comes_from_the_option_or_the_environment(

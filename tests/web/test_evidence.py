@@ -19,6 +19,7 @@ from bonaface import __version__
 from bonaface.cli.main import app
 from bonaface.inference.detector import Detector
 from bonaface.provenance.trust import VARIABLE
+from bonaface.web import evidence
 from bonaface.web.evidence import Case, Origin, write_evidence
 from bonaface.web.evidence_card import HEIGHT, WIDTH
 from bonaface.web.judge import Judge
@@ -138,3 +139,17 @@ def test_predict_writes_evidence_of_every_image_that_it_could_read(photograph: b
     refused = CliRunner().invoke(app, [*words, "--engine", "ray"])
     assert refused.exit_code == 2
     assert "--evidence needs the model on this machine" in refused.output
+
+
+def test_the_heat_map_explains_the_score_as_it_was_asked_for(
+    detector: Detector, photograph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the whole image with ``--no-faces``, where a face's map would explain another score."""
+    asked = []
+    monkeypatch.setattr(
+        evidence, "explain", lambda *a, faces, explain=evidence.explain: asked.append(faces) or explain(*a)
+    )
+    (tmp_path / "a.jpg").write_bytes(photograph)
+    write = evidence.EvidenceFolder(tmp_path / "out", str(run_folder()), faces=False)
+    write(detector, str(tmp_path / "a.jpg"), detector([photograph], faces=False)[0])
+    assert asked == [False]
