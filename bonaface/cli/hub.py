@@ -113,11 +113,11 @@ def space(
     private: Private = False,
 ) -> None:
     """Publish the app, or with --static its page, as a Space that serves a model."""
+    if static and docker:
+        raise UsageError("--static and --docker exclude each other", "give one of the two")
     if static:
         from bonaface.page.space import make_static_space
 
-        if docker:
-            raise UsageError("--static and --docker exclude each other", "give one of the two")
         print(make_static_space(model, repo, out=out, private=private))
         return
     from bonaface.hub.space import make_space
