@@ -25,9 +25,10 @@ BOUNDS: dict[str, Bounds] = {
         Bounds(1),
     ),
     **dict.fromkeys(
-        ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay", "dataloader_num_workers"),
+        ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay"),
         Bounds(0),
     ),
+    "dataloader_num_workers": Bounds(0, 256, "[]"),  # processes: thousands of them bring a machine down
     **dict.fromkeys(("adam_beta1", "adam_beta2"), Bounds(0, 1)),
     "label_smoothing_factor": Bounds(0, 1, "[]"),
     "seed": Bounds(0, 2**32 - 1, "[]"),

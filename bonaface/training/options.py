@@ -81,10 +81,10 @@ class Recipe:
     from_scratch: bool = _option(
         False, f"Start from random weights; presets other than {', '.join(PACKAGED)} always do."
     )
-    image_size: Annotated[int | None, Bounds(8)] = _option(
+    image_size: Annotated[int | None, Bounds(8, 4096, "[]")] = _option(
         None, "Side of the model's input in pixels; by default the model's own."
     )
-    resize: Annotated[int | None, Bounds(8)] = _option(
+    resize: Annotated[int | None, Bounds(8, 4096, "[]")] = _option(
         None, "Shorter side before the centre crop in pixels; by default image_size."
     )
     augmentation: Annotated[str, Choices(tuple(TRAIN_PRESETS))] = _option(

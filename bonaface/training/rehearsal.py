@@ -61,7 +61,8 @@ def _rehearse_stage(args: TrainingArguments, folder: str, *, plain: bool) -> Non
     kind, options = SchedulerType(args.lr_scheduler_type).value, library_options(args.lr_scheduler_kwargs)
     where = f"lr_scheduler_type {kind}, lr_scheduler_kwargs {options}: "
     if plain:
-        _try(where, lambda: trainer.create_scheduler(STEPS, optimizer))
+        schedule = _try(where, lambda: trainer.create_scheduler(STEPS, optimizer))
+        _try(where, lambda: [rate(step) for rate in getattr(schedule, "lr_lambdas", ()) for step in range(STEPS + 1)])
     else:
         _try(where, lambda: one_cycle(optimizer, STEPS, args.get_warmup_steps(STEPS), **options))
     if args.gradient_checkpointing:

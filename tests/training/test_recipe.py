@@ -78,6 +78,7 @@ def test_changed_keys_name_what_would_change_the_result_only() -> None:
         ("image_size: [1, 2]\n", "image_size takes one value", "image_size: 1"),
         ("max_train_samples: -3\n", "max_train_samples is out of range: -3", "at least 2"),
         ("image_size: 0\n", "image_size is out of range: 0", "at least 8"),
+        ("image_size: 40960\n", "image_size is out of range: 40960", "at most 4096"),
         ("seed: -1\n", "seed is out of range: -1", "at least 0"),
         ("image_size: 64\nresize: 32\n", "smaller than image_size", "at least as large"),
     ],

@@ -15,6 +15,7 @@ WRONG = {
     "--optim_args nonsense": "optim_args",
     "--lr_scheduler_type cosine_with_min_lr": "min_lr",
     "--lr_scheduler_type polynomial --lr_scheduler_kwargs {\"foo\":1}": "foo",
+    "--lr_scheduler_type cosine --lr_scheduler_kwargs {\"num_cycles\":\"x\"}": "could not convert string",
     "--schedule one_cycle --lr_scheduler_kwargs {\"foo\":1}": "foo",
     "--fsdp full_shard": "distributed training",
     "--torch_compile_backend foo": "FOO",
