@@ -28,12 +28,14 @@ $(RUNTIME): requirements.txt pyproject.toml
 
 $(DEV): requirements-dev.txt $(RUNTIME)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	$(BIN)/python -m bonaface.page.runtime
 	touch $@
 
 # An environment of its own, where everything that we name is as old as we allow.
 $(LOWEST)/.dev: requirements.txt requirements-dev.txt pyproject.toml | $(RUNTIME)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -r requirements-dev.txt
+	$(LOWEST)/bin/python -m bonaface.page.runtime
 	touch $@
 
 demo: $(RUNTIME) ## train on the embedded sample set; a few minutes on two cores

@@ -23,7 +23,7 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "bonaface", "hub", "models")
 TRAINING = ["--model", "cnn", "--from_scratch", "true", "--image_size", "32", "--max_steps", "1"]
 TRAINING += ["--robustness", "none", "--audit", "false"]
-EXTRAS = {"export", "provenance", "heic", "ray", "search", "lora", "weights", "mcp", "all"}
+EXTRAS = {"export", "provenance", "heic", "ray", "search", "lora", "weights", "page", "mcp", "all"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,13 @@ def test_the_wheel_holds_the_package_its_templates_and_the_model_and_nothing_bes
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bonaface"}  # the package and its .dist-info
     package, beside = ROOT / "bonaface", [*(ROOT / "models").rglob("*"), *(ROOT / "hub" / "templates").rglob("*")]
-    own = [*package.rglob("*.py"), *package.rglob("*.j2"), package / "web" / "style.css", package / "py.typed"]
+    own = [
+        *package.rglob("*.py"),
+        *package.rglob("*.j2"),
+        package / "web" / "style.css",
+        *(package / "page" / "static").iterdir(),
+        package / "py.typed",
+    ]
     assert {path.relative_to(ROOT).as_posix() for path in own} <= names
     assert {f"bonaface/_resources/{path.relative_to(ROOT).as_posix()}" for path in beside if path.is_file()} == {
         name for name in names if name.startswith("bonaface/_resources/")

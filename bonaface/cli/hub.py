@@ -11,7 +11,7 @@ import typer
 
 from bonaface.cli.commands import command_line
 from bonaface.environment import check_hub
-from bonaface.errors import usage_errors_exit
+from bonaface.errors import UsageError, usage_errors_exit
 
 app = command_line("hub", "Publish on the Hub: models, data sets, and the app as a Space.")
 
@@ -86,16 +86,40 @@ def pack(
 
 
 @app.command()
+def page(
+    model: Annotated[str, typer.Argument(help="A model folder, or a Hub id with or without @revision.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a static page that judges images in the visitor's browser.
+
+    Any web server serves it; no image leaves the visitor's device.
+    """
+    from bonaface.page.build import make_page
+
+    print(make_page(model, folder))
+
+
+@app.command()
 def space(
     model: Annotated[str, typer.Argument(help="Hub id, with or without @revision, or a model folder.")],
     repo: Repo,
     docker: Annotated[
         bool, typer.Option("--docker", help="Use a Dockerfile instead of the Hub's Gradio image.")
     ] = False,
+    static: Annotated[
+        bool, typer.Option("--static", help="Publish the page that judges images in the browser, not the app.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write to this folder, and publish nothing.")] = None,
     private: Private = False,
 ) -> None:
-    """Publish the app as a Space that serves a model."""
+    """Publish the app, or with --static its page, as a Space that serves a model."""
+    if static and docker:
+        raise UsageError("--static and --docker exclude each other", "give one of the two")
+    if static:
+        from bonaface.page.space import make_static_space
+
+        print(make_static_space(model, repo, out=out, private=private))
+        return
     from bonaface.hub.space import make_space
 
     print(make_space(model, repo, docker=docker, out=out, private=private))

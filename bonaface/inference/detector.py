@@ -115,7 +115,7 @@ class Detector:
         self.engine, self.processor, self.config = engine, processor, config
         self.facts = ModelFacts.of_config(config) if facts is None else facts
         self.labels = [str(config.id2label[i]) for i in sorted(config.id2label)]
-        self._sigmoid = config.problem_type == "multi_label_classification" or len(self.labels) == 1
+        self.uses_sigmoid = config.problem_type == "multi_label_classification" or len(self.labels) == 1
         if len(self.labels) == 1:  # one logit: its label or not
             self.labels.append(f"not {self.labels[0]}")
         self.real_label = find_real_label(self.labels, real_label or self.facts.real_label, origin="the model")
@@ -265,7 +265,7 @@ class Detector:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float64 (n, classes); softmax, or the sigmoid where the pipeline would take it."""
-        if self._sigmoid:
+        if self.uses_sigmoid:
             p = special.expit(logits.astype(np.float64))
             return p if p.shape[1] == len(self.labels) else np.concatenate([p, 1 - p], axis=1)
         return calibration.apply(logits, self.facts.calibration)
@@ -312,7 +312,7 @@ class Detector:
 
     def p_fake(self, probabilities: np.ndarray) -> np.ndarray:
         """(n, classes) -> (n,): the probability of everything but the real label."""
-        if self._sigmoid:
+        if self.uses_sigmoid:
             return 1 - probabilities[:, self.real_index]
         return fake_probability(probabilities, self.real_index)
 

@@ -30,7 +30,7 @@ class Evidence:
 
 
 # IPTC NewsCodes: https://cv.iptc.org/newscodes/digitalsourcetype/
-_SOURCE_TYPES: dict[str, tuple[Says, str]] = {
+SOURCE_TYPES: dict[str, tuple[Says, str]] = {
     "trainedalgorithmicmedia": ("generated", "created by a trained model"),
     "algorithmicmedia": ("generated", "created by an algorithm"),
     "compositewithtrainedalgorithmicmedia": ("edited", "a composite with parts from a trained model"),
@@ -53,7 +53,7 @@ _SOURCE_TYPES: dict[str, tuple[Says, str]] = {
 def source_type(value: str) -> tuple[str, Says, str]:
     """The name of a digital source type (its URI's last part), and what it says."""
     name = re.split(r"[/:#]", value.strip().rstrip("/"))[-1][:60]
-    return name, *_SOURCE_TYPES.get(name.lower(), ("unclear", "an unknown source type"))
+    return name, *SOURCE_TYPES.get(name.lower(), ("unclear", "an unknown source type"))
 
 
 def text_of(value: Any) -> str:

@@ -189,23 +189,23 @@ def _exif_texts(exif: Mapping[str, Any]) -> dict[str, str]:
 
 # --- Generators ---------------------------------------------------------------------------------------------------
 
-_NAMES = re.compile(
+NAMES = re.compile(
     r"\b(midjourney|stable[ -]?diffusion|comfyui|invokeai|novelai|dall[-·. ]?e\b|openai|chatgpt|adobe firefly|firefly"
     r"|imagen \d|gemini|nano banana|ideogram|leonardo\.ai|flux\.?1|fooocus|automatic1111|sd\.next|draw ?things"
     r"|dreamstudio|bing image creator|image creator|meta ai|grok|stylegan\d?|recraft|(made|edited) with google ai)",
     re.IGNORECASE,
 )
-_EDITORS = re.compile(
+EDITORS = re.compile(
     r"\b(photoshop|lightroom|gimp|snapseed|facetune|faceapp|remini|meitu|beautyplus|facelab|topaz|luminar|canva)\b",
     re.IGNORECASE,
 )
-_PROGRAM_FIELD = re.compile(
+PROGRAM_FIELD = re.compile(
     r"\b(software|source|generator|creatortool|credit|make|author|artist|program|by-line)\b", re.IGNORECASE
 )
-_A1111 = re.compile(r"Steps: \d+, .*?(Sampler|CFG scale|Seed): ", re.DOTALL)
-_MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-|--(v|niji|ar|stylize) [\d.:]+")
+A1111 = re.compile(r"Steps: \d+, .*?(Sampler|CFG scale|Seed): ", re.DOTALL)
+MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-|--(v|niji|ar|stylize) [\d.:]+")
 # The field in which a program keeps its settings, whatever they are.
-_OWN_FIELDS = {
+OWN_FIELDS = {
     "sd-metadata": "InvokeAI",
     "invokeai_metadata": "InvokeAI",
     "dream": "InvokeAI",
@@ -244,17 +244,17 @@ def _generator(source: str, text: str) -> Iterator[Evidence]:
     field = source.partition("`")[2].rstrip("`").lower()
     if _is_comfy(text):
         yield Evidence("generated", source, clean(f"a ComfyUI graph: {text}"))
-    elif _A1111.search(text):
+    elif A1111.search(text):
         yield Evidence("generated", source, clean(f"Stable Diffusion parameters: {text}"))
-    elif field in _OWN_FIELDS:
-        yield Evidence("generated", source, clean(f"settings of {_OWN_FIELDS[field]}: {text}"))
-    elif _MIDJOURNEY.search(text):
+    elif field in OWN_FIELDS:
+        yield Evidence("generated", source, clean(f"settings of {OWN_FIELDS[field]}: {text}"))
+    elif MIDJOURNEY.search(text):
         yield Evidence("generated", source, clean(f"a Midjourney prompt: {text}"))
-    elif match := _NAMES.search(text):
+    elif match := NAMES.search(text):
         # A caption may speak of Gemini the telescope; a field for the program's name may not.
-        says: Says = "generated" if _PROGRAM_FIELD.search(source) else "unclear"
+        says: Says = "generated" if PROGRAM_FIELD.search(source) else "unclear"
         yield Evidence(says, source, clean(f"names {match.group()}: {text}"))
-    elif match := _EDITORS.search(text):
+    elif match := EDITORS.search(text):
         yield Evidence("edited", source, clean(f"names {match.group()}: {text}"))
 
 

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,11 +16,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chromium import check_many, check_one, chromium, full_length, opened, png, serious, two_faces, upload, zipped
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chromium import check_many, check_one, chromium, full_length, opened, png, serious, two_faces, upload, zipped
 from reverse_proxy import reverse_proxy
 from served import HOSTILE, MAX_FILES, Server, server
 

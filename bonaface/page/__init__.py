@@ -1,0 +1,1 @@
+"""A model as a page: a static folder that judges images in the visitor's own browser, and sends none of them."""
