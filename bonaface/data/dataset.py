@@ -59,6 +59,7 @@ class FaceData:
     origin: str
     made_splits: list[str] = field(default_factory=list)
     units: str = ""  # as Listing.units
+    passed_over: str = ""  # as Listing.passed_over
 
     @property
     def real_index(self) -> int:
@@ -98,6 +99,8 @@ class FaceData:
         if self.broken:
             example = self.broken[0]
             lines.append(f"  left out   {len(self.broken):>7,} broken files, such as {example.path}: {example.reason}")
+        if self.passed_over:
+            lines.append(f"  passed over {self.passed_over}")
         return "\n".join(lines)
 
     def load_image(self, path: str) -> Image.Image:
@@ -192,6 +195,7 @@ def split_listing(
         listing.origin,
         [split for split in SPLITS if split in made],
         listing.units,
+        listing.passed_over,
     )
 
 

@@ -57,6 +57,12 @@ def split_named(name: str) -> str:
     return SPLIT_NAMES.get(words[0], "") if len(words) == 1 else ""
 
 
+def is_filler(name: str) -> bool:
+    """``images``, ``data``: a name that says no more than that images are below it; a split says more."""
+    words = _words(name)
+    return bool(words) and all(word in FILLERS | SET_WORDS for word in words) and not split_within(name)
+
+
 def find_real_label(labels: Sequence[str], real_label: str | None = None, *, origin: str = "the data") -> str:
     """The label that means "real": the given one, else the only one with such a name (see :func:`said_by`).
 

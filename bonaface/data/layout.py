@@ -8,18 +8,17 @@ besides (``train_real``, ``test_real``): these are sources, or splits, of the la
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bonaface.data.labels import leaning, said_by, split_named, split_within
+from bonaface.data.layout_sources import Folder, find_places
 from bonaface.data.rows import FileRow, shared_depth
-from bonaface.errors import UsageError
+from bonaface.errors import RealLabelError, UsageError
 
-Folder = tuple[str, ...]  # the names from the data folder down
 Said = Callable[[str], str]
 
-PIECE = re.compile(r"(part|fold|batch|chunk|shard|subset|split|set|vol|volume|dis[ck])[-_. ]*\d+", re.IGNORECASE)
 MANY = 5  # folders beside a lone one called "train" that make it a class of images
 ADVICE = "sort the images into one folder per label, such as real/ and fake/"
 
@@ -39,8 +38,10 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
     for file, folder in places.items():
         examples.setdefault(folder, file)
 
+    beside = _beside(examples, real_label)
+
     def said(name: str) -> str:
-        return "real" if name == real_label else said_by(name)
+        return "real" if name == real_label else said_by(name) or ("fake" if name in beside else "")
 
     top = _names_at(examples, 0)
     _refuse_mixed(root, {name: name in _splits_among(top) for name in top})
@@ -50,14 +51,14 @@ def read_layout(root: Path, files: Iterable[str], real_label: str | None = None)
     named = {folder[level]: split_within(folder[level]) for folder, level in at.items()} if sides else {}
     if any(named.values()) and not splits:
         _refuse_mixed(root, {name: bool(split) for name, split in named.items()})
-    sources = _sources(at, splits, sides)
+    sources, inside = find_places(at, splits, sides, Counter(places.values()))
     rows = {
         folder: FileRow(
             "",
             label=sides.get(folder[level], folder[level]),
             source=sources[folder],
             split=split_named(folder[splits[folder]]) if folder in splits else named.get(folder[level], ""),
-            inside=tuple(name for i, name in enumerate(folder) if i > level and i != splits.get(folder)),
+            inside=inside[folder],
         )
         for folder, level in at.items()
     }
@@ -83,6 +84,24 @@ def _label_levels(root: Path, examples: Mapping[Folder, str], said: Said) -> dic
         if len(folder) <= level:
             raise UsageError(f"{root / file} is in no label folder", ADVICE)
     return dict.fromkeys(folders, level)
+
+
+def _beside(folders: Iterable[Folder], real_label: str | None) -> set[str]:
+    """The names beside the real label that was given, if its own does not say so and they are the same everywhere."""
+    if real_label is None or said_by(real_label):
+        return set()
+    beside = {frozenset(names) for names in _children(folders).values() if real_label in names}
+    together = set[str]().union(*beside)
+    return together - {real_label} if len(beside) == 1 or len(together) == 2 else set()
+
+
+def _children(folders: Iterable[Folder]) -> dict[Folder, set[str]]:
+    """Every folder that contains folders -> their names; splits are taken out of all paths."""
+    found: dict[Folder, set[str]] = {}
+    for folder in map(_without_splits, folders):
+        for i, name in enumerate(folder):
+            found.setdefault(folder[:i], set()).add(name)
+    return found
 
 
 def _pairs(folders: Iterable[Folder], said: Said) -> dict[Folder, set[str]]:
@@ -179,10 +198,25 @@ def _unnamed_level(root: Path, folders: Sequence[Folder], said: Said) -> int:
             f"{'/'.join(min(deeper))} is deeper, without its counterpart beside it",
             "put real and fake folders side by side, at the top or below each generator, or write a metadata.csv",
         )
+    if not named and (pair := _unnamed_pair(folders)):
+        raise RealLabelError(
+            f"cannot tell the labels of {root}: {', '.join(sorted(_names_at(folders, level)))}, "
+            f"or {' and '.join(pair)}, which are in each of them",
+            f"name the folder of real images with --real-label, such as --real-label {pair[0]}",
+        )
     return level
 
 
-# -- split and source ----------------------------------------------------------------------------------------------
+def _unnamed_pair(folders: Sequence[Folder]) -> list[str]:
+    """The two names that lie side by side, with no folder below, in each of several folders; else none."""
+    children = _children(folders)
+    lowest = [names for parent, names in children.items() if not any((*parent, name) in children for name in names)]
+    return (
+        sorted(lowest[0]) if len(lowest) > 1 and len(lowest[0]) == 2 and len(set(map(frozenset, lowest))) == 1 else []
+    )
+
+
+# -- the split ----------------------------------------------------------------------------------------------
 
 
 def _split_levels(root: Path, at: Mapping[Folder, int]) -> dict[Folder, int]:
@@ -232,28 +266,3 @@ def _refuse_mixed(root: Path, is_split: Mapping[str, bool]) -> None:
             f"{root} mixes split folders ({first}) with others ({second})",
             "put every image below train/, validation/ or test/, or none of them",
         )
-
-
-def _sources(at: Mapping[Folder, int], splits: Mapping[Folder, int], sides: Mapping[str, str]) -> dict[Folder, str]:
-    """The names above the label that not all files share, and the one below it; the label's where there is none.
-
-    A folder whose name says more than real or fake (one of ``sides``) is a source itself. Pieces of one set, dealt to
-    ``part_1`` and ``part_2``, are none.
-    """
-    above, below = {}, {}
-    for folder, level in at.items():
-        more = folder[level] in sides and not said_by(folder[level])
-        named = [i for i in range(len(folder)) if i != splits.get(folder) and (i != level or more)]
-        above[folder] = tuple(folder[i] for i in named if i < level and not PIECE.fullmatch(folder[i]))
-        below[folder] = [_without_split_word(folder[i]) if i == level else folder[i] for i in named if i >= level][:1]
-    shared = shared_depth(list(above.values()))
-    return {
-        folder: "/".join([*above[folder][shared:], *below[folder]]) or sides.get(folder[level], folder[level])
-        for folder, level in at.items()
-    }
-
-
-def _without_split_word(name: str) -> str:
-    """``train_fake_sdxl`` -> ``fake_sdxl``."""
-    words = re.split(r"([-_. ]+)", name)
-    return "".join("" if split_named(word) else word for word in words).strip("-_. ")

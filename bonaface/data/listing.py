@@ -21,6 +21,7 @@ from bonaface.data.columnar import load_columns
 from bonaface.data.labels import find_real_label
 from bonaface.data.layout import read_layout
 from bonaface.data.metadata import METADATA_NAMES, metadata_files, read_metadata
+from bonaface.data.passed_over import PassedOver
 from bonaface.data.rows import CONTROL, BrokenFile, FileRow, left_out
 from bonaface.data.units import check_groups, find_units
 from bonaface.errors import UsageError, is_folder, refuse_undecodable
@@ -43,6 +44,7 @@ class Listing:
     broken: list[BrokenFile]
     origin: str
     units: str = ""  # which folders were taken for sources, and which are kept whole; "" where there are none
+    passed_over: str = ""  # how many files are not images by their names; "" where there are none
 
 
 def image_bytes(image: Mapping[str, Any] | None) -> bytes:
@@ -77,8 +79,9 @@ def list_data(
     root = Path(data)
     if is_folder(root):
         refuse_undecodable(root.absolute())  # every row has its file's whole path, as text
-        columns, broken, units = _list_folder(root, real_label, groups)
-        return replace(_finish(columns, broken, str(data), real_label, label_order, check), units=units)
+        columns, broken, units, passed = _list_folder(root, real_label, groups)
+        listing = _finish(columns, broken, str(data), real_label, label_order, check, passed)
+        return replace(listing, units=units, passed_over=passed.counted(columns["path"]))
     if root.exists() or not _looks_like_hub_id(str(data)):
         raise UsageError(
             f"no data folder at {data}",
@@ -98,10 +101,12 @@ def _looks_like_hub_id(data: str) -> bool:
     return True
 
 
-def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[str, Any], list[BrokenFile], str]:
-    """Columns of a folder of image files or, if it has none, of its Parquet files; what is left out; the units."""
-    images, tables, parquet, broken = [], [], [], []
-    for found in walk_files(root, _refuse_unreadable):
+def _list_folder(
+    root: Path, real_label: str | None, groups: str
+) -> tuple[dict[str, Any], list[BrokenFile], str, PassedOver]:
+    """Columns of a folder of image files or, if it has none, of its Parquet files; the broken; the units; the rest."""
+    images, tables, parquet, broken, passed = [], [], [], [], PassedOver()
+    for found in walk_files(root, _refuse_unreadable, passed.skipped):
         if found.problem:
             broken.append(BrokenFile(_shown(found.path), found.problem, "", ""))
         elif Path(found.path).name.casefold() in METADATA_NAMES:
@@ -110,25 +115,29 @@ def _list_folder(root: Path, real_label: str | None, groups: str) -> tuple[dict[
             images.append(found.path)
         elif found.path.casefold().endswith(".parquet"):
             parquet.append(found.path)
+        else:
+            passed.files.append(found.path)
     metadata = metadata_files(root, [*images, *tables])
     if not images and not metadata:
         if parquet:
-            return load_columns(str(root), parquet), broken, ""
+            return load_columns(str(root), parquet), broken, "", PassedOver()
+        why = [f"no images found in {root}", left_out(broken) if broken else "", passed.explained()]
         raise UsageError(
-            f"no images found in {root}" + (f"; {left_out(broken)}" if broken else ""),
+            "; ".join(filter(None, why)),
             f"use a supported file type: {', '.join(sorted(IMAGE_SUFFIXES))}; hidden folders and caches are skipped",
         )
+    passed.files += parquet
     if metadata:
         rows, unused = read_metadata(root, metadata, images)
         named = {row.path for row in rows}  # a broken link is reported as the file of its row
         broken = [file for file in broken if file.path not in named] + unused
         columns = _columns(root, rows)
-        return columns, broken, _keep_units(columns, rows, groups, sources_given=True)
+        return columns, broken, _keep_units(columns, rows, groups, sources_given=True), passed.without(named)
     readable = [path for path in images if path == _shown(path)]
     broken += [BrokenFile(_shown(path), "file name is not UTF-8", "", "") for path in images if path != _shown(path)]
     rows = read_layout(root, sorted(readable, key=lambda path: path.split("/")), real_label)
     columns = _columns(root, rows)
-    return columns, broken, _keep_units(columns, rows, groups, sources_given=False)
+    return columns, broken, _keep_units(columns, rows, groups, sources_given=False), passed
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -176,6 +185,7 @@ def _finish(
     real_label: str | None,
     label_order: Sequence[str] | None,
     check: str,
+    passed: PassedOver | None = None,
 ) -> Listing:
     """Columns -> Listing: labels ordered and judged, broken files found and left out."""
     if not columns["label"]:
@@ -195,10 +205,9 @@ def _finish(
             "rename the folders or rows to one of them",
         )
     if len(labels) < 2:
-        raise UsageError(
-            f"{origin} contains only one class: {labels[0]}" + (f"; {left_out(broken)}" if broken else ""),
-            "give real and fake images, in one folder each",
-        )
+        why = [f"{origin} contains only one class: {labels[0]}", left_out(broken) if broken else ""]
+        why += [passed.explained(columns["path"])] if passed else []
+        raise UsageError("; ".join(filter(None, why)), "give real and fake images, in one folder each")
     if label_order is not None and set(label_order) == set(labels):
         labels = list(label_order)
     real = find_real_label(labels, real_label, origin=origin)

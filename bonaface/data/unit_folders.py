@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from bonaface.data.unit_names import (
     are_serial,
+    is_bare_frame,
+    is_counter,
     is_frame,
     is_number,
     is_opaque,
@@ -21,6 +24,7 @@ MOST_SOURCES = 40  # more folders than that are not the sources of one label
 # So many folders of unknown names are units where they are small, or file numbers restart in each.
 SEVERAL, SEVERAL_BELOW = 8, 5  # on the first level, where sources are expected, and below a source
 SMALL = 50  # images; fewer are too few to judge a source by
+MAY_BE_PEOPLE = "names that people may have: kept whole to be safe"
 LARGE = 200  # images; more are seldom of one person
 
 
@@ -39,13 +43,32 @@ def which_are_units(folders: Mapping[str, Content], several: int) -> tuple[set[s
         known = {name for name in known if folders[name].n >= SMALL}
     elif len(known) > MOST_SOURCES and are_serial(known):
         known = set()
+    counted = _are_counted({name: folders[name] for name in known})
+    known -= counted
     rest = {name: content for name, content in folders.items() if name not in known}
     if are_ranges(rest):
         return set(), ""
     why = next((reason for reason, holds in _REASONS if rest and holds(rest, several)), "")
     if not why and not known and _may_be_people(rest):
-        why = "names that people may have: kept whole to be safe"
-    return (set(rest), why) if why else (set(), "")
+        why = MAY_BE_PEOPLE
+    return (set(rest), why) if why else (counted, "numbered names" if counted else "")
+
+
+def _are_counted(known: Mapping[str, Content]) -> set[str]:
+    """Those named by a word of a source that are numbered as videos are, or contain one video's frames each.
+
+    ``IMG_1200, IMG_1203, …`` and ``roop_0, roop_1, …`` are; ``sd14, sd15`` and ``midjourney_v1, …`` are versions.
+    """
+    shapes: dict[str, dict[str, Content]] = {}
+    for name, content in known.items():
+        shapes.setdefault(re.sub(r"\d+", "#", name), {})[name] = content
+    found = set()
+    for shape, own in shapes.items():
+        small = median(content.n for content in own.values()) < LARGE or _are_numbered_anew(own, 3)
+        if "#" in shape and len(own) > 2 and small and is_counter(own):
+            found |= set(own)
+    frames = {name for name, content in known.items() if most(map(is_bare_frame, content.stems))}
+    return found | (frames if len(frames) > 2 else set())
 
 
 def most(values: Iterable[bool], share: float = 0.8) -> bool:

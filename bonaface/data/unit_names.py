@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bonaface.data.labels import said_by
 
@@ -57,6 +57,8 @@ UNIT_WORDS = {
     "subj", "subject", "take", "track", "user", "vid", "video", "volunteer", "youtuber",
 }  # fmt: skip
 FRAME = re.compile(r"(?:^|(?<=[^a-z]))(?:frame|frm)s?[-_. ]*\d+", re.IGNORECASE)
+COPY = re.compile(r"(?P<unit>.*[^-_. ])[-_. ]*\((?P<number>\d+)\)")  # as Windows names several files at once
+AFTER_FRAME = re.compile(r"[-_. ]+(?P<unit>(?=.*\d).{3,})")
 NUMBERED = re.compile(r"(?P<unit>.*[^-_. ])[-_. ]+(?:[a-z]|img|image|face|crop)?(?P<number>\d+)", re.IGNORECASE)
 VARIANT = re.compile(
     r"(part|fold|batch|chunk|shard|subset|split|set|vol|volume|dis[ck]|size|res|px|crf|quality|level|c|q|v)?[-_. ]*"
@@ -103,6 +105,18 @@ def are_serial(names: Iterable[str]) -> bool:
     return "#" in shape and n >= 0.8 * len(shapes)
 
 
+def is_counter(names: Collection[str]) -> bool:
+    """Whether names that differ in numbers alone count videos, not the versions, years or sizes of a source.
+
+    A counter begins with 0, has zeros in front, or thousands; one beside words such as ``face`` may have any number.
+    """
+    if all(words_of(name) <= COMMON_WORDS for name in names):
+        return True
+    numbers = [number for name in names for number in re.findall(r"\d+", name)]
+    thousands = [n for n in map(int, numbers) if n > 999 and n % 64 and not 1900 <= n < 2100]
+    return len(names) > 3 and (any(number[0] == "0" for number in numbers) or len(thousands) >= len(names))
+
+
 def is_number(name: str) -> bool:
     """Digits and no letter, as ``000_003``, or ``000.mp4``."""
     name = without_video_suffix(name)
@@ -134,17 +148,26 @@ def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"[\s_\-.'’]+", name) if any(map(str.isalpha, part))]
 
 
+def is_bare_frame(stem: str) -> bool:
+    """``frame_0012``, and nothing else."""
+    return FRAME.fullmatch(stem) is not None
+
+
 def is_frame(stem: str) -> bool:
     """``frame_0012``, with or without more around it."""
     return bool(FRAME.search(stem))
 
 
 def split_stem(stem: str) -> tuple[str, int] | None:
-    """``vid1_0012`` and ``vid1_0012_fake`` -> vid1, 12; None where it names no series, or no number in it."""
+    """``vid1_0012``, ``vid1_0012_fake``, ``vid1 (12)``, ``frame12_vid1`` -> vid1, 12.
+
+    None where it names no series, or no number in it.
+    """
     if (told := SIDE.fullmatch(stem)) is not None and said_by(told["side"]):
         stem = told["rest"]
     if (frame := FRAME.search(stem)) is not None:
-        unit = stem[: frame.start()].rstrip("-_. ")
+        after = AFTER_FRAME.fullmatch(stem, frame.end())
+        unit = stem[: frame.start()].rstrip("-_. ") or (after["unit"] if after else "")
         return (unit, int(re.findall(r"\d+", frame[0])[0])) if unit else None
-    match = NUMBERED.fullmatch(stem)
+    match = COPY.fullmatch(stem) or NUMBERED.fullmatch(stem)
     return (match["unit"], int(match["number"])) if match else None

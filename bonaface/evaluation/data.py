@@ -149,7 +149,7 @@ def evaluation_data(
     name = "" if split == "all" else split
     splits = dataset_dict({name: rows.remove_columns("split")})
     listed = (listing.labels, listing.real_label, listing.broken, listing.origin)
-    return FaceData(splits, *listed, units=listing.units), caveats
+    return FaceData(splits, *listed, units=listing.units, passed_over=listing.passed_over), caveats
 
 
 def _list(data: str, real_label: str | None, groups: str) -> Listing:

@@ -41,17 +41,22 @@ def is_no_data(name: str) -> bool:
     return name.startswith((".", "~$")) or name.casefold() in NO_DATA
 
 
-def walk_files(root: str | os.PathLike[str], on_unreadable: Callable[[OSError], None] | None = None) -> Iterator[Found]:
+def walk_files(
+    root: str | os.PathLike[str],
+    on_unreadable: Callable[[OSError], None] | None = None,
+    skipped: list[str] | None = None,
+) -> Iterator[Found]:
     """The files below ``root``, whatever their kind: those of a folder sorted by name, then its subfolders.
 
-    A folder that cannot be read is found with its problem; ``on_unreadable`` may raise instead.
+    A folder that cannot be read is found with its problem; ``on_unreadable`` may raise instead. Names that are no data
+    join ``skipped``.
     """
     waiting = [("", _with_parents(os.path.realpath(root)))]
     while waiting:
         folder, above = waiting.pop()
         try:
             with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - a million paths
-                children = sorted((e for e in entries if not is_no_data(e.name)), key=lambda entry: entry.name)
+                children = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if on_unreadable:
                 on_unreadable(error)
@@ -60,6 +65,10 @@ def walk_files(root: str | os.PathLike[str], on_unreadable: Callable[[OSError], 
         folders = []
         for entry in children:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if is_no_data(entry.name):
+                if skipped is not None:
+                    skipped.append(path)
+                continue
             if not entry.is_symlink() and not entry.is_dir(follow_symlinks=False):
                 yield Found(path)
                 continue

@@ -99,6 +99,32 @@ LAYOUTS = {
         **{f"progan/{name}/1_fake": f"1_fake progan/{name} -" for name in ("bird", "boat", "bus", "car", "cat")},
         "biggan/0_real": "0_real biggan -",
     },
+    "a level that says nothing": {
+        "fake/images/sdxl": "fake sdxl -",
+        "fake/images/flux/x": "fake flux -",
+        "real/data/img/ffhq": "real ffhq -",
+        "real/data/img/celeba": "real celeba -",
+    },
+    "such a level beside a source, and one with images": {
+        "fake/images": "fake images -",
+        "real/images/ffhq": "real images -",
+        "real/own": "real own -",
+    },
+    "persons above the label": {
+        f"person_{i}/{side}": f"{side} person_{i} -" for i in (1, 2) for side in ("real", "fake")
+    },
+    "videos above the label": {
+        "train/000/real": "real 000 train",
+        "train/003/fake/sdxl": "fake 003 train",
+        "test/007/real": "real 007 test",
+        "test/007/fake": "fake 007 test",
+    },
+    "persons between a generator and the label": {
+        f"{gen}/id{i}/{side}": f"{side} {gen} -"
+        for gen in ("sdxl", "flux")
+        for i in (1, 2)
+        for side in ("real", "fake")
+    },
     "a source called like a split": {"real/ffhq": "real ffhq -", "fake/train": "fake train -"},
 }
 
@@ -111,6 +137,23 @@ def test_layouts_that_people_publish(name: str) -> None:
 
 def test_a_named_real_label_is_looked_for_too() -> None:
     assert places("x/cam", "x/gan/a", real_label="cam") == [("cam", "cam", ""), ("gan", "a", "")]
+
+
+@pytest.mark.parametrize(("real", "fake"), [("0", "1"), ("human", "machine")])
+def test_a_named_real_label_below_generators_makes_its_neighbour_the_fake_one(real: str, fake: str) -> None:
+    above = ["progan/train/airplane", "progan/train/bird", "stylegan/train"]
+    assert places(*(f"{folder}/{name}" for folder in above for name in (real, fake)), real_label=real) == [
+        *((name, "progan/airplane", "train") for name in (real, fake)),
+        *((name, "progan/bird", "train") for name in (real, fake)),
+        *((name, "stylegan", "train") for name in (real, fake)),
+    ]
+
+
+def test_two_names_in_every_generator_are_offered_as_labels() -> None:
+    """The name of a generator as the real label would train one generator against another."""
+    with pytest.raises(UsageError, match="progan, stylegan, or 0 and 1, which are in each") as caught:
+        places("progan/cat/0", "progan/cat/1", "stylegan/cat/0", "stylegan/cat/1")
+    assert "--real-label 0" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -154,6 +197,8 @@ def test_wherever_the_labels_lie_a_pair_of_them_is_found(
     """Folders above and below them, and a split on either side of those above, change nothing."""
     names = [split, *above] if split_first else [*above, split]
     folders = ["/".join(name for name in [*names, label, *below] if name) for label in ("real", "fake")]
+    while len(below) > 1 and below[0] == "faces":
+        below = below[1:]  # says nothing, and all images of the label are below it
     source = below[0] if below else ""
     kind = {"train": "train", "test": "test"}.get(split, "")
     assert places(*folders) == [("real", source or "real", kind), ("fake", source or "fake", kind)]

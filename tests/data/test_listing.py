@@ -10,6 +10,7 @@ import datasets
 import pytest
 from conftest import make_faces, make_image
 
+from bonaface.data.dataset import load_data
 from bonaface.data.listing import image_bytes, list_data
 from bonaface.errors import UsageError
 from bonaface.imaging.images import ImageError
@@ -207,6 +208,35 @@ def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     make_faces(tmp_path, {"real": 1, "fake": 1, ".cache": 1})
     (tmp_path / "real" / "._000.png").write_bytes(b"resource fork")
     assert len(list_data(tmp_path).rows) == 2
+
+
+def test_files_that_are_no_images_by_their_names_are_counted(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"real": 3, "fake": 3})
+    for name in ("real/a.txt", "real/y0", "fake/x.jpeg_large", "fake/x.jpg ", "fake/t.parquet", "real/Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    expected = "5 files are not images by their names, such as fake/x.jpeg_large"
+    assert list_data(tmp_path).passed_over == expected
+    assert f"passed over {expected}" in load_data(tmp_path).describe()
+
+
+def test_a_file_that_the_metadata_names_is_not_passed_over(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"a": 2})
+    (tmp_path / "a/000.png").rename(tmp_path / "a/x")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na/x,real\na/001.png,fake\n")
+    (tmp_path / "notes.md").write_text("x")
+    assert list_data(tmp_path).passed_over == "1 file is not an image by its name, notes.md"
+
+
+def test_a_class_that_is_missing_names_what_was_passed_over_there(tmp_path: Path) -> None:
+    make_faces(tmp_path, {"fake/sdxl": 2, "real/Cache": 1, "real/.hidden": 1, "fake/.tmp": 1})
+    (tmp_path / "fake/y").write_bytes(b"x")
+    (tmp_path / "real/0").write_bytes(b"x")
+    with pytest.raises(UsageError) as caught:
+        list_data(tmp_path)
+    assert str(caught.value).endswith(
+        "only one class: fake; 2 files are not images by their names, such as real/0; "
+        "skipped as hidden or a cache: real/.hidden, real/Cache"
+    )
 
 
 def test_label_order_of_a_checkpoint_is_kept(tmp_path: Path) -> None:

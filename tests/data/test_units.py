@@ -61,6 +61,13 @@ SOURCES = {
     ],
     "ages in names": [f"real/utkface/{age}_0_1_2017011{age}{i:03d}.jpg" for age in range(20, 40) for i in range(3)],
     "sources in the names of flat files": [f"fake/{s}_{i:04d}.png" for s in ("sdxl", "flux", "sd") for i in range(20)],
+    "versions without a v": files("fake/sd14", "fake/sd15", "fake/sd21", "fake/sdxl_0", "fake/sdxl_1", n=40),
+    "generations of a camera": files(*(f"real/iPhone_{i}" for i in range(11, 15)), n=40),
+    "years and sizes of a source": files(
+        *(f"real/flickr_{year}" for year in range(2018, 2022)), *(f"real/ffhq_{n}" for n in (256, 512, 768, 1024))
+    ),
+    "frames from two generators": files("fake/sdxl", "fake/roop", name="frame_{:04d}.png"),
+    "chunks of a large set": files(*(f"real/images_{i}" for i in range(4)), n=300, name="x{:05d}.png"),
     "kinds below a source": files("fake/sdxl/old", "fake/sdxl/young", n=80),
 }
 
@@ -104,6 +111,14 @@ UNITS = {
     "names in two spellings of one letter": files(*some("A\u030asa", "bjo\u0308rn", "Chloé", "李伟"), n=60),
     "first names": files("real/anna", "real/ben", "real/carla", n=40),
     "what people call the folders of persons": files("real/anna_photos", "real/ben_photos", "real/my uncle", n=300),
+    "phone videos": files(*some("IMG_1200", "IMG_1203", "IMG_1209"), n=12),
+    "swapped phone videos": files(*(f"fake/IMG_{i}_swap" for i in (1200, 1203, 1206, 1212)), n=12),
+    "numbered faces": files(*some("face_000", "face_001", "face_002"), n=6),
+    "numbered men": files(*some("man1", "man2", "man3"), n=6),
+    "a counter after a camera": files(*(f"real/iPhone_{i}" for i in range(5)), n=6),
+    "a counter before a generator": files(*(f"fake/out_{i}_roop" for i in range(5)), n=6),
+    "zeros in front": files(*(f"fake/deepfake_{i:04d}" for i in range(100, 105)), n=6),
+    "a generator's videos with frames": files(*(f"fake/roop{i}" for i in (5, 7, 8)), name="frame{:03d}.png"),
     "a clip for each folder": files(*some("aagf", "bbhn", "cize", "dkdw", "eqop", "fpsw", "gjyp", "hhvl"), n=90),
 }
 
@@ -257,6 +272,8 @@ def test_images_of_one_telling_name_are_one_group_and_counters_are_not() -> None
         "clip-{}-frame-{:03d}.jpg",
         "{:03d}_{:03d}.png",
         "person {} - {}.jpg",
+        "realperson{} ({}).png",
+        "IMG_{}({}).png",
     ],
 )
 def test_series_in_one_folder_are_units(name: str) -> None:
@@ -265,6 +282,31 @@ def test_series_in_one_folder_are_units(name: str) -> None:
         units = judged(paths)
         assert len(groups_of(units, paths)) == 6
         assert set(units.sources) == {folder.split("/")[-1]}
+
+
+def test_series_with_the_frame_first_are_units() -> None:
+    paths = [f"fake/frame{frame:03d}_rvideo{video}.png" for video in range(1, 4) for frame in range(20)]
+    assert groups_of(judged(paths), paths) == {f"fake/rvideo{video}" for video in range(1, 4)}
+    sides = [f"fake/frame_{frame:03d}_{side}.png" for side in ("left", "right", "0", "1") for frame in range(20)]
+    assert groups_of(judged(sides), sides) == set()
+
+
+@pytest.mark.parametrize("name", ["person_{}", "{:03d}"])
+def test_a_person_above_the_labels_is_one_group(tmp_path: Path, name: str) -> None:
+    make_faces(tmp_path, {f"{name.format(i)}/{side}": 2 for i in range(4) for side in ("real", "fake")})
+    listing = list_data(tmp_path)
+    persons: dict[str, set[str]] = {}
+    for path, group in zip(listing.rows["path"], listing.rows["group"], strict=True):
+        persons.setdefault(group, set()).add(path.partition("/")[0])
+    assert sorted(persons.values(), key=min) == [{name.format(i)} for i in range(4)]
+    assert set(listing.rows["source"]) == {"real", "fake"}
+
+
+def test_a_person_between_a_generator_and_the_labels_keeps_the_generator(tmp_path: Path) -> None:
+    make_faces(tmp_path, {f"{gen}/id_{i}/{side}": 1 for gen in ("sdxl", "roop") for i in range(3) for side in "ab"})
+    listing = list_data(tmp_path, real_label="a")
+    assert set(listing.rows["source"]) == {"sdxl", "roop"}
+    assert len(set(listing.rows["group"])) == 3
 
 
 def test_two_persons_under_both_labels_are_no_sources() -> None:
