@@ -321,11 +321,14 @@ def test_the_file_says_about_itself_what_the_command_line_reads(page: Page) -> N
     told = PngImagePlugin.PngInfo()
     told.add_text("parameters", "a face\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1", zip=True)
     told.add_itxt("Software", "Midjourney ☺")
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a digitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></x:xmpmeta>'
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a xmlns:I="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" I:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></x:xmpmeta>'
+    placed = xmp.replace(b"<a ", b'<m:Ingredients xmlns:m="m"><a ').replace(b"/></x", b"/></m:Ingredients></x")
     files = [
         encoded(image, "JPEG", exif=exif),
         encoded(image, "PNG", pnginfo=told),
         encoded(image, "JPEG", xmp=xmp),
+        encoded(image, "JPEG", xmp=xmp.replace(b"2008-02-29", b"elsewhere")),
+        encoded(image, "JPEG", xmp=placed),
         encoded(image, "PNG"),
     ]
     check(page, *[upload(f"{i}", data) for i, data in enumerate(files)])
