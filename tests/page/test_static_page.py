@@ -15,15 +15,14 @@ from chromium import chromium, png, serious, two_faces, upload
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Browser, Error, Page, expect
 from served import HOSTILE, run_folder
-from static_page import Site, changed_page, check, files_of, page_folder, rows, site, visited
+from static_page import YUNET, Site, changed_page, check, files_of, page_folder, rows, site, visited
 
-from bonaface.imaging.faces import FaceDetector
 from bonaface.inference.detector import Detector, Result
 from bonaface.page.build import HEADERS
 from bonaface.provenance.read import read_provenance
 
 pytestmark = pytest.mark.slow
-needs_yunet = pytest.mark.skipif(not FaceDetector().weights, reason="needs YuNet's weights")
+needs_yunet = pytest.mark.skipif(not YUNET.is_file(), reason="needs YuNet's weights")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def page(browser: Browser, served: Site) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.from_pretrained(run_folder())
+    return Detector.from_pretrained(run_folder(), yunet=YUNET if YUNET.is_file() else None)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
