@@ -92,7 +92,8 @@ def test_logits_that_say_nothing_get_the_class_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels"), [(np.ones((3, 2)), [0, 0, 0]), (np.full((2, 2), np.nan), [0, 1]), (np.ones((3, 2)), [0, 1])]
+    ("logits", "labels"),
+    [(np.ones((3, 2)), [0, 0, 0]), (np.array([[0.0, 1.0], [np.nan, 0.0]]), [0, 1]), (np.ones((3, 2)), [0, 1])],
 )
 def test_what_cannot_be_calibrated_is_refused(logits: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(ValueError, match="needs"):
