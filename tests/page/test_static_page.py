@@ -186,6 +186,26 @@ def test_after_the_first_visit_it_works_without_a_network(browser: Browser, dete
         assert not once.asked
 
 
+def test_a_new_version_takes_the_place_of_the_old_one(browser: Browser, tmp_path: Path) -> None:
+    folder = changed_page(tmp_path / "page", lambda facts: None)
+    with site(folder) as served, visited(browser, served.url) as page:
+        page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        old = files_of(folder)
+        new = old.rename(folder / "files-0123456789ab")
+        index = folder / "index.html"
+        index.write_text(index.read_text().replace(old.name, new.name))
+        page.reload()
+        page.wait_for_selector("#state.bf-ready")
+        assert new.name in str(page.get_attribute("script[type=module]", "src"))
+        for _ in range(100):
+            kept = page.evaluate("caches.keys()")
+            if kept == [new.name]:
+                break
+            page.wait_for_timeout(100)
+        assert kept == [new.name]
+        assert "This model says" in check(page, upload("x.png", png(1, dark=True)))
+
+
 def test_neither_the_page_nor_its_worker_can_reach_another_origin(
     browser: Browser, served: Site, tmp_path: Path
 ) -> None:
