@@ -267,9 +267,10 @@ async function openCamera() {
     $("count").textContent = `The camera cannot be used (${error.name}). Allow it for this page, or choose a file.`;
     return;
   }
+  $("shoot").disabled = true; // until there is an image
+  $("video").onloadeddata = () => { $("shoot").disabled = false; $("shoot").focus(); };
   $("video").srcObject = stream;
   $("camera-box").hidden = false;
-  $("shoot").focus();
 }
 
 function closeCamera() {
