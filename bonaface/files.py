@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +29,6 @@ def atomic_path(path: str | os.PathLike[str], scratch: Path | None = None) -> It
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def is_partial(path: Path) -> bool:
-    """Whether a file or folder was left unfinished by a killed process."""
-    return re.fullmatch(r"\..+\.\d+\.partial(\.[^.]+)?", path.name) is not None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,17 +14,25 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chromium import SECONDS
+from conftest import SHARED
 from playwright.sync_api import Browser, Page
 from served import run_folder, scratch
 
+from bonaface.imaging.faces import YUNET_ENV
 from bonaface.page.build import make_page
+
+YUNET = Path(os.environ.get(YUNET_ENV) or SHARED / "models" / "face_detection_yunet.onnx")
 
 
 @functools.cache
 def page_folder() -> Path:
-    """The page of the tiny model, which must not be changed."""
-    return make_page(str(run_folder()), scratch() / "page").folder
+    """The page of the tiny model, which must not be changed; it finds faces where the weights for that are."""
+    with pytest.MonkeyPatch.context() as patch:
+        if YUNET.is_file():
+            patch.setenv(YUNET_ENV, str(YUNET))
+        return make_page(str(run_folder()), scratch() / "page").folder
 
 
 def files_of(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from bonaface import files
+from bonaface.imaging.walk import first_file
 
 
 def names(folder):
@@ -37,14 +38,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert names(tmp_path) == ["image.png"]
 
 
-def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):
-    for path in ("recipe.yaml", "log", "model"):
-        with files.atomic_path(tmp_path / path) as partial:
-            partial.touch()
-            assert files.is_partial(partial)
-        assert not files.is_partial(tmp_path / path)
-    with files.atomic_folder(tmp_path / "v1.0") as partial:
-        assert files.is_partial(partial)
+def test_what_a_killed_process_leaves_is_hidden(tmp_path):
+    with files.atomic_path(tmp_path / "log") as partial, files.atomic_folder(tmp_path / "v1.0") as folder:
+        partial.touch()
+        assert first_file(tmp_path) is None
+        assert {partial.name, folder.name} == set(names(tmp_path))
 
 
 def test_the_unfinished_file_can_be_kept_out_of_the_folder(tmp_path):

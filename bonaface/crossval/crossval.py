@@ -45,12 +45,13 @@ from bonaface.data.folds import (
     make_folds,
 )
 from bonaface.errors import UnknownNameError, UsageError
-from bonaface.files import is_partial, write_text
+from bonaface.files import write_text
+from bonaface.imaging.walk import first_file
 from bonaface.training.assembly import Assembly, assemble
 from bonaface.training.checkpoints import kept_stages
 from bonaface.training.flags import given_flags
 from bonaface.training.options import Recipe
-from bonaface.training.recipe import changed_keys, read_recipe
+from bonaface.training.recipe import changed_keys, read_recipe, read_yaml
 from bonaface.training.rehearsal import rehearse
 from bonaface.training.run import Run
 
@@ -228,16 +229,16 @@ def _check_same(folder: Path, asked: Mapping[str, Any], args: TrainingArguments)
     """Refuse to mix two cross-validations in one folder."""
     file = folder / "crossval.yaml"
     if not file.is_file():
-        if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
-            raise UsageError(f"{folder} contains other files", "choose an empty folder with --out")
+        if folder.is_dir() and (other := first_file(folder)):
+            raise UsageError(f"{folder} contains other files, such as {other}", "choose an empty folder with --out")
         return
-    stored = yaml.safe_load(file.read_text(encoding="utf-8"))
+    stored = read_yaml(file)
     changed = [
         f"{key}: {stored.get(key)} -> {asked.get(key)}"
         for key in ("kind", "folds")
         if stored.get(key) != asked.get(key)
     ]
-    changed += changed_keys(stored["recipe"], dict(asked["recipe"]), args)
+    changed += changed_keys(stored.get("recipe") or {}, dict(asked["recipe"]), args)
     if changed and not _holds_work(folder):
         shutil.rmtree(folder / "folds", ignore_errors=True)
         return

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
         needed: the columns that must be there, each with other names that it may have.
 
     Raises:
-        UsageError: it cannot be read, lacks a column (its header is shown), has a row of more cells than the header, or
-            a quotation mark that is not closed.
+        UsageError: it cannot be read, lacks a column (its header is shown), has one twice, a row of more cells than the
+            header, or a quotation mark that is not closed.
     """
     lines = read_text(path).split("\n")
     while lines and not lines[0].strip():
@@ -46,6 +47,7 @@ def read_table(path: Path, needed: Mapping[str, Sequence[str]]) -> list[dict[str
         quote = _quote([first, rest.partition("\n")[0]], delimiter)
         names = _column_names(next(_reader(first, delimiter, quote), []), needed)
         if set(needed) <= set(names):
+            _refuse_twice(path, names)
             return _rows(path, text, delimiter, quote, names)
     raise UsageError(
         f"{path} has no columns {' and '.join(needed)}: its header is `{first.strip()[:200]}`",
@@ -97,6 +99,12 @@ def _column_names(header: Sequence[str], needed: Mapping[str, Sequence[str]]) ->
         if column not in names and len(alike) == 1:
             names[names.index(alike[0])] = column
     return names
+
+
+def _refuse_twice(path: Path, names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if name and count > 1), None)
+    if twice:
+        raise UsageError(f"{path} has more than one column {twice}", "keep one of them, or rename the others")
 
 
 def _quote(lines: Iterable[str], delimiter: str) -> str:

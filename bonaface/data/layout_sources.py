@@ -20,8 +20,8 @@ def find_places(
 ) -> tuple[dict[Folder, str], dict[Folder, Folder]]:
     """The source of each folder and the names below its label.
 
-    A source's names are those above the label that not all files share, and the first below it. Pieces of one set, dealt
-    to ``part_1`` and ``part_2``, are left out, and so is ``images`` where a label has all its files there. A person or
+    A source's names are those above the label that not all files share, and the first below it. Pieces of one set, put
+    in ``part_1`` and ``part_2``, are left out, and so is ``images`` where a label has all its files there. A person or
     video that has real and fake below it counts as one below each.
     """
     above, inside = {}, {}

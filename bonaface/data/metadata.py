@@ -6,7 +6,7 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -86,8 +86,16 @@ def read_metadata(
         if twice:
             raise UsageError(f"{root / path} lists {twice[0]} more than once", "write one row per file")
     known = {row.path for row in rows} | {file.path for file in broken}
-    broken += [BrokenFile(file, "not listed in the metadata", "", "") for file in files if file not in known]
-    return rows, broken
+    # A row with another machine's path, /home/x/faces/real/1.jpg, already counts for the file real/1.jpg.
+    meant = {tail for path in known.difference(files) for tail in _tails(path)}
+    unlisted = [file for file in files if file not in known and file not in meant]
+    return rows, broken + [BrokenFile(file, "not listed in the metadata", "", "") for file in unlisted]
+
+
+def _tails(path: str) -> Iterator[str]:
+    """``a/b/c`` -> ``b/c``, ``c``."""
+    parts = path.replace("\\", "/").split("/")
+    return ("/".join(parts[i:]) for i in range(1, len(parts)))
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ from bonaface.errors import UsageError, is_folder
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
+from bonaface.imaging.walk import first_file
 from bonaface.pools import cancelled_on_error
 
 CHUNK = 8  # files a process takes at a time
@@ -169,8 +170,10 @@ def _open_out(out: Path, parameters: Mapping[str, Any]) -> PrepareSummary | None
             shutil.rmtree(out / WORK, ignore_errors=True)
             return PrepareSummary(**known["summary"])
         return None
-    if out.exists() and (not out.is_dir() or any(entry.name != WORK for entry in out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder", "choose another folder: nothing is overwritten")
+    if out.exists() and (other := first_file(out) if out.is_dir() else out.name):
+        raise UsageError(
+            f"{out} is not an empty folder: there is {other}", "choose another folder: nothing is overwritten"
+        )
     (out / WORK).mkdir(parents=True, exist_ok=True)
     write_bytes(started, json.dumps(parameters).encode(), out / WORK)
     return None

@@ -37,8 +37,10 @@ def pack_model(folder: Path, out: Path, *, thumbnails: bool = False) -> Path:
 
 def refuse_existing(out: Path) -> None:
     """Raise UsageError for what is neither a new folder nor an empty one."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
         raise UsageError(f"{out} already exists", "delete it, or name a new folder")
+    if out.is_dir() and (inside := min((path.name for path in out.iterdir()), default=None)):
+        raise UsageError(f"{out} already exists, with {inside} in it", "delete it, or name a new folder")
 
 
 def write_folder(out: Path, files: Mapping[str, bytes | Path]) -> None:

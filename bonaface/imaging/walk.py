@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 LOOP = "link to a folder that contains it"
@@ -39,6 +40,11 @@ class Found(NamedTuple):
 def is_no_data(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or made by a system or tool: never part of a data set."""
     return name.startswith((".", "~$")) or name.casefold() in NO_DATA
+
+
+def first_file(folder: Path) -> str | None:
+    """The name of the first file or folder in ``folder`` that no system or tool made; None if there is none."""
+    return min((path.name for path in folder.iterdir() if not is_no_data(path.name)), default=None)
 
 
 def walk_files(

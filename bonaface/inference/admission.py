@@ -30,6 +30,8 @@ Admitted = ImageInput | ImageError
 _FORMS = "give a path, bytes, a file, an array, a tensor or a PIL image"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CHANNELS = (1, 2, 3, 4)
+_LONGEST_PATH = 4096
+_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet of base64 that URLs take
 _SINGLE = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, Mapping, io.IOBase)
 
 
@@ -60,6 +62,8 @@ def admit(image: Any) -> Admitted:
 
 def _image(image: Any) -> ImageInput:
     match image:
+        case bytes() if len(image) < _LONGEST_PATH and b"\0" not in image and os.path.lexists(image):
+            raise _refusal(image, "bytes are an image's content; give a path as a string, with os.fsdecode")
         case Image.Image() | bytes():
             return image
         case bytearray() | memoryview():
@@ -87,8 +91,8 @@ def _image(image: Any) -> ImageInput:
 
 def _from_text(text: str) -> ImageInput:
     """A string is a path, or a ``data:`` URL that holds its bytes."""
-    if text[:5].lower() == "data:" and "," in text:
-        return _from_data_url(text)
+    if text[:64].lstrip()[:5].lower() == "data:" and "," in text:
+        return _from_data_url(text.lstrip())
     if _ADDRESS.match(text) and not os.path.lexists(text):
         raise ImageError("missing", f"{shorten(text)}: no such file, and URLs are never fetched")
     return text
@@ -100,9 +104,15 @@ def _from_data_url(url: str) -> bytes:
         raise ImageError("too many bytes", f"{shorten(url)}: more than the limit of {MAX_BYTES:,} bytes")
     try:
         data = unquote_to_bytes(body)
-        return base64.b64decode(data) if head.lower().endswith(";base64") else data
+        return _from_base64(data) if head.rstrip().lower().endswith(";base64") else data
     except binascii.Error as error:
         raise ImageError("unreadable", f"{shorten(url)}: not base64 ({error})") from error
+
+
+def _from_base64(data: bytes) -> bytes:
+    """Both alphabets, with or without line breaks and the padding at the end."""
+    data = data.translate(_STANDARD, b" \t\r\n").rstrip(b"=")
+    return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
 
 
 def _from_mapping(row: Mapping[Any, Any]) -> ImageInput:
@@ -118,7 +128,10 @@ def _from_file(file: Any) -> bytes:
     """Everything from the file's current position."""
     if isinstance(file, io.TextIOBase):
         raise _refusal(file, 'open the file with mode "rb"; this one is in text mode')
-    data = file.read(MAX_BYTES + 1)
+    try:
+        data = file.read(MAX_BYTES + 1)
+    except TypeError:  # some have a read() without a number
+        data = file.read()
     if not isinstance(data, bytes | bytearray | memoryview):
         raise _refusal(file, f'open the file with mode "rb"; its read() gives {type(data).__name__}')
     seekable = getattr(file, "seekable", None)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bonaface.errors import UsageError
+from bonaface.errors import UsageError, usage_errors_exit
 from bonaface.files import atomic_folder
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
@@ -91,4 +91,5 @@ def _unpack(package: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":  # where an environment is set up: what follows needs no network
-    find_runtime()
+    with usage_errors_exit():
+        find_runtime()

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from bonaface.inference import unfamiliar
 from bonaface.inference.detector import Detector, Result
 from bonaface.provenance.evidence import SOURCE_TYPES, Evidence
-from bonaface.provenance.read import A1111, EDITORS, MIDJOURNEY, NAMES, NOTE, OWN_FIELDS, PROGRAM_FIELD
+from bonaface.provenance.read import A1111, CREDIT, EDITORS, MIDJOURNEY, NAMES, NOTE, OWN_FIELDS, PROGRAM_FIELD
+from bonaface.provenance.xmp import IPTC_EXTENSION
 from bonaface.web.markup import WORDS, render, score
 from bonaface.web.one import KINDS, MOST_LABELS
 from bonaface.web.theme import STYLE, Calm
@@ -24,7 +25,8 @@ STATIC = Path(__file__).parent / "static"
 VERDICTS = ("real", "fake", "uncertain")
 GRID = 200  # what a score has meant is told for 0, 1/GRID, 2/GRID, … 1
 PATTERNS = {
-    "names": NAMES, "editors": EDITORS, "program_field": PROGRAM_FIELD, "parameters": A1111, "midjourney": MIDJOURNEY,
+    "names": NAMES, "editors": EDITORS, "program_field": PROGRAM_FIELD, "credit": CREDIT, "parameters": A1111,
+    "midjourney": MIDJOURNEY,
 }  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def sentences(detector: Detector, folder: Path) -> dict[str, Any]:
             **{name: _for_script(pattern) for name, pattern in PATTERNS.items()},
             "own_fields": OWN_FIELDS,
             "source_types": SOURCE_TYPES,
+            "iptc_extension": IPTC_EXTENSION,
         },
     }
 

@@ -27,7 +27,7 @@ from bonaface.imaging.inputs import as_utf8, find_inputs, printable
 from bonaface.provenance.credentials import Standing, credentials
 from bonaface.provenance.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
 from bonaface.provenance.trust import TrustList, trust_list
-from bonaface.provenance.xmp import gif_xmp, xmp_fields
+from bonaface.provenance.xmp import IPTC_EXTENSION, gif_xmp, xmp_fields
 
 NOTE = (
     "Metadata can be removed or forged: its absence proves nothing, and its presence little. Invisible marks, such as "
@@ -182,7 +182,10 @@ def _camera(exif: Mapping[str, Any]) -> Iterator[Evidence]:
 
 
 def _exif_texts(exif: Mapping[str, Any]) -> dict[str, str]:
-    names = ("ImageDescription", "UserComment", "Software", "Artist", "Make", "XPComment", "DocumentName")
+    names = (
+        "ImageDescription", "UserComment", "Software", "ProcessingSoftware", "Artist", "Make", "XPComment",
+        "DocumentName",
+    )  # fmt: skip
     texts = {f"EXIF {name}": text_of(exif.get(name)) for name in names}
     return {source: text for source, text in texts.items() if text}
 
@@ -199,9 +202,11 @@ EDITORS = re.compile(
     r"\b(photoshop|lightroom|gimp|snapseed|facetune|faceapp|remini|meitu|beautyplus|facelab|topaz|luminar|canva)\b",
     re.IGNORECASE,
 )
+# A person, a camera and an agency may be called like a generator: only a field for a program's name names one.
 PROGRAM_FIELD = re.compile(
-    r"\b(software|source|generator|creatortool|credit|make|author|artist|program|by-line)\b", re.IGNORECASE
+    r"\b(software|processingsoftware|softwareagent|generator|creatortool|program|parameters)`?$", re.IGNORECASE
 )
+CREDIT = re.compile(r"^made with google ai$", re.IGNORECASE)  # what Google's generators write, all of the field
 A1111 = re.compile(r"Steps: \d+, .*?(Sampler|CFG scale|Seed): ", re.DOTALL)
 MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-|--(v|niji|ar|stylize) [\d.:]+")
 # The field in which a program keeps its settings, whatever they are.
@@ -252,7 +257,7 @@ def _generator(source: str, text: str) -> Iterator[Evidence]:
         yield Evidence("generated", source, clean(f"a Midjourney prompt: {text}"))
     elif match := NAMES.search(text):
         # A caption may speak of Gemini the telescope; a field for the program's name may not.
-        says: Says = "generated" if PROGRAM_FIELD.search(source) else "unclear"
+        says: Says = "generated" if PROGRAM_FIELD.search(source) or CREDIT.search(text) else "unclear"
         yield Evidence(says, source, clean(f"names {match.group()}: {text}"))
     elif match := EDITORS.search(text):
         yield Evidence("edited", source, clean(f"names {match.group()}: {text}"))
@@ -273,15 +278,17 @@ _AI_FIELDS = {
     "aipromptinformation": "prompt for the AI system",
     "aipromptwritername": "prompt written by",
 }
-_XMP_FIELDS = ("CreatorTool", "Credit", "Software", "description", "UserComment")
+_XMP_FIELDS = ("CreatorTool", "softwareAgent", "Credit", "Software", "description", "UserComment")
 
 
 def _xmp(packet: Any) -> Iterator[Evidence]:
     packet = packet.encode() if isinstance(packet, str) else packet
     if not isinstance(packet, bytes):  # a TIFF's tag may contain anything
         return
-    for field, value in xmp_fields(packet[:MAX_PARSED]):
+    for namespace, field, value in xmp_fields(packet[:MAX_PARSED]):
         if field.lower() == "digitalsourcetype":
+            if namespace != IPTC_EXTENSION:
+                continue
             name, says, meaning = source_type(value)
             yield Evidence(says, "XMP digitalSourceType", clean(f"{name}: {meaning}"))
         elif field.lower() in _AI_FIELDS:

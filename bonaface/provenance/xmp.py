@@ -9,28 +9,33 @@ from xml.parsers import expat
 
 from bonaface.imaging.containers import Container
 
+IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_OTHER_IMAGES = {"Ingredients", "Pantry"}  # xmpMM: what was placed into this image, and the metadata that it had
 
-def xmp_fields(packet: bytes) -> list[tuple[str, str]]:
-    """(property without its prefix, value) of attributes and elements; of a broken packet, what precedes the break.
 
-    Nothing is expanded: a packet with a document type, which XMP does not have, is not read beyond it.
+def xmp_fields(packet: bytes) -> list[tuple[str, str, str]]:
+    """(namespace, property, value) of attributes and elements; of a broken packet, what precedes the break.
+
+    What it says of other images is left out. Nothing is expanded: a packet with a document type, which XMP does not
+    have, is not read beyond it.
     """
-    found: list[tuple[str, str]] = []
-    path: list[str] = []
-    parser = expat.ParserCreate()
+    found: list[tuple[str, str, str]] = []
+    path: list[tuple[str, str]] = []
+    parser = expat.ParserCreate(namespace_separator=" ")
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        path.append(name)
+        path.append(_split(name))
         for attribute, value in attributes.items():
-            prefix, _, local = attribute.rpartition(":")
-            add(_property(path) if prefix == "rdf" else local, value)
+            namespace, local = _split(attribute)
+            add(_property(path) if namespace == _RDF else (namespace, local), value)
 
     def text(value: str) -> None:
         add(_property(path), value)
 
-    def add(name: str, value: str) -> None:
-        if value.strip():
-            found.append((name, value))
+    def add(name: tuple[str, str], value: str) -> None:
+        if value.strip() and not any(local in _OTHER_IMAGES for _, local in path):
+            found.append((*name, value))
 
     def refuse(*_: Any) -> None:
         raise ValueError("a document type")
@@ -44,9 +49,15 @@ def xmp_fields(packet: bytes) -> list[tuple[str, str]]:
     return found
 
 
-def _property(path: Sequence[str]) -> str:
+def _split(name: str) -> tuple[str, str]:
+    """Namespace and local name; the namespace is "" where there is none."""
+    namespace, _, local = name.rpartition(" ")
+    return namespace, local
+
+
+def _property(path: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """The innermost element that is a property and not the grammar around it (rdf:Alt, rdf:li, ...)."""
-    return next((name.rpartition(":")[2] for name in reversed(path) if not name.startswith("rdf:")), "")
+    return next((name for name in reversed(path) if name[0] != _RDF), ("", ""))
 
 
 def gif_xmp(container: Container) -> bytes | None:

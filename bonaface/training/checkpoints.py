@@ -26,8 +26,12 @@ def stage_folder(checkpoints: Path, number: int, name: str) -> Path:
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:
     """The newest checkpoint that was written to its end. Trainer's own search also takes partial ones."""
-    found = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
-    return str(max(found, key=lambda path: int(path.name.split("-")[-1]))) if found else None
+    found = {}
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
+        step = path.parent.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if step.isdecimal():  # anything else is none of ours
+            found[int(step)] = path.parent
+    return str(found[max(found)]) if found else None
 
 
 def drop_partial_checkpoints(folder: str | Path) -> None:

@@ -63,7 +63,7 @@ def read_recipe(argv: Sequence[str]) -> tuple[Recipe, TrainingArguments, dict[st
     argv = normalized(argv)
     path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     parser, flags = flag_parser(), given_flags(argv).keys()
-    values = _read_yaml(path, {*FIELDS, *YAML_ONLY}) if path else {}
+    values = _read_recipe_file(path, {*FIELDS, *YAML_ONLY}) if path else {}
     source = f"{path}: " if path else ""
     structured = {key: values.pop(key) for key in YAML_ONLY if values.get(key) is not None}
     defaults = {**DEFAULTS, **machine_defaults(), "output_dir": f"runs/{path.stem if path else 'sample'}", **values}
@@ -237,7 +237,8 @@ def _same_places(old: Any, new: Any) -> bool:
     return places[0] == places[1]
 
 
-def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file. Raises UsageError for a file without any, or that is not YAML."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -248,6 +249,11 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} contains no keys", "write one `key: value` per line")
+    return values
+
+
+def _read_recipe_file(path: Path, known: set[str]) -> dict[str, Any]:
+    values = read_yaml(path)
     for key in values:
         refuse_unknown(str(key), known, "key", f"{path}: ")
     for key in ("data", "mix"):

@@ -16,11 +16,12 @@ from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
-from bonaface.files import atomic_files, is_partial, write_text
+from bonaface.files import atomic_files, write_text
+from bonaface.imaging.walk import first_file
 from bonaface.models.facts import ModelFacts
 from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
 from bonaface.training.options import STAGE_KEYS
-from bonaface.training.recipe import changed_keys
+from bonaface.training.recipe import changed_keys, read_yaml
 
 T = TypeVar("T")
 LONGEST_WORK = timedelta(days=7)  # of one process, while the others wait
@@ -77,10 +78,10 @@ class Run:
             ) from error
         check_resume(args.resume_from_checkpoint, self.folder, self.checkpoints)
         if not self.recipe_file.is_file():
-            if any(not is_partial(path) for path in self.folder.iterdir()):
-                raise UsageError(f"{self.folder} contains other files", "choose an empty --output_dir")
+            if other := first_file(self.folder):
+                raise UsageError(f"{self.folder} contains other files, such as {other}", "choose an empty --output_dir")
             return
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {}
+        stored = self._stored()
         if self.is_finished:
             changed = changed_keys(stored, recipe, args, ignored={"families", "search_space"})
         else:
@@ -90,6 +91,12 @@ class Run:
                 f"{self.folder} contains a run with a different recipe ({'; '.join(changed)})",
                 "choose another --output_dir, or delete the folder",
             )
+
+    def _stored(self) -> dict[str, Any]:
+        try:
+            return read_yaml(self.recipe_file)
+        except UsageError as error:
+            raise UsageError(str(error), "choose another --output_dir, or delete the folder") from error
 
     def _changed_in_kept(self, stored: dict[str, Any], recipe: dict[str, Any], args: TrainingArguments) -> list[str]:
         """How this run differs from the one to resume; stages with nothing to resume from are removed.
@@ -114,7 +121,7 @@ class Run:
     def check_same_data(self, fingerprint: str) -> None:
         """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""
         begun = self.recipe_file.is_file() and (self.is_finished or kept_stages(self.checkpoints))
-        stored = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) or {} if begun else {}
+        stored = self._stored() if begun else {}
         before = stored.get("data_fingerprint", fingerprint)
         if before != fingerprint:
             raise UsageError(

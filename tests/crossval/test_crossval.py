@@ -248,7 +248,7 @@ def test_a_family_of_no_source_is_named_before_any_training(recipe: Path, tmp_pa
 
 def test_a_folder_with_other_files_is_refused(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="contains other files"):
+    with pytest.raises(UsageError, match=r"contains other files, such as thesis\.tex"):
         run_crossval_command([str(recipe)], folds=2, out=tmp_path)
 
 

@@ -58,6 +58,15 @@ def test_names_that_lead_outside_are_counted(root: Path) -> None:
     assert left_out == dict.fromkeys(outside, "outside the data folder")
 
 
+@pytest.mark.parametrize("place", ["/home/somebody/faces/", "C:\\faces\\", "faces/"])
+def test_a_file_under_another_machines_path_counts_once(root: Path, place: str) -> None:
+    for name in ("near/8.png", "near/9.png", "unlisted.png"):
+        (root / name).write_bytes((root / FILES[0]).read_bytes())
+    paths, left_out = listed(root, *FILES, f"{place}near/8.png", f"{place}near/9.png")
+    assert len(paths) + len(left_out) == 5
+    assert [path for path, why in left_out.items() if "not listed" in why] == ["unlisted.png"]
+
+
 def test_a_backslash_in_a_real_file_name_is_no_separator(root: Path) -> None:
     (root / "near/000.png").rename(root / "near\\000.png")
     assert listed(root, "far/000.png", "near\\000.png") == (["far/000.png", "near\\000.png"], {})

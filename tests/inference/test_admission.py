@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ PNG = BUFFER.getvalue()
 DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
+class NoSize:
+    """Its read() takes no number of bytes."""
+
+    def read(self) -> bytes:
+        return PNG
+
+
 def pixels(value: Any) -> np.ndarray:
     found = admit(value)
     assert not isinstance(found, ImageError), found
@@ -43,6 +51,10 @@ def pixels(value: Any) -> np.ndarray:
         lambda: io.BytesIO(PNG),
         lambda: io.BufferedReader(io.BytesIO(PNG)),
         lambda: DATA_URL,
+        lambda: f"  {DATA_URL}".rstrip("="),
+        lambda: DATA_URL.replace("+", "-").replace("/", "_").replace("data:image_png", "data:image/png"),
+        lambda: DATA_URL[:60] + " \r\n" + DATA_URL[60:],
+        lambda: NoSize(),
         lambda: {"bytes": PNG, "path": "gone.png"},
         lambda: {"image": {"bytes": PNG, "path": None}, "label": 1},
         lambda: {"path": None, "url": DATA_URL, "meta": {"_type": "gradio.FileData"}},
@@ -66,6 +78,14 @@ def test_paths_may_be_text_or_path_objects_and_rows_of_data_sets(tmp_path: Path)
     with path.open("rb") as file:
         for value in (path, str(path), {"bytes": None, "path": str(path)}, {"path": str(path), "url": None}, file):
             np.testing.assert_array_equal(pixels(value), PIXELS)
+
+
+def test_a_path_as_bytes_is_not_taken_for_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(PNG)
+    error = admit(os.fsencode(path))
+    assert isinstance(error, ImageError)
+    assert "give a path as a string" in str(error)
 
 
 def test_arrays_of_one_to_four_channels_keep_their_meaning() -> None:

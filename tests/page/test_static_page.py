@@ -15,15 +15,14 @@ from chromium import chromium, png, serious, two_faces, upload
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Browser, Error, Page, expect
 from served import HOSTILE, run_folder
-from static_page import Site, changed_page, check, files_of, page_folder, rows, site, visited
+from static_page import YUNET, Site, changed_page, check, files_of, page_folder, rows, site, visited
 
-from bonaface.imaging.faces import FaceDetector
 from bonaface.inference.detector import Detector, Result
 from bonaface.page.build import HEADERS
 from bonaface.provenance.read import read_provenance
 
 pytestmark = pytest.mark.slow
-needs_yunet = pytest.mark.skipif(not FaceDetector().weights, reason="needs YuNet's weights")
+needs_yunet = pytest.mark.skipif(not YUNET.is_file(), reason="needs YuNet's weights")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def page(browser: Browser, served: Site) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.from_pretrained(run_folder())
+    return Detector.from_pretrained(run_folder(), yunet=YUNET if YUNET.is_file() else None)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -187,6 +186,26 @@ def test_after_the_first_visit_it_works_without_a_network(browser: Browser, dete
         assert not once.asked
 
 
+def test_a_new_version_takes_the_place_of_the_old_one(browser: Browser, tmp_path: Path) -> None:
+    folder = changed_page(tmp_path / "page", lambda facts: None)
+    with site(folder) as served, visited(browser, served.url) as page:
+        page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        old = files_of(folder)
+        new = old.rename(folder / "files-0123456789ab")
+        index = folder / "index.html"
+        index.write_text(index.read_text().replace(old.name, new.name))
+        page.reload()
+        page.wait_for_selector("#state.bf-ready")
+        assert new.name in str(page.get_attribute("script[type=module]", "src"))
+        for _ in range(100):
+            kept = page.evaluate("caches.keys()")
+            if kept == [new.name]:
+                break
+            page.wait_for_timeout(100)
+        assert kept == [new.name]
+        assert "This model says" in check(page, upload("x.png", png(1, dark=True)))
+
+
 def test_neither_the_page_nor_its_worker_can_reach_another_origin(
     browser: Browser, served: Site, tmp_path: Path
 ) -> None:
@@ -321,11 +340,14 @@ def test_the_file_says_about_itself_what_the_command_line_reads(page: Page) -> N
     told = PngImagePlugin.PngInfo()
     told.add_text("parameters", "a face\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1", zip=True)
     told.add_itxt("Software", "Midjourney ☺")
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a digitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></x:xmpmeta>'
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a xmlns:I="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" I:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></x:xmpmeta>'
+    placed = xmp.replace(b"<a ", b'<m:Ingredients xmlns:m="m"><a ').replace(b"/></x", b"/></m:Ingredients></x")
     files = [
         encoded(image, "JPEG", exif=exif),
         encoded(image, "PNG", pnginfo=told),
         encoded(image, "JPEG", xmp=xmp),
+        encoded(image, "JPEG", xmp=xmp.replace(b"2008-02-29", b"elsewhere")),
+        encoded(image, "JPEG", xmp=placed),
         encoded(image, "PNG"),
     ]
     check(page, *[upload(f"{i}", data) for i, data in enumerate(files)])

@@ -49,8 +49,21 @@ def exif(tags: dict[int, Any], block: dict[int, Any] | None = None) -> bytes:
     return encode(exif=data)
 
 
+NAMESPACES = " ".join(
+    f'xmlns:{prefix}="{uri}"'
+    for prefix, uri in {
+        "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+        "I": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+        "p": "http://example.org/credits/",
+        "dc": "http://purl.org/dc/elements/1.1/",
+        "m": "http://ns.adobe.com/xap/1.0/mm/",
+        "e": "http://example.org/elsewhere/",
+    }.items()
+)
+
+
 def xmp(inner: str) -> bytes:
-    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{inner}</rdf:RDF></x:xmpmeta>'.encode()
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/" {NAMESPACES}><rdf:RDF>{inner}</rdf:RDF></x:xmpmeta>'.encode()
 
 
 BASE, EXIF = ExifTags.Base, {ExifTags.Base.ExposureTime: 0.01, ExifTags.Base.FNumber: 2.8}
@@ -73,6 +86,11 @@ BASE, EXIF = ExifTags.Base, {ExifTags.Base.ExposureTime: 0.01, ExifTags.Base.FNu
         (exif({BASE.Software: "DALL-E 3"}), "generated", "EXIF Software", "DALL-E"),
         (exif({BASE.ImageDescription: "Gemini, the telescope"}), "unclear", "EXIF ImageDescription", "telescope"),
         (exif({BASE.Software: "Adobe Photoshop 25.0"}), "edited", "EXIF Software", "Photoshop"),
+        (encode(xmp=xmp('<m:History m:softwareAgent="Firefly"/>')), "generated", "XMP softwareAgent", "Firefly"),
+        (exif({BASE.Artist: "Jane Grok"}), "unclear", "EXIF Artist", "Jane Grok"),
+        (exif({BASE.Make: "Firefly"}), "unclear", "EXIF Make", "Firefly"),
+        (encode(xmp=xmp("<p:Credit>Courtesy of OpenAI</p:Credit>")), "unclear", "XMP Credit", "Courtesy of OpenAI"),
+        (png(Author="Jane Grok"), "unclear", "PNG text `Author`", "Jane Grok"),
         (encode(xmp=xmp('<a CreatorTool="Adobe Firefly 2"/>')), "generated", "XMP CreatorTool", "Firefly"),
         (encode(xmp=xmp("<p:Credit>Made with Google AI</p:Credit>")), "generated", "XMP Credit", "Google AI"),
         (encode(xmp=xmp("<I:AISystemUsed>Any model</I:AISystemUsed>")), "generated", "XMP AISystemUsed", ": Any model"),
@@ -80,7 +98,7 @@ BASE, EXIF = ExifTags.Base, {ExifTags.Base.ExposureTime: 0.01, ExifTags.Base.FNu
         (encode(xmp=xmp('<d I:AIPromptInformation="a man"/>')), "generated", "XMP AIPromptInformation", ": a man"),
         (encode(xmp=xmp('<d I:AIPromptWriterName="Me"/>')), "generated", "XMP AIPromptWriterName", "written by: Me"),
         *(
-            (encode(kind, xmp=xmp(f'<d e:DigitalSourceType="{TYPES}{name}"/>')), says, "XMP digitalSourceType", name)
+            (encode(kind, xmp=xmp(f'<d I:DigitalSourceType="{TYPES}{name}"/>')), says, "XMP digitalSourceType", name)
             for kind in ("JPEG", "WEBP", "AVIF")
             for name, says in (
                 ("trainedAlgorithmicMedia", "generated"),
@@ -146,7 +164,7 @@ def test_broken_metadata_is_passed_over(noise: bytes, place: int) -> None:
         assert all(len(item.text) <= MAX_TEXT and item.text.isprintable() for item in evidence)
 
 
-GENERATED = xmp(f'<rdf:Description Iptc4xmpExt:DigitalSourceType="{TYPES}trainedAlgorithmicMedia"/>')
+GENERATED = xmp(f'<rdf:Description I:DigitalSourceType="{TYPES}trainedAlgorithmicMedia"/>')
 
 
 def jpeg_segment(marker: int, payload: bytes) -> bytes:
@@ -260,6 +278,7 @@ def with_thumbnail() -> bytes:
     return encode(exif=b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 14) + entries + bytes(4) + inner)
 
 
+PLACED = xmp(f'<m:Ingredients><a I:DigitalSourceType="{TYPES}trainedAlgorithmicMedia"/></m:Ingredients>')
 PROSE = xmp(f'<dc:description>DigitalSourceType="{TYPES}trainedAlgorithmicMedia"</dc:description>')
 
 
@@ -280,6 +299,9 @@ PROSE = xmp(f'<dc:description>DigitalSourceType="{TYPES}trainedAlgorithmicMedia"
         with_riff_chunk(riff_chunk(b"iTXt", b"parameters\0" + A1111.encode())),
         encode("GIF", comment=GENERATED + STORE),
         encode(xmp=PROSE),
+        encode(xmp=GENERATED.replace(b" I:", b" e:")),
+        encode(xmp=PLACED),
+        encode(xmp=xmp("<m:Ingredients><rdf:li><I:AISystemUsed>Any</I:AISystemUsed></rdf:li></m:Ingredients>")),
         encode(xmp=b"<!--" + GENERATED + b"--><a/>"),
     ],
 )
@@ -289,8 +311,8 @@ def test_what_stands_in_the_wrong_place_states_nothing(data: bytes) -> None:
 
 
 GIF_XMP = b"\x21\xff\x0bXMP DataXMP" + GENERATED + bytes([1, *range(255, -1, -1), 0])
-AS_RESOURCE = xmp(f'<a><e:DigitalSourceType rdf:resource="{TYPES}trainedAlgorithmicMedia"/></a>')
-AS_ELEMENT = xmp(f"<e:DigitalSourceType>{TYPES}trainedAlgorithmicMedia</e:DigitalSourceType>")
+AS_RESOURCE = xmp(f'<a><I:DigitalSourceType rdf:resource="{TYPES}trainedAlgorithmicMedia"/></a>')
+AS_ELEMENT = xmp(f"<I:DigitalSourceType>{TYPES}trainedAlgorithmicMedia</I:DigitalSourceType>")
 
 
 @pytest.mark.parametrize(
@@ -312,7 +334,7 @@ def test_the_right_place_counts_wherever_it_lies_in_the_file(data: bytes, source
 
 def test_an_xml_bomb_is_not_expanded() -> None:
     layers = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 20}">' for i in range(8))
-    bomb = f'<!DOCTYPE x [<!ENTITY e0 "DALL-E">{layers}]>'.encode() + xmp("<a:CreatorTool>&e8;</a:CreatorTool>")
+    bomb = f'<!DOCTYPE x [<!ENTITY e0 "DALL-E">{layers}]>'.encode() + xmp("<p:CreatorTool>&e8;</p:CreatorTool>")
     assert read_provenance(encode(xmp=bomb)).evidence == ()
 
 

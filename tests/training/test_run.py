@@ -124,6 +124,27 @@ def test_flags_that_change_no_result_resume(tmp_path: Path, flags: str) -> None:
     check(begun(tmp_path), *flags.split())
 
 
+@pytest.mark.parametrize("content", [b"- a\n- b\n", b"a: [b\n", b"\xff\xfe\0a"], ids=["list", "broken", "binary"])
+def test_a_stored_recipe_that_cannot_be_read_is_an_error_with_a_hint(tmp_path: Path, content: bytes) -> None:
+    run = begun(tmp_path)
+    run.recipe_file.write_bytes(content)
+    for refused in (lambda: check(run), lambda: run.check_same_data("0" * 16)):
+        with pytest.raises(UsageError, match=r"recipe\.yaml") as caught:
+            refused()
+        assert "--output_dir" in caught.value.hint
+
+
+def test_a_folder_with_only_the_systems_files_is_empty(tmp_path: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".report.71.partial"):
+        (tmp_path / name).touch()
+    for name in ("@eaDir", "lost+found"):
+        (tmp_path / name).mkdir()
+    check(Run(tmp_path))
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"contains other files, such as thesis\.tex"):
+        check(Run(tmp_path))
+
+
 def test_no_harmless_flag_is_misspelt() -> None:
     gone = {"logging_dir"}  # of other releases of transformers
     from bonaface.training.flags import FIELDS

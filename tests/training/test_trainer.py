@@ -170,9 +170,11 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
         if complete:
             (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    (tmp_path / "checkpoint-copy").mkdir()
+    (tmp_path / "checkpoint-copy" / COMPLETE).touch()  # somebody's own
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     drop_partial_checkpoints(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9", "checkpoint-copy"]
     assert last_complete_checkpoint(tmp_path / "nothing") is None
 
 

@@ -1,10 +1,11 @@
 // The page: files in, results out. What judges them runs in a worker.
 
+import { rowOf, saveCsv, saveJson } from "./save.js";
+
 const $ = (id) => document.getElementById(id);
 const template = (id) => $(id).content.firstElementChild.cloneNode(true);
 const facts = await fetch(new URL("facts.json", import.meta.url)).then((answer) => answer.json()).catch(unloaded);
 const { words } = facts;
-const FORMULA = /^[=+\-@\t\r]/; // what a spreadsheet would run
 
 let worker = null;
 let waiting = []; // {file, article}
@@ -95,7 +96,7 @@ function next() {
 function finish({ result, error }) {
   const { file, article } = current;
   current = null;
-  rows.push(rowOf(file.name, result, error));
+  rows.push(rowOf(file.name, result, error, facts));
   article.querySelector(".bf-waiting").remove();
   if (error) article.append(unreadable(error));
   else showResult(article, result);
@@ -255,38 +256,6 @@ function plain(name) {
   return name.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "").slice(0, 160);
 }
 
-// --- what to take away ---------------------------------------------------------------------------------------------
-
-function rowOf(path, result, error) {
-  const none = Object.fromEntries(facts.labels.map((label) => [`p_${label}`, null]));
-  if (error) return { path, status: error.reason, error: error.message, verdict: "error", p_fake: null, ...none, n_faces: 0, faces: [], warnings: "" };
-  const labels = Object.fromEntries(facts.labels.map((label, i) => [`p_${label}`, result.probabilities[i]]));
-  const faces = result.faces.map(({ box, p_fake, verdict }) => ({ box: box.map((v) => Math.round(10 * v) / 10), p_fake, verdict }));
-  return { path, status: "ok", error: "", verdict: result.verdict, p_fake: null, ...labels, ...{ p_fake: result.p_fake }, n_faces: faces.length, faces, warnings: result.warnings.join("; ") };
-}
-
-function save(name, type, content) {
-  const address = URL.createObjectURL(new Blob([content], { type }));
-  Object.assign(document.createElement("a"), { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
-}
-
-function saveJson() {
-  const model = { name: facts.name, bonaface: facts.version, weights: facts.weights, labels: facts.labels, band: facts.band };
-  save("bonaface-results.json", "application/json", `${JSON.stringify({ model, files: rows }, null, 1)}\n`);
-}
-
-function saveCsv() {
-  const names = Object.keys(rows[0]);
-  const cell = (value) => {
-    const text = value === null ? "" : typeof value === "object" ? (value.length ? JSON.stringify(value) : "") : String(value);
-    const safe = typeof value === "string" && FORMULA.test(text) ? `'${text}` : text;
-    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  const table = [names, ...rows.map((row) => names.map((name) => row[name]))];
-  save("bonaface-results.csv", "text/csv", table.map((row) => `${row.map(cell).join(",")}\r\n`).join(""));
-}
-
 // --- the camera ----------------------------------------------------------------------------------------------------
 
 let stream = null;
@@ -298,9 +267,10 @@ async function openCamera() {
     $("count").textContent = `The camera cannot be used (${error.name}). Allow it for this page, or choose a file.`;
     return;
   }
+  $("shoot").disabled = true; // until there is an image
+  $("video").onloadeddata = () => { $("shoot").disabled = false; $("shoot").focus(); };
   $("video").srcObject = stream;
   $("camera-box").hidden = false;
-  $("shoot").focus();
 }
 
 function closeCamera() {
@@ -329,8 +299,8 @@ $("shoot").onclick = shoot;
 $("close").onclick = closeCamera;
 $("cancel").onclick = cancel;
 $("clear").onclick = clear;
-$("json").onclick = saveJson;
-$("csv").onclick = saveCsv;
+$("json").onclick = () => saveJson(rows, facts);
+$("csv").onclick = () => saveCsv(rows);
 $("camera").hidden = !navigator.mediaDevices;
 addEventListener("paste", ({ clipboardData }) => add([...clipboardData.files]));
 for (const kind of ["dragover", "dragleave", "drop"]) {

@@ -5,11 +5,12 @@ import { hasCredentials, text } from "./container.js";
 
 const MAX_TEXT = 300, MAX_PARSED = 200_000;
 const TAGS = {
+  11: "ProcessingSoftware",
   269: "DocumentName", 270: "ImageDescription", 271: "Make", 272: "Model", 305: "Software", 315: "Artist",
   33434: "ExposureTime", 33437: "FNumber", 34855: "ISOSpeedRatings", 36867: "DateTimeOriginal", 37386: "FocalLength",
   37510: "UserComment",
 };
-const TEXTS = ["ImageDescription", "UserComment", "Software", "Artist", "Make", "DocumentName"];
+const TEXTS = ["ImageDescription", "UserComment", "Software", "ProcessingSoftware", "Artist", "Make", "DocumentName"];
 const SETTINGS = ["ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength"];
 
 // [{says, source, text}]; `patterns` are the Python side's.
@@ -46,7 +47,7 @@ function generator(source, value, patterns) {
   if (field in patterns.own_fields) return say("generated", `settings of ${patterns.own_fields[field]}`);
   if (is("midjourney").test(value)) return say("generated", "a Midjourney prompt");
   const name = is("names").exec(value), editor = is("editors").exec(value);
-  if (name) return say(is("program_field").test(source) ? "generated" : "unclear", `names ${name[0]}`);
+  if (name) return say(is("program_field").test(source) || is("credit").test(value) ? "generated" : "unclear", `names ${name[0]}`);
   return editor ? say("edited", `names ${editor[0]}`) : [];
 }
 
@@ -55,9 +56,12 @@ function isComfy(value) {
   return value.trimStart().startsWith("{") && (head.includes('"class_type"') || (value.includes('"nodes"') && head.includes('"last_node_id"')));
 }
 
-function sourceTypes(xmp, { source_types }) {
-  const found = xmp.matchAll(/digitalSourceType(?:="|>\s*)([^"<]{1,300})/gi);
-  return Array.from(found, ([, value]) => {
+// Only the IPTC's property counts, and not what is said of the images that this one was made from.
+function sourceTypes(xmp, { source_types, iptc_extension }) {
+  const own = xmp.replace(/<([\w.-]+:(?:Ingredients|Pantry))\b[^>]*>.*?<\/\1>/gs, "");
+  const prefixes = Array.from(own.matchAll(/xmlns:([\w-]+)\s*=\s*["']([^"']+)["']/g), ([, prefix, uri]) => uri === iptc_extension && prefix);
+  const found = own.matchAll(/([\w-]+):digitalSourceType(?:="|>\s*)([^"<]{1,300})/gi);
+  return Array.from(found).filter(([, prefix]) => prefixes.includes(prefix)).map(([, , value]) => {
     const name = value.trim().replace(/\/$/, "").split(/[/:#]/).at(-1).slice(0, 60);
     const [says, meaning] = source_types[name.toLowerCase()] ?? ["unclear", "an unknown source type"];
     return { says, source: "XMP digitalSourceType", text: `${name}: ${meaning}` };
