@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageClassification, ResNetConfig, SchedulerType, Trainer, TrainingArguments
+from transformers.integrations import MLflowCallback
 
 from bonaface.errors import UsageError
 from bonaface.models.head import HiddenHeadForImageClassification
@@ -23,6 +24,7 @@ from bonaface.training.options import Recipe, library_options
 from bonaface.training.recipe import stages_of
 
 STEPS = 100
+MLflowCallback._auto_end_run = False  # without mlflow it is deleted half built, and its __del__ would fail aloud
 
 
 def rehearse(recipe: Recipe, args: TrainingArguments) -> None:

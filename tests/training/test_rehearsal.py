@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from bonaface.errors import UsageError
@@ -40,6 +42,18 @@ def test_what_a_library_would_refuse_later_is_refused_now(flags: str) -> None:
     with pytest.raises(UsageError) as caught:
         rehearse(recipe, args)
     assert WRONG[flags] in str(caught.value)
+
+
+def test_nothing_follows_the_error_of_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python cannot raise, such as an error in a destructor, it prints below ours."""
+    printed: list[str] = []
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_mlflow_available", lambda: False)
+    monkeypatch.setattr("sys.unraisablehook", lambda failure: printed.append(repr(failure.object)))
+    recipe, args, _ = read_recipe(["--use_cpu", "True", "--bf16", "False", "--report_to", "mlflow"])
+    with pytest.raises(UsageError, match="mlflow"):
+        rehearse(recipe, args)
+    gc.collect()
+    assert printed == []
 
 
 @pytest.mark.parametrize("flags", RIGHT)
