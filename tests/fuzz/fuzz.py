@@ -2,7 +2,7 @@
 
     python tests/fuzz/fuzz.py TARGET --seconds 600 [--corpus FOLDER]
 
-An input that breaks the target's promise, takes longer than 10 seconds or more than 2 GiB ends the process with an exit
+An input that breaks the target's promise, takes longer than 10 seconds or more than 6 GiB ends the process with an exit
 code other than 0; the input lies in the working directory as crash-* or oom-*. Where atheris is not installed,
 Hypothesis mutates the valid inputs without a guide.
 """
@@ -34,7 +34,7 @@ def guided(name: str, seconds: int, corpus: Path, seed: int) -> None:
     target = TARGETS[name]
     for number, data in enumerate(target.seeds()):
         (corpus / f"seed-{number}").write_bytes(data)
-    options = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=65536", "-timeout=0", "-rss_limit_mb=2048"]
+    options = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=65536", "-timeout=0", "-rss_limit_mb=6144"]
     atheris.Setup([sys.argv[0], *options, "-print_final_stats=1", str(corpus)], in_time(target.read))
     atheris.Fuzz()
 
