@@ -8,6 +8,7 @@ a folder that contains it is not followed.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,14 +21,20 @@ LOOP = "link to a folder that contains it"
 # fmt: off
 NO_DATA = frozenset({
     "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder",  # macOS
-    "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "msocache", "$windows.~bt",
+    "$recycle.bin", "recycle.bin", "recycler", "recycled", "system volume information", "msocache",
+    "$windows.~bt", "$winreagent",
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",  # Windows
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@__thumb",
+    "@synoresource", "synophoto_thumb",
     "lost+found", "lost.dir", "~snapshot",  # network drives, file systems, cards
-    "thumbnails", "_thumbnails", "thumbs", "_thumbs", "_gsdata_",  # image viewers
+    "thumbnail", "thumbnails", "_thumbnails", "_thumb", "thumbs", "_thumbs", "_gsdata_",  # image viewers
+    "ipod photo cache", "adobe bridge cache", "trash", "cvs", "venv",
     "__pycache__", "cache", "_cache", "caches", "node_modules", "site-packages",
 })
 # fmt: on
+# FOUND.001 of a file system check, Lightroom's previews, and copies such as "__MACOSX (1)".
+NUMBERED_NO_DATA = re.compile(r"found\.\d{3}|.+\.lrdata")
+COPY = re.compile(r" \(\d+\)$| copy$")
 
 
 class Found(NamedTuple):
@@ -39,7 +46,8 @@ class Found(NamedTuple):
 
 def is_no_data(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or made by a system or tool: never part of a data set."""
-    return name.startswith((".", "~$")) or name.casefold() in NO_DATA
+    plain = COPY.sub("", name.casefold())
+    return name.startswith((".", "~$")) or plain in NO_DATA or NUMBERED_NO_DATA.fullmatch(plain) is not None
 
 
 def first_file(folder: Path) -> str | None:

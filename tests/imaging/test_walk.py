@@ -59,7 +59,8 @@ def test_loops_end_and_are_named(tmp_path: Path) -> None:
     "name",
     [".git", ".Trash-1000", "._x.jpg", "@eaDir", "@EADIR", "$RECYCLE.BIN", "System Volume Information", "__MACOSX",
      "lost+found", "LOST.DIR", "Thumbs.db", "desktop.ini", "#recycle", "__pycache__", "thumbnails", ".thumbnails",
-     "@__thumb", ".DS_Store", ".ipynb_checkpoints", "~$list.xlsx"],
+     "@__thumb", ".DS_Store", ".ipynb_checkpoints", "~$list.xlsx", "RECYCLE.BIN", "FOUND.001", "__MACOSX (1)",
+     "@SynoResource", "iPod Photo Cache", "Catalog Previews.lrdata", "Thumbs copy", "venv"],
 )  # fmt: skip
 def test_what_systems_and_tools_leave_is_no_data(tmp_path: Path, name: str) -> None:
     assert is_no_data(name)
