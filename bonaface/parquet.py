@@ -25,6 +25,7 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = N
         )
         if missing := set(columns or ()) - set(table.column_names):
             raise ValueError(f"no column {', '.join(sorted(missing))}")
+        table.validate(full=True)  # else text that is not UTF-8 fails where somebody looks at it
         return table.to_pandas(ignore_metadata=True)
     except (pa.ArrowException, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"the table is damaged ({type(error).__name__})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -21,6 +22,7 @@ COLUMNS = {
     "label": ("labels", "class", "target"),
 }
 
+NUL = re.compile("\0")  # the one control character that no file's name has
 COLUMN_NAMES = ("file_name", "label", "source", "family", "group", "split")
 
 
@@ -125,8 +127,8 @@ def _row(where: str, cells: Mapping[str, Any], split: str) -> FileRow:
         return "" if value is None else str(value)
 
     for column in COLUMN_NAMES:
-        mark = CONTROL.search(text(column).strip())
-        if mark and (column != "file_name" or mark[0] == "\0"):  # a file's name may have any other
+        mark = (NUL if column == "file_name" else CONTROL).search(text(column).strip())
+        if mark:
             raise UsageError(
                 f"{where} has a control character in its {column}: {text(column)[:80]!r} (U+{ord(mark[0]):04X})",
                 "save the table as plain UTF-8 text, without it",

@@ -35,4 +35,6 @@ CRASHERS: list[tuple[str, bytes]] = [
     ("archive", packed(zipfile.ZIP_LZMA)),
     ("archive", packed(zipfile.ZIP_BZIP2)),
     ("predictions", noted_types()),
+    ("predictions", noted_types().replace(b"real", b"r\xbfal")),  # text that is not UTF-8
+    ("metadata.csv", b"file_name,label\na\x01\x00.jpg,real\nb.jpg,fake\n"),
 ]

@@ -10,6 +10,7 @@ Hypothesis mutates the valid inputs without a guide.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -40,9 +41,10 @@ def guided(name: str, seconds: int, corpus: Path, seed: int) -> None:
 
 
 def in_time(read: Callable[[bytes], Any]) -> Callable[[bytes], None]:
-    """The reader, which fails where it takes too long; libFuzzer's own alarm would meet the handlers of libraries."""
+    """The reader, which fails where it takes too long; the fuzzer's own alarm would meet the handlers of libraries."""
 
     def timed(data: bytes) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         started = time.monotonic()
         read(data)
         assert time.monotonic() - started < LONGEST

@@ -26,9 +26,17 @@ def photograph() -> Image.Image:
     return image
 
 
+NAMESPACES = {
+    "x": "adobe:ns:meta/", "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "e": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
+    "GCamera": "http://ns.google.com/photos/1.0/camera/",
+}  # fmt: skip
+
+
 def xmp(attributes: str) -> bytes:
+    declared = " ".join(f'xmlns:{prefix}="{address}"' for prefix, address in NAMESPACES.items())
     description = f"<rdf:Description {attributes}/>"
-    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{description}</rdf:RDF></x:xmpmeta>'.encode()
+    return f"<x:xmpmeta {declared}><rdf:RDF>{description}</rdf:RDF></x:xmpmeta>".encode()
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **save: Any) -> bytes:

@@ -23,7 +23,8 @@ MINIATURE = (
 def test_make_detector_packs_a_model_calibrated_on_left_out_families(tmp_path: Path) -> None:
     for name in ("Makefile", "recipes", "train_hf.py", "hub"):  # what the run writes lies beside them
         (tmp_path / name).symlink_to(ROOT / name)
-    families = {f"{source}_{i}": 8 for source in ("real/camera", "fake/gan") for i in range(5)}
+    real, fake = ("canon", "nikon", "sony", "pixel", "leica"), ("stylegan", "flux", "sdxl", "dalle", "midjourney")
+    families = {f"{label}/{name}": 8 for label, names in (("real", real), ("fake", fake)) for name in names}
     make_faces(tmp_path / "crops", families)
     done = subprocess.run(
         ["make", "detector", "DATA=crops", f"FLAGS={MINIATURE}", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.runtime"],
