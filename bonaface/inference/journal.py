@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -100,7 +101,7 @@ class Journal:
 
     def _holds(self, n: Any) -> bool:
         """Whether at least `n` whole rows follow."""
-        return isinstance(n, int) and n > 0 and sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
+        return isinstance(n, int) and 0 < n <= sys.maxsize and sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add a batch; it has left the process when this returns."""

@@ -32,6 +32,7 @@ CRASHERS: list[tuple[str, bytes]] = [
     ("journal", JOURNAL + b'["path"]\n'),
     ("journal", b"[]\n"),
     ("journal", b'{"batch_size": "two"}\n{}\n'),
+    ("journal", b'{"batch_size": 99999999999999999999}\n{}\n'),
     ("archive", packed(zipfile.ZIP_LZMA)),
     ("archive", packed(zipfile.ZIP_BZIP2)),
     ("predictions", noted_types()),
