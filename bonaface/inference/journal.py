@@ -101,7 +101,9 @@ class Journal:
 
     def _holds(self, n: Any) -> bool:
         """Whether at least `n` whole rows follow."""
-        return isinstance(n, int) and 0 < n <= sys.maxsize and sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
+        if not isinstance(n, int) or not 0 < n <= sys.maxsize:
+            return False
+        return sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add a batch; it has left the process when this returns."""
