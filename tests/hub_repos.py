@@ -104,8 +104,8 @@ def card_errors(content: str, kind: str) -> list[str]:
             if wrong or "type" not in result["task"] or not {"name", "type"} <= set(result["dataset"]):
                 errors.append('"model-index" lacks a type, a name or a value')
     if kind == "space":
-        if data.get("sdk") not in ("gradio", "docker"):
-            errors.append('"sdk" must be gradio or docker')
+        if data.get("sdk") not in ("gradio", "docker", "static"):
+            errors.append('"sdk" must be gradio, docker or static')
         if len(data.get("short_description", "")) > 60:
             errors.append('"short_description" is longer than 60 characters')
         colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}

@@ -7,6 +7,7 @@ Hub is named by its commit, so that the Space serves what it was made for; a loc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import distribution, requires, version
@@ -54,10 +55,39 @@ def make_space(
     Raises:
         UsageError: no such model, ``out`` is not empty, or as :func:`bonaface.hub.publish.publish`.
     """
+    return deliver(
+        repo_id,
+        lambda: space_files(model, repo_id, docker=docker),
+        out=out,
+        message=f"The app, serving {model_name(model)}",
+        private=private,
+        owned=OWNED,
+        sdk="docker" if docker else "gradio",
+    )
+
+
+def deliver(
+    repo_id: str,
+    make: Callable[[], tuple[Mapping[str, bytes | Path], str]],
+    *,
+    out: Path | None,
+    message: str,
+    private: bool,
+    owned: Sequence[str],
+    sdk: str,
+) -> Published | Path:
+    """Publish a Space, or, with ``out``, write its folder; what is refused is refused before anything is made.
+
+    Args:
+        make: gives the files by their names, and the README.md.
+
+    Raises:
+        UsageError: ``out`` is not empty, or as :func:`bonaface.hub.publish.publish`.
+    """
     check_repo_id(repo_id)
     if out is not None:
         refuse_existing(out)
-    files, card = space_files(model, repo_id, docker=docker)
+    files, card = make()
     if out is not None:
         write_folder(out, {**files, CARD: card.encode()})
         return out
@@ -66,11 +96,16 @@ def make_space(
         files,
         lambda there: merge.merge(there, card)[0] if there else card,
         kind="space",
-        message=f"The app, serving {Path(model).resolve().name if Path(model).is_dir() else model}",
+        message=message,
         private=private,
-        owned=OWNED,
-        sdk="docker" if docker else "gradio",
+        owned=owned,
+        sdk=sdk,
     )
+
+
+def model_name(model: str) -> str:
+    """A model as a commit's message names it: a folder's name, or the id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def space_files(model: str, repo_id: str, *, docker: bool = False) -> tuple[dict[str, bytes | Path], str]:

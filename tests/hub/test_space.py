@@ -19,6 +19,7 @@ from hub_server import HubServer, hub_server
 from bonaface.errors import UsageError
 from bonaface.hub.space import make_space, space_files
 from bonaface.models.load import load_model
+from bonaface.page import space as static_space
 
 
 @pytest.fixture
@@ -139,3 +140,17 @@ def test_the_folder_runs_from_its_own_files_alone(run: Path, tmp_path: Path) -> 
     (answer,) = ask_app(command, [make_image(tmp_path / "photo.png")], cwd=elsewhere, env=env)
     assert answer["status"] == "ok"
     assert set(answer["labels"]) == {"fake", "real"}
+
+
+def test_a_static_space_is_published_in_one_commit_and_follows_its_page(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"index.html": b"page", "files-1/app.js": b"script"}
+    monkeypatch.setattr(static_space, "page_files", lambda _: files)
+    static_space.make_static_space("runs/x", "user/app")
+    there = hub.repo("user/app", "space")
+    assert (len(there.commits), there.sdk) == (2, "static")
+    assert static_space.make_static_space("runs/x", "user/app").changed == ()
+    files["files-2/app.js"] = files.pop("files-1/app.js")
+    static_space.make_static_space("runs/x", "user/app")
+    assert {name for name in there.files() if name.startswith("files-")} == {"files-2/app.js"}
