@@ -23,7 +23,7 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "bonaface", "hub", "models")
 TRAINING = ["--model", "cnn", "--from_scratch", "true", "--image_size", "32", "--max_steps", "1"]
 TRAINING += ["--robustness", "none", "--audit", "false"]
-EXTRAS = {"export", "provenance", "heic", "ray", "search", "lora", "weights", "page", "mcp", "all"}
+EXTRAS = {"export", "provenance", "heic", "video", "ray", "search", "lora", "weights", "page", "mcp", "all"}
 
 
 @pytest.fixture(scope="module")

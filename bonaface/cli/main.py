@@ -287,18 +287,25 @@ def predict(
     evidence_image: Annotated[
         bool, typer.Option(help="Show the image in its evidence; else its SHA-256 stands for it.")
     ] = True,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of a clip; by default 64 frames, spread over it.")
+    ] = None,
+    scenes: Annotated[bool, typer.Option("--scenes", help="Spread the frames of a clip over its scenes.")] = False,
+    timeline: Annotated[Path | None, typer.Option(help="Folder for a page of each clip: its scores over time.")] = None,
 ) -> None:
-    """Score images.
+    """Score images and clips.
 
-    Each input gets one row, in input order, with its verdict and warnings, or the reason why there is none. After an
-    interruption, the same command resumes.
+    Each image gets one row, and each person of a clip, in input order, with verdict and warnings, or the reason why
+    there is none. After an interruption, the same command resumes.
     """
     from bonaface.inference.scoring import run_predict_command
     from bonaface.models.shipped import named_or_shipped
+    from bonaface.video.frames import Sampling
+    from bonaface.video.rows import ClipScorer
 
-    model = named_or_shipped(model)
+    model, sampling = named_or_shipped(model), Sampling(fps, scenes)
     each = None if evidence is None else _evidence_folder(evidence, model, evidence_image)
-    with writing(out or evidence or "."):
+    with writing(out or evidence or timeline or "."):
         raise typer.Exit(
             run_predict_command(
                 paths,
@@ -312,6 +319,7 @@ def predict(
                 real_label=real_label,
                 yunet=yunet,
                 each=each,
+                clips=ClipScorer(sampling, timeline),
             )
         )
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 IMAGE_KINDS = frozenset({"JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"})
 # fmt: off
+VIDEO_KINDS = frozenset({
+    "an MP4 or QuickTime video", "an AVI video", "a Matroska or WebM video", "an Ogg file", "a Windows Media video",
+    "a Flash video", "an MPEG video",
+})
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
@@ -13,6 +17,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive or Office document"), (b"\x1f\x8b", "a gzip archive"),
     (b"Rar!", "a RAR archive"), (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"), (b"OggS", "an Ogg file"), (b"ID3", "an MP3 file"),
+    (b"0&\xb2u\x8ef\xcf\x11", "a Windows Media video"), (b"FLV\1", "a Flash video"),
+    (b"\0\0\1\xba", "an MPEG video"), (b"\0\0\1\xb3", "an MPEG video"),
     (b"\x7fELF", "a program"), (b"MZ", "a program"), (b"SQLite format 3", "a SQLite database"),
     (b"\x89HDF", "an HDF5 file"), (b"PAR1", "a Parquet table"), (b"\x93NUMPY", "a NumPy array"),
     (b"version https://git-lfs", "a Git LFS pointer (the file itself was not fetched)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,10 +13,14 @@ from bonaface.imaging.images import is_image_name
 from bonaface.imaging.walk import is_no_data, walk_files
 
 
-def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None) -> Iterator[str]:
+def find_inputs(
+    arguments: Sequence[str | os.PathLike[str]],
+    stdin: TextIO | None = None,
+    wanted: Callable[[str], bool] = is_image_name,
+) -> Iterator[str]:
     """The files meant by the arguments of a command, in their order.
 
-    A folder gives the images below it by their suffix (see :func:`walk.walk_files`), ``-`` the lines of
+    A folder gives the files below it whose names are ``wanted`` (see :func:`walk.walk_files`), ``-`` the lines of
     ``stdin``, a pattern with ``* ? [`` that is no file the sorted matches; all else is a file, whether it exists
     or not.
     """
@@ -26,7 +30,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], stdin: TextIO | Non
                 if name := line.rstrip("\r\n"):
                     yield name
         elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-            yield from _images_below(argument)
+            yield from _files_below(argument, wanted)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from list(_matches(argument)) or [argument]
         else:
@@ -43,10 +47,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in as_utf8(text))
 
 
-def _images_below(folder: str) -> Iterator[str]:
-    """Images, and what cannot be read there, such as broken links, each of which gets a row of its own."""
+def _files_below(folder: str, wanted: Callable[[str], bool]) -> Iterator[str]:
+    """What is wanted, and what cannot be read there, such as broken links, each of which gets a row of its own."""
     for found in walk_files(folder):
-        if found.problem or is_image_name(found.path):
+        if found.problem or wanted(found.path):
             yield str(Path(folder, found.path))
 
 

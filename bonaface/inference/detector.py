@@ -47,12 +47,16 @@ __all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "ImageInput",
 
 @dataclass(frozen=True)
 class FaceResult:
-    """One face of an image; ``box`` is x0, y0, x1, y1 in pixels of the upright image."""
+    """One face of an image; ``box`` is x0, y0, x1, y1 in pixels of the upright image.
+
+    ``unfamiliar``: it is unlike the training data, and its verdict therefore uncertain.
+    """
 
     box: Box
     p_fake: float
     labels: dict[str, float]
     verdict: str
+    unfamiliar: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,8 +299,8 @@ class Detector:
         labels = [dict(zip(self.labels, map(float, row), strict=True)) for row in probabilities]
         verdicts = [self._verdict(*row) for row in zip(p_fake, probabilities, strange, strict=True)]
         faces = [
-            FaceResult(box, float(p), label, verdict)
-            for box, p, label, verdict in zip(item.boxes, p_fake, labels, verdicts, strict=False)
+            FaceResult(box, float(p), label, verdict, bool(far))
+            for box, p, label, verdict, far in zip(item.boxes, p_fake, labels, verdicts, strange, strict=False)
         ]
         warnings = [DRAWINGS_ONLY] * self.knows_only_drawings + item.warnings
         warnings += [UNFAMILIAR] * bool(strange[worst]) + [NOT_CALIBRATED] * (self.band is None)

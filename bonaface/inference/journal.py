@@ -49,7 +49,7 @@ class Inputs:
 
 
 class Journal:
-    """Rows as JSON lines after one line with the run's options; locked by one process at a time."""
+    """Records as JSON lines after one line with the run's options; locked by one process at a time."""
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.path, self.options = path, json.loads(json.dumps(options))
@@ -105,16 +105,21 @@ class Journal:
             return False
         return sum(line.endswith(b"\n") for line in islice(self._file, n)) == n
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add a batch; it has left the process when this returns."""
-        self._append([json.dumps(row) for row in rows])
+    def append(self, records: Sequence[Row]) -> None:
+        """Add a batch, a record for each input; it has left the process when this returns."""
+        self._append([json.dumps(record) for record in records])
 
-    def rows(self) -> Iterator[Row]:
-        """All rows, in order."""
+    def records(self) -> Iterator[Row]:
+        """All records, in order: an image's row, or a clip's ``path`` and the ``rows`` of its persons."""
         with self.path.open("rb") as file:
             next(file)
             for line in file:
                 yield json.loads(line)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in order."""
+        for record in self.records():
+            yield from record.get("rows", [record])
 
     def _append(self, lines: Sequence[str]) -> None:
         self._file.seek(0, os.SEEK_END)

@@ -1,4 +1,6 @@
-"""Many files -> one table, one row per input in input order, even for files that cannot be read.
+"""Many files -> one table, one row per image in input order, even for files that cannot be read.
+
+A clip has one row per person, where the caller passes what judges clips.
 
 Finished rows go to a journal beside the table (``.NAME.journal``, JSON lines), a whole batch at a time. A run that was
 killed resumes after the last whole batch, so its batches are those of an uninterrupted run and its numbers are the
@@ -9,17 +11,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from bonaface.errors import UsageError
-from bonaface.imaging.images import shown_name
+from bonaface.imaging.images import is_image_name, shown_name
 from bonaface.imaging.inputs import find_inputs, printable
 from bonaface.inference.cluster import RayDetector
 from bonaface.inference.detector import Detector, Result
@@ -30,19 +33,42 @@ ENGINES = ("local", "torch", "openvino", "onnx", "ray")
 Each = Callable[[Detector, str, Result], None]  # is called with every path and its result
 
 
+class Clips(Protocol):
+    """What judges clips among images, see :class:`bonaface.video.rows.ClipScorer`; ``options`` decide the rows."""
+
+    options: dict[str, Any]
+
+    def is_clip(self, path: str) -> bool:
+        """Whether a file is a clip."""
+        ...
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether a file of this name in a folder is an image or a clip."""
+        ...
+
+    def rows(self, path: str, detector: Detector, faces: bool | None) -> list[Row]:
+        """A row for each person, or one with an error."""
+        ...
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: counts of files by verdict ("real", "fake", "uncertain", "error")."""
+    """What a run did: counts of files by verdict ("real", "fake", "uncertain", "error").
+
+    A clip counts by the person with the highest score; ``persons`` are those of all clips.
+    """
 
     verdicts: Counter[str]
     continued_from: int = 0
     first_error: str = ""  # of a table, which shows no lines: the file and why it was not scored
+    persons: int = 0
 
     def __str__(self) -> str:
         n = sum(self.verdicts.values())
         parts = ", ".join(f"{self.verdicts[name]:,} {name}" for name in ("real", "fake", "uncertain"))
         why = f" (first: {printable(self.first_error)})" if self.first_error else ""
-        return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable{why}"
+        clips = f"; {self.persons:,} {'person' if self.persons == 1 else 'persons'} in clips" * (self.persons > 0)
+        return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable{why}{clips}"
 
 
 def score_files(
@@ -55,6 +81,7 @@ def score_files(
     model: str = "",
     progress: bool | None = None,
     each: Each | None = None,
+    clips: Clips | None = None,
 ) -> Summary:
     """Score files into a table; the same call resumes a run that was killed.
 
@@ -65,7 +92,8 @@ def score_files(
         batch_size: images that the model is given at once; the engine's own when None.
         model: the model's name, so that a killed run is not resumed with another one.
         progress: a bar with rate and time left; None shows it on a terminal only.
-        each: called before a result's row is written; not for rows of the run that is resumed.
+        each: called before an image's row is written; not for rows of the run that is resumed.
+        clips: judges clips; without it, an animation is its first frame, and a video no image.
 
     Raises:
         UsageError: an unknown suffix, a table that already exists, no input, a killed run with other inputs or
@@ -78,6 +106,7 @@ def score_files(
         raise UsageError(f"{out} already exists", "choose another name, or delete it")
     batch_size = batch_size or detector.engine.batch_size
     options = {"model": model, "labels": detector.labels, "faces": faces, "batch_size": batch_size}
+    options |= clips.options if clips else {}
     with ExitStack() as stack:
         inputs = stack.enter_context(Inputs(paths))
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,52 +114,96 @@ def score_files(
         done = log.resume(inputs, batch_size)
         hidden = None if progress is None else not progress
         bar = stack.enter_context(tqdm(total=inputs.n, initial=done, unit="file", desc="scoring", disable=hidden))
-        results = detector.stream(inputs.read(done), faces=faces, batch_size=batch_size)
-        rows = (row_of(path, result) for path, result in _told(inputs.read(done), results, detector, each))
-        while batch := list(islice(rows, batch_size)):
+        records = _records(inputs, done, detector, each, clips, faces, batch_size)
+        while batch := list(islice(records, batch_size)):
             log.append(batch)
             bar.update(len(batch))
-        summary = _summary(log.rows(), done)
-        write_table(out, log.rows, detector.labels)
+        summary = _summary(log.records(), done)
+        write_table(out, log.rows, detector.labels, summary.persons > 0)
     journal.unlink()
     return summary
 
 
-def _summary(rows: Iterable[Row], continued_from: int) -> Summary:
-    verdicts, first_error = Counter[str](), ""
-    for row in rows:
+def _summary(records: Iterable[Row], continued_from: int = 0) -> Summary:
+    verdicts, first_error, persons = Counter[str](), "", 0
+    for record in records:
+        rows = record.get("rows", [record])
+        persons += sum("person" in row for row in rows)
+        row = max(rows, key=lambda row: row["p_fake"] or 0.0)
         verdicts[row["verdict"]] += 1
         first_error = first_error or row["error"] or ""
-    return Summary(verdicts, continued_from, first_error)
+    return Summary(verdicts, continued_from, first_error, persons)
 
 
 def print_table(
-    paths: Iterable[str], detector: Detector | RayDetector, *, faces: bool | None = None, each: Each | None = None
+    paths: Iterable[str],
+    detector: Detector | RayDetector,
+    *,
+    faces: bool | None = None,
+    each: Each | None = None,
+    clips: Clips | None = None,
 ) -> Summary:
     """Score files and print a line for each, as soon as it is known."""
-    verdicts: Counter[str] = Counter()
+
+    def printed(records: Iterable[Row]) -> Iterator[Row]:
+        for record in records:
+            for row in record.get("rows", [record]):
+                _print_row(row)
+            yield record
+
     with Inputs(paths) as inputs:
         print(f"{'verdict':<10} {'p(fake)':>8}  file")
-        results = detector.stream(inputs.read(), faces=faces)
-        for path, result in _told(inputs.read(), results, detector, each):
-            verdicts[result.verdict] += 1
-            score = "" if result.error else f"{result.p_fake:.4f}"
-            notes = printable(result.error or "; ".join(result.warnings))
-            name = printable(shown_name(path) if result.error else path)
-            print(f"{result.verdict:<10} {score:>8}  {name}" + f"  ({notes})" * bool(notes))
-            for face in result.faces if len(result.faces) > 1 else ():
-                box = ", ".join(f"{v:.0f}" for v in face.box)
-                print(f"  {face.verdict:<8} {face.p_fake:>8.4f}  face at {box}")
-    return Summary(verdicts)
+        summary = _summary(printed(_records(inputs, 0, detector, each, clips, faces)))
+    return replace(summary, first_error="")  # it has been printed
 
 
-def _told(
-    paths: Iterable[str], results: Iterable[Result], detector: Detector | RayDetector, each: Each | None
-) -> Iterator[tuple[str, Result]]:
-    for path, result in zip(paths, results, strict=True):
-        if each is not None and isinstance(detector, Detector):
-            each(detector, path, result)
-        yield path, result
+def _print_row(row: Row) -> None:
+    score = "" if row["error"] else f"{row['p_fake']:.4f}"
+    notes = [row["error"] or row["warnings"]]
+    if "person" in row:
+        span = f"{row['start']:.1f} to {row['end']:.1f} s"
+        notes.insert(
+            0, f"person {row['person']}, {span}, {row['frames']} frames, {row['outside_band']:.0%} with a verdict"
+        )
+    said = printable("; ".join(filter(None, notes)))
+    name = printable(shown_name(row["path"]) if row["error"] else row["path"])
+    print(f"{row['verdict']:<10} {score:>8}  {name}" + f"  ({said})" * bool(said))
+    for face in row["faces"] if len(row["faces"]) > 1 and "person" not in row else ():
+        box = ", ".join(f"{v:.0f}" for v in face["box"])
+        print(f"  {face['verdict']:<8} {face['p_fake']:>8.4f}  face at {box}")
+
+
+def _records(
+    inputs: Inputs,
+    done: int,
+    detector: Detector | RayDetector,
+    each: Each | None,
+    clips: Clips | None,
+    faces: bool | None,
+    batch_size: int | None = None,
+) -> Iterator[Row]:
+    """The records of the inputs behind the first ``done``.
+
+    A clip's place among the images stays empty, so that these are cut into the same batches wherever a run is resumed.
+    """
+    are_clips: deque[bool] = deque()
+
+    def images() -> Iterator[Any]:
+        for path in inputs.read(done):
+            are_clips.append(clips is not None and clips.is_clip(path))
+            yield None if are_clips[-1] else path
+
+    results = detector.stream(images(), faces=faces, batch_size=batch_size)
+    for path, result in zip(inputs.read(done), results, strict=True):
+        if not are_clips.popleft():
+            if each is not None and isinstance(detector, Detector):
+                each(detector, path, result)
+            yield row_of(path, result)
+        elif clips is not None and isinstance(detector, Detector):
+            yield {"path": path, "rows": clips.rows(path, detector, faces)}
+        else:
+            refusal = replace(result, status="unsupported", error="clips are judged on one machine: no --engine ray")
+            yield row_of(path, refusal)
 
 
 def run_predict_command(
@@ -146,6 +219,7 @@ def run_predict_command(
     real_label: str | None = None,
     yunet: str | os.PathLike[str] | None = None,
     each: Each | None = None,
+    clips: Clips | None = None,
 ) -> int:
     """``python -m bonaface predict``: 0, or 1 where not one file could be scored.
 
@@ -167,11 +241,13 @@ def run_predict_command(
         real_label=real_label,
         yunet=yunet,
     )
-    inputs = find_inputs(paths)
+    inputs = find_inputs(paths, wanted=clips.is_wanted if clips else is_image_name)
     if out is None:
-        summary = print_table(inputs, detector, faces=faces, each=each)
+        summary = print_table(inputs, detector, faces=faces, each=each, clips=clips)
     else:
-        summary = score_files(inputs, detector, out, faces=faces, batch_size=batch_size, model=model, each=each)
+        summary = score_files(
+            inputs, detector, out, faces=faces, batch_size=batch_size, model=model, each=each, clips=clips
+        )
         if isinstance(detector, RayDetector) and detector.lost:
             print(f"{detector.lost} workers were lost; others scored their files")
         if summary.continued_from:

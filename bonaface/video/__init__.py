@@ -1,0 +1,1 @@
+"""Clips: videos and animated images, in which every person is followed and judged over time."""
