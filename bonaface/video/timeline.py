@@ -15,15 +15,8 @@ from bonaface.report.pages import Gallery, Page, Plot, Section, Table, Thumbnail
 from bonaface.report.style import Theme
 from bonaface.stats.figures import percent
 from bonaface.video.judge import ClipResult
+from bonaface.video.limits import LIMITS
 from bonaface.video.persons import Person, Sighting
-
-# Shown with every result of a clip, on the page and in the app.
-LIMITS = (
-    "This model detects faces that were generated as a whole. A generated or other person's face put into a real video "
-    "(a face swap), or lips moved to other words, is another task, for which it was neither trained nor tested.",
-    "The frames of a clip are alike, so a long clip is no more certain than one of its frames. Video compression "
-    "removes traces that the model looks for; how often it is wrong was measured on images, not on videos.",
-)
 
 
 def write_timeline(result: ClipResult, name: str, path: Path) -> None:

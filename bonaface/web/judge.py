@@ -19,6 +19,7 @@ from bonaface.inference.reader import CROP_SIDE
 from bonaface.models.drawings import MEANING
 from bonaface.models.weights import weights_digest
 from bonaface.provenance.read import Provenance, read_provenance
+from bonaface.video.judge import ClipResult, Progress, judge_clip
 from bonaface.web.batcher import Batcher
 from bonaface.web.limits import Limits
 from bonaface.web.schema import HeatMapAnswer, ModelAnswer, Prediction
@@ -41,6 +42,7 @@ class Judge:
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.detector = Detector.from_pretrained(name)
+        self.limits = limits
         self.folder = self.detector.folder or Path(name)
         self.metrics = read_json(self.folder / "report" / "metrics.json")
         self.words = Wording(self.detector, self.folder)
@@ -73,6 +75,14 @@ class Judge:
     def stream(self, files: Sequence[Path]) -> Iterator[Result]:
         """A result for each file, in order, as they come."""
         return map(_without_path, self.detector.stream(files), files)
+
+    def clip(self, path: Path, progress: Progress) -> ClipResult:
+        """Every person of a clip; ``progress`` is called after each frame. Raises ImageError, or what it raises."""
+        try:
+            return judge_clip(str(path), self.detector, progress=progress, longest=self.limits.clip_seconds)
+        except ImageError as error:
+            said = str(error).replace(f"{shown_name(path)}: ", "")
+            raise ImageError(error.reason, said[:1].upper() + said[1:]) from error
 
     def failure(self, status: str, error: str) -> Result:
         """The result for a file that is not an image."""

@@ -13,6 +13,7 @@ class Limits:
         files: images per batch, including those inside an archive.
         upload_bytes: of one file, and of all files that are sent together.
         unpacked_bytes: what an archive may unpack to.
+        clip_seconds: what a clip may last.
         waiting: requests that may wait; further ones are told that the app is busy.
         together: requests that are run together, as one batch of the model.
         keep_seconds: uploads and results are deleted when the page is closed, and at the latest after this time.
@@ -21,6 +22,7 @@ class Limits:
     files: int = 500
     upload_bytes: int = 200_000_000
     unpacked_bytes: int = 1_000_000_000
+    clip_seconds: int = 3600
     waiting: int = 128
     together: int = 32
     keep_seconds: int = 900

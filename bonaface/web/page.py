@@ -26,6 +26,7 @@ from bonaface.web.one import OneTab, notice
 from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
+from bonaface.web.video import VideoTab
 
 SWEEP_SECONDS = 60
 FRAMING = 100_000  # bytes of an upload's body beside the file
@@ -34,7 +35,7 @@ FRAMING = 100_000  # bytes of an upload's body beside the file
 def build_page(service: Service, folder: Path) -> gr.Blocks:
     """The interface. ``folder`` takes example images and uploads in progress; it lasts as long as the server."""
     limits = service.limits
-    jobs, saved = Jobs(limits, folder), Jobs(limits, folder)
+    jobs, saved, clips = (Jobs(limits, folder) for _ in range(3))
     first = service.models[0] if service.models else None
     with GuardedBlocks(
         title="bonaface", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, limits.keep_seconds)
@@ -45,6 +46,8 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
                 OneTab(service, example_images(first, folder), saved)
             with gr.Tab("Batch", id="many"):
                 ManyTab(service, jobs)
+            with gr.Tab("Video", id="video"):
+                VideoTab(service, clips)
             with gr.Tab("About", id="about"):
                 about = panel(_about(service)[0], elem_id="about")
                 with gr.Accordion("Model card", open=False, elem_id="card"):
@@ -63,7 +66,7 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
         page.load(follow, None, [header, about, card], show_progress="hidden", concurrency_limit=None, **PRIVATE)
 
         def forget(request: gr.Request) -> None:
-            for kept in (jobs, saved):
+            for kept in (jobs, saved, clips):
                 kept.drop(request.session_hash or "")
 
         page.unload(forget)
