@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import av
 import numpy as np
 import pandas as pd
 from PIL import Image, PngImagePlugin
@@ -26,6 +28,9 @@ from bonaface.models.facts import ModelFacts
 from bonaface.provenance.read import read_provenance
 from bonaface.training.calibrate import read_unseen
 from bonaface.training.recipe import read_recipe
+from bonaface.video import animations, films
+from bonaface.video.frames import Sampling
+from bonaface.video.opening import open_clip
 from bonaface.web.archives import ArchiveError, unpack
 from bonaface.web.limits import Limits
 
@@ -90,6 +95,41 @@ def images() -> list[bytes]:
         buffer = io.BytesIO()
         picture.save(buffer, name, **settings)
         found.append(buffer.getvalue())
+    return found
+
+
+def clip(data: bytes) -> None:
+    """Frames of a video or an animation, in the order of time and within the limits, or an ImageError."""
+    path = str(_file("clip.bin", data))
+    with (
+        patch.object(animations, "MAX_PIXELS", MAX_PIXELS),
+        patch.object(animations, "MOST_DECODED", 4 * MAX_PIXELS),
+        patch.object(films, "MAX_PIXELS", MAX_PIXELS),
+        suppress(ImageError),
+        open_clip(path, Sampling(most=8)) as opened,
+    ):
+        times = [frame.time for frame in opened.frames()]
+        assert times == sorted(times)
+        assert len(times) <= opened.n <= 8
+
+
+def clips() -> list[bytes]:
+    """Small animations, and videos in two containers."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 24, 32, 3), dtype=np.uint8)
+    frames, found = [Image.fromarray(frame) for frame in pixels], []
+    for name in ("GIF", "WEBP", "PNG"):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, name, save_all=True, append_images=frames[1:], duration=40)
+        found.append(buffer.getvalue())
+    for suffix in ("mp4", "mkv"):
+        path = ROOM / f"seed.{suffix}"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            container.mux(stream.encode())
+        found.append(path.read_bytes())
     return found
 
 
@@ -217,6 +257,7 @@ TARGETS = {
     "decode": Target(decode, images),
     "header": Target(header, images),
     "provenance": Target(provenance, images),
+    "clip": Target(clip, clips),
     "archive": Target(archive, archives),
     "table": Target(table, tables),
     "metadata.csv": Target(metadata("metadata.csv"), lambda: [b"file_name,label\na.jpg,real\nb.jpg,fake\n"]),
