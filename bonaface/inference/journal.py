@@ -85,7 +85,7 @@ class Journal:
         whole, end, paths = 0, self._file.tell(), inputs.read()
         for n, line in enumerate(iter(self._file.readline, b""), 1):
             row = _record(line)
-            if "path" not in row:
+            if "path" not in row or not isinstance(row.get("rows", []), list):
                 break
             self._check(row["path"] == next(paths, None), "other inputs")
             if n % batch_size == 0 or n == inputs.n:

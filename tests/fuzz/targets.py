@@ -243,7 +243,8 @@ def journal(data: bytes) -> None:
         with Journal(path, {"batch_size": 2, "model": "m"}) as log:
             whole = log.resume(inputs, 2)
         assert whole in (0, 2, 3)
-        assert len([*Journal(path, {}).rows()]) == whole
+        assert len([*Journal(path, {}).records()]) == whole
+        assert [*Journal(path, {}).rows()] or not whole or b'"rows"' in data
 
 
 def journals() -> list[bytes]:

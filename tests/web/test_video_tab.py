@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 from clips import clip_model, scene, write_video
 
@@ -33,6 +34,11 @@ class ServiceOf:
         return SimpleNamespace(clip=self._clip)
 
 
+def tab_of(clip: Any, jobs: Jobs) -> VideoTab:
+    with gr.Blocks():
+        return VideoTab(ServiceOf(clip), jobs)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def jobs(tmp_path: Path) -> Jobs:
     return Jobs(Limits(), tmp_path)
@@ -48,7 +54,7 @@ def test_stop_ends_a_check_after_the_frame_in_progress(jobs: Jobs, tmp_path: Pat
             seen.append(done)
             told.wait(60 if done == 3 else 0)
 
-    tab = VideoTab(ServiceOf(clip), jobs)  # type: ignore[arg-type]
+    tab = tab_of(clip, jobs)
     steps = tab.check([Upload("a.mp4", tmp_path / "a.mp4")], REQUEST)
     assert "Reading" in next(steps)[0]
     assert "3 of at most 1000 frames checked" in next(steps)[0]
@@ -63,7 +69,7 @@ def test_a_visitor_who_leaves_ends_it_too_and_leaves_no_file(jobs: Jobs, tmp_pat
         while True:
             progress(1, 9)
 
-    tab = VideoTab(ServiceOf(clip), jobs)  # type: ignore[arg-type]
+    tab = tab_of(clip, jobs)
     steps = tab.check([Upload("a.mp4", tmp_path / "a.mp4")], REQUEST)
     next(steps)
     next(steps)
@@ -83,12 +89,12 @@ def test_why_a_clip_cannot_be_checked_is_said_without_a_path_of_ours(jobs: Jobs,
         with pytest.raises(ImageError, match=said) as error:
             judge.clip(path, lambda *_: None)
         assert str(tmp_path) not in str(error.value)
-        tab = VideoTab(ServiceOf(judge.clip), jobs)  # type: ignore[arg-type]
+        tab = tab_of(judge.clip, jobs)
         assert said in list(tab.check([Upload(path.name, path)], REQUEST))[-1][1]
 
 
 def test_without_a_file_there_is_nothing_to_check(jobs: Jobs) -> None:
-    tab = VideoTab(ServiceOf(None), jobs)  # type: ignore[arg-type]
+    tab = tab_of(None, jobs)
     assert "Choose a video first" in list(tab.check([], REQUEST))[-1][1]
 
 
