@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'bonaface[video]'"
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg"
 SLACK = 1.0  # seconds by which a file may end early: containers round, and sound is longer than the picture
+NEAR_END = 1.0  # seconds before a slot's end up to which its keyframes will do; in a short slot, the first half's
 UNINDEXED_LEAP = 8.0  # seconds: where a container has no index, seeking is inexact, and pays from here on
 THREADS = 4
 DENSEST = 2000  # keyframes looked at for scenes: no more than this many, spread
@@ -135,7 +136,7 @@ class Film:
             if waiting is not None and waiting[0] >= end:
                 continue  # a slot between two frames
             ahead = waiting is not None and start - waiting[0] > self._leap
-            if may_seek and ahead and self._seek((start + end) / 2 - self._leap / 2):
+            if may_seek and ahead and self._seek(max((start + end) / 2, end - NEAR_END) - self._leap / 2):
                 frames, waiting = self._decoded(), None
             while waiting is None or waiting[0] < start or waiting[0] <= last:
                 frame = next(frames, None)

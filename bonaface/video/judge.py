@@ -25,7 +25,7 @@ from bonaface.video.persons import Person, Sighting
 from bonaface.video.scenes import look_of
 from bonaface.video.tracks import Tracker
 
-HELD_PIXELS = 7_000_000  # of a batch of frames; up to ten batches are held at once
+HELD_PIXELS = 4_000_000  # of a batch of frames; a batch for each worker and two more are held at once
 MOST_PERSONS = 16
 THUMBNAIL = 160  # pixels
 FEWEST_FRAMES = 3  # a face of a single frame is left out beside persons of so many: most are no faces

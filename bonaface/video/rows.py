@@ -19,7 +19,6 @@ from bonaface.video.frames import Sampling
 from bonaface.video.judge import ClipResult, judge_clip
 from bonaface.video.kinds import is_clip, is_input_name
 from bonaface.video.persons import Person
-from bonaface.video.timeline import write_timeline
 
 
 class ClipScorer:
@@ -59,6 +58,8 @@ class ClipScorer:
                 failed = Result({}, float("nan"), "error", detector.band, status=error.reason, error=str(error))
                 return [row_of(path, failed)]
         if self.timelines is not None:
+            from bonaface.video.timeline import write_timeline  # with matplotlib
+
             page = self.timelines / timeline_name(path)
             with writing(page):
                 write_timeline(result, Path(path).name, page)
