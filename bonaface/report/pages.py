@@ -29,11 +29,15 @@ from bonaface.report.style import DARK, LIGHT, Theme, figure_data_uri
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure drawn for the light and the dark page and saved as ``<name>.png``; ``caption`` says what it shows."""
+    """A figure drawn for the light and the dark page and saved as ``<name>.png``; ``caption`` says what it shows.
+
+    A ``wide`` one is shown as wide as the page.
+    """
 
     name: str
     caption: str
     draw: Callable[[Theme], Figure]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def timeline_page(result: ClipResult, name: str) -> Page:
         conclusion=conclusion(result),
         caveats=[*[f"Warning: {warning}." for warning in result.warnings], *LIMITS],
         key_figures=[],
-        lead=[Plot("timeline", _caption(result), lambda theme: plot(result, theme))],
+        lead=[Plot("timeline", _caption(result), lambda theme: plot(result, theme), wide=True)],
         sections=[
             Section("persons", "Persons", [Table(person_table(result))]),
             *[_telling(person, len(result.persons)) for person in result.persons],
@@ -60,21 +60,21 @@ def plot(result: ClipResult, theme: Theme) -> Figure:
 
 def person_table(result: ClipResult) -> pd.DataFrame:
     """A row for each person."""
-    return pd.DataFrame(
-        [
-            {
-                "person": person_name(person),
-                "verdict": person.verdict,
-                "score": person.p_fake,
-                "from": clock(person.start),
-                "to": clock(person.end),
-                "frames": len(person.sightings),
-                "frames with a verdict": percent(person.outside_band, 0),
-                "warnings": "; ".join(result.warnings_of(person)[len(result.warnings) :]),
-            }
-            for person in result.persons
-        ]
-    )
+    rows = [
+        {
+            "person": person_name(person),
+            "verdict": person.verdict,
+            "score": person.p_fake,
+            "from": clock(person.start),
+            "to": clock(person.end),
+            "frames": len(person.sightings),
+            "frames with a verdict": percent(person.outside_band, 0),
+            "remarks": "; ".join(result.warnings_of(person)[len(result.warnings) :]),
+        }
+        for person in result.persons
+    ]
+    table = pd.DataFrame(rows)
+    return table if any(table["remarks"]) else table.drop(columns="remarks")
 
 
 def person_name(person: Person) -> str:

@@ -127,6 +127,7 @@ def test_a_timeline_is_one_page_that_loads_and_runs_nothing(model: Path, tmp_pat
     assert "<script" not in text
     assert not re.search(r"(src|href)=\"(?!data:|#)", text)
     assert "Person 2" in text
+    assert 'class="wide"' in text
     assert "face swap" in text
     assert f"{max(row['p_fake'] for row in rows):.2f}" in text
     assert text.count("data:image/jpeg") >= 4  # telling frames
