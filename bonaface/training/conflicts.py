@@ -78,6 +78,11 @@ def _of_training(recipe: Recipe, args: TrainingArguments) -> Conflicts:
         "leave them out, or use head_only in a first stage alone",
     )
     yield (
+        recipe.head_block and not recipe.head_only,
+        "head_block reads the features that head_only keeps",
+        "add `head_only: 3`, or leave head_block out",
+    )
+    yield (
         recipe.cached_views and (recipe.freeze in ("none", "backbone") or recipe.head_only or recipe.lora_rank),
         "cached_views trains the blocks behind the frozen ones: it needs freeze, and neither head_only nor lora_rank",
         "add `freeze: all_but_last_N`; for the last layer alone, use head_only in its place",

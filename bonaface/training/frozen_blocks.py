@@ -88,7 +88,7 @@ class FrozenBlocks:
             rows, 64, num_workers=workers, collate_fn=Collator(is_convolutional(model))
         )
         with self._with(self.frozen):  # the trainer that asks for maps has the model without them
-            maps = [_input_of(model, self.first, batch["pixel_values"].to(model.device)) for batch in loader]
+            maps = [input_of(model, self.first, batch["pixel_values"].to(model.device)) for batch in loader]
         return np.concatenate([part.half().cpu().numpy() for part in maps])
 
     @torch.inference_mode()
@@ -96,7 +96,7 @@ class FrozenBlocks:
         model = self.model.eval()
         whole = model(pixel_values=pixels).logits
         try:
-            maps = _input_of(model, self.first, pixels)
+            maps = input_of(model, self.first, pixels)
             with self.bypassed():
                 part = model(pixel_values=maps).logits
             same = part.shape == whole.shape and torch.allclose(part, whole, atol=TOLERANCE, rtol=TOLERANCE)
@@ -121,7 +121,7 @@ class _Reached(Exception):
 
 
 @torch.inference_mode()
-def _input_of(model: nn.Module, module: str, pixels: torch.Tensor) -> torch.Tensor:
+def input_of(model: nn.Module, module: str, pixels: torch.Tensor) -> torch.Tensor:
     """What a module of the model reads; what comes after it does not run."""
     found: list[torch.Tensor] = []
 

@@ -103,6 +103,9 @@ class Recipe:
     head_only: Annotated[int | None, Bounds(1)] = _option(
         None, "Train the last layer alone, on stored features of this many drawn views per image: minutes on a CPU."
     )
+    head_block: bool = _option(
+        False, "With head_only: train the last block of a vision transformer as well, as a perceptron on its tokens."
+    )
     cached_views: Annotated[int | None, Bounds(1)] = _option(
         None, "With freeze: train on stored maps of the frozen blocks, for this many drawn views per image."
     )
@@ -190,7 +193,7 @@ class Stage:
 
 # What a stage may set for itself; everything else is the whole run's.
 STAGE_KEYS = {
-    "name", "freeze", "head_only", "cached_views", "teachers", "mix", "augmentation", "balance",
+    "name", "freeze", "head_only", "head_block", "cached_views", "teachers", "mix", "augmentation", "balance",
     "early_stopping_patience", "layer_decay", "ema_decay", "mixup", "cutmix", "lora_rank", "max_train_samples",
     "schedule", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "num_train_epochs",
     "max_steps", "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
