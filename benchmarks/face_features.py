@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import face_views
@@ -26,6 +27,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
+
+from bonaface.models import clip
 
 BATCH = 32
 
@@ -91,6 +94,41 @@ class Layers(nn.Module):
             patches = state[:, 1:]
             found += [state[:, 0], patches.mean(1), (patches.var(1, correction=0) + 1e-6).sqrt()]
         return torch.cat(found, 1)
+
+
+class Blocks(nn.Module):
+    """A timm ViT that gives, of each block's tokens, the class token, mean and standard deviation of the patches.
+
+    Last comes what the next block's attention reads where it attends to all alike: the mean of the normalised tokens.
+    """
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        """float RGB 0..255 (n, 3, h, w) -> float (n, features)."""
+        facts = self.net.pretrained_cfg
+        mean, std = (torch.tensor(facts[key]).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+        x, found = self.net.norm_pre(self.net._pos_embed(self.net.patch_embed((rgb - mean) / std))), []
+        for block in self.net.blocks:
+            x = block(x)
+            patches = x[:, 1:]
+            found += [x[:, 0], patches.mean(1), (patches.var(1, correction=0) + 1e-6).sqrt()]
+        return torch.cat([*found, nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5).mean(1)], 1)
+
+
+def load_clip(file: str, depth: int) -> Any:
+    """The first blocks of CLIP's ViT-B/16, of the 8-bit ONNX file that the preset `clip` reads."""
+    net = timm.create_model("vit_base_patch16_clip_quickgelu_224.openai", pretrained=False, num_classes=0, depth=depth)
+    net.load_state_dict(clip.for_timm(clip.from_quantised(Path(file)), depth))
+    return net.eval()
+
+
+def block_slices(net: Any) -> dict[str, slice]:
+    """Where the numbers of :class:`Blocks` lie: `c1`, `m1` and `s1` of the first block, and `n` of the last."""
+    width, names = net.embed_dim, [f"{kind}{n + 1}" for n in range(len(net.blocks)) for kind in "cms"]
+    return {name: slice(i * width, (i + 1) * width) for i, name in enumerate([*names, "n"])}
 
 
 def load_dinov2(file: str) -> nn.Module:
@@ -199,8 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--network", default="lite0", choices=["lite0", "lite2", "dinov2s"])
+    parser.add_argument("--network", default="lite0", choices=["lite0", "lite2", "dinov2s", "clip"])
     parser.add_argument("--weights", required=True)
+    parser.add_argument("--depth", type=int, default=12, help="of CLIP, in blocks")
     parser.add_argument("--points", type=Path, required=True)
     parser.add_argument("--views", default="plain,0,1,2,3", help="names, or numbers of drawn views, with commas")
     parser.add_argument("--size", type=int, default=224)
@@ -220,6 +259,9 @@ def main() -> None:
     _, crops, points = read(args.data, args.points)
     if args.network == "dinov2s":
         module, slices = Layers(load_dinov2(args.weights)), layer_slices()
+    elif args.network == "clip":
+        net = load_clip(args.weights, args.depth)
+        module, slices = Blocks(net), block_slices(net)
     else:
         net = load_lite(int(args.network[-1]), args.weights)
         module, slices = Stages(net), stage_slices(net)

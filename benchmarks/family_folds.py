@@ -26,7 +26,12 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score, roc_curve
+from timm.layers import QuickGELU
+from timm.models.vision_transformer import Block
 from torch import nn
+
+from bonaface.training.head_fit import HeadFit
+from bonaface.training.heads import BlockHead
 
 FOLDS, SHOWN = 5, 40
 WRONG = 0.05  # share of wrong verdicts that the band is to keep
@@ -45,6 +50,7 @@ class HeadSettings:
     mixup: float = 0.0
     members: int = 3
     smoothing: float = 0.0
+    block: bool = False  # what `head_block` trains, on a class token and a mean token, in place of a perceptron
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -103,6 +109,27 @@ def load_views(folders: Sequence[Path], use: str, views: Sequence[str]) -> dict[
 
 
 # --- heads ----------------------------------------------------------------------------------------------------------
+
+
+def fit_block(
+    views: Sequence[np.ndarray], fake: np.ndarray, weight: np.ndarray, settings: HeadSettings, seed: int
+) -> list[nn.Module]:
+    """As :func:`fit_head`, by the project's own training of a vision transformer's last block."""
+    stack, labels, heads = np.stack(views).astype(np.float32), torch.from_numpy(fake).long(), []
+    width = stack.shape[2] // 2
+    block = Block(width, 1, act_layer=QuickGELU)
+    for member in range(settings.members):
+        torch.manual_seed(seed * 1000 + member)
+        head = BlockHead(block, stack, 2)
+        fit = HeadFit(
+            head, 2, rate=settings.learning_rate, decay=settings.weight_decay, epochs=settings.epochs,
+            mixup=settings.mixup, smoothing=settings.smoothing, seed=seed * 1000 + member,
+        )  # fmt: skip
+        for _ in range(settings.epochs):
+            fit.epoch(stack, labels, torch.from_numpy(weight).float())
+        heads.append(nn.Sequential(head, nn.Linear(2, 1, bias=False)).eval().requires_grad_(False))
+        heads[-1][1].weight.copy_(torch.tensor([[-1.0, 1.0]]))
+    return heads
 
 
 def fit_head(
@@ -177,7 +204,8 @@ def left_out_scores(
     for fold in only:
         out = images.fold == fold
         weight = balanced(images.fake[~out], images.source[~out])
-        heads = fit_head([view[~out] for view in train.values()], images.fake[~out], weight, settings, seed)
+        fit = fit_block if settings.block else fit_head
+        heads = fit([view[~out] for view in train.values()], images.fake[~out], weight, settings, seed)
         for name, view in test.items():
             found[name][out] = score(heads, view[out])
     return found

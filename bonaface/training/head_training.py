@@ -53,9 +53,9 @@ def train_head(
     if recipe.max_train_samples:
         rows = balanced_subset(rows, recipe.max_train_samples, args.seed)
     cache = feature_cache(model, processor, stage, folder)
-    views = np.stack([view.whole() for view in cache.drawn(rows, recipe.head_only)])
+    views = np.stack([view.whole() for view in (*cache.drawn(rows, recipe.head_only), cache.plain(rows))])
     held_out = torch.from_numpy(cache.plain(validation).whole())
-    say(f"head: {len(rows):,} images, {recipe.head_only} views of each, {views.shape[2]} features in {folder}")
+    say(f"head: {len(rows):,} images, {len(views)} views of each, {views.shape[2]} features in {folder}")
     labels = torch.tensor(rows["label"])
     weights = loss_weights(rows, recipe, len(data.labels))
     figures = metrics_function(data.labels, data.real_label)

@@ -101,7 +101,8 @@ class Recipe:
         "Width of a hidden layer in the head (dense, batch norm, ReLU, dropout); loading then needs `import bonaface`.",
     )
     head_only: Annotated[int | None, Bounds(1)] = _option(
-        None, "Train the last layer alone, on stored features of this many drawn views per image: minutes on a CPU."
+        None,
+        "Train the last layer alone, on stored features of the plain view and so many drawn ones: minutes on a CPU.",
     )
     head_block: bool = _option(
         False, "With head_only: train the last block of a vision transformer as well, as a perceptron on its tokens."

@@ -19,21 +19,29 @@ MINIATURE = (
 )
 
 
+LARGE = (
+    "--model timm/vit_tiny_patch16_224 --from_scratch --image_size 32 --resize 40 --num_train_epochs 2"
+    " --use_cpu True --bf16 False --dataloader_num_workers 0"
+)
+
+
 @pytest.mark.slow
-def test_make_detector_packs_a_model_calibrated_on_left_out_families(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "flags"), [("small", MINIATURE), ("large", LARGE)])
+def test_make_detector_packs_a_model_calibrated_on_left_out_families(size: str, flags: str, tmp_path: Path) -> None:
     for name in ("Makefile", "recipes", "train_hf.py", "hub"):  # what the run writes lies beside them
         (tmp_path / name).symlink_to(ROOT / name)
     real, fake = ("canon", "nikon", "sony", "pixel", "leica"), ("stylegan", "flux", "sdxl", "dalle", "midjourney")
     families = {f"{label}/{name}": 8 for label, names in (("real", real), ("fake", fake)) for name in names}
     make_faces(tmp_path / "crops", families)
     done = subprocess.run(
-        ["make", "detector", "DATA=crops", f"FLAGS={MINIATURE}", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.runtime"],
+        ["make", "detector", "DATA=crops", f"SIZE={size}", f"FLAGS={flags}", f"VENV={sys.prefix}"]
+        + ["-o", f"{sys.prefix}/.runtime"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
         timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "models" / "bonaface-small"
-    metrics = json.loads((tmp_path / "runs" / "bonaface-small-unseen" / "report" / "crossval.json").read_text())
+    folder = tmp_path / "models" / f"bonaface-{size}"
+    metrics = json.loads((tmp_path / "runs" / f"bonaface-{size}-unseen" / "report" / "crossval.json").read_text())
     card = (folder / "README.md").read_text()
     assert f"{metrics['families']['auc']:.3f}" in card
     assert "license: cc-by-nc-4.0" in card

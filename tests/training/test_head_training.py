@@ -81,7 +81,8 @@ def test_the_main_job_trains_a_head_then_everything(
         "--use_cpu", "True", "--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True",
         "--output_dir", "run", "--keep_checkpoints",
     ])  # fmt: skip
-    assert len(list(Path("features").rglob("*.npy"))) == 3  # two drawn views, and the one that validation sees
+    names = sorted(path.name.split("-")[0] for path in Path("features").rglob("*.npy"))
+    assert names == ["000", "001", "eval", "eval"]  # two drawn views, and the plain one of both splits
     logs = [json.loads(Path("run/checkpoints", stage, LOG).read_text()) for stage in ("1-head", "2-all")]
     assert [sum("eval_auc" in row for row in log) for log in logs] == [2, 1]
 
