@@ -26,7 +26,7 @@ from bonaface.imaging.content import IMAGE_KINDS, content_kind, is_cut
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
-# Decoding WebP and progressive JPEG takes up to three times the memory: above this size, one at a time is decoded.
+# Decoding WebP, HEIC and progressive JPEG takes up to three times the memory: above this size, one at a time.
 COSTLY_PIXELS = 40_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
 
@@ -175,7 +175,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 def _turn(image: Image.Image) -> AbstractContextManager[Any]:
     """What to hold while an opened image is decoded."""
-    costly = image.format == "WEBP" or image.info.get("progressive")
+    costly = image.format in ("WEBP", "HEIF") or image.info.get("progressive")
     return _alone if costly and image.width * image.height > COSTLY_PIXELS else nullcontext()
 
 

@@ -450,7 +450,9 @@ def test_a_large_image_is_there_a_few_times_at_most(
     assert copy < peak < (copies + 0.7) * copy
 
 
-@pytest.mark.parametrize("options", [{"format": "WEBP"}, {"format": "JPEG", "progressive": True}])
+@pytest.mark.parametrize(
+    "options", [{"format": "WEBP"}, {"format": "JPEG", "progressive": True}, {"format": "HEIF"}], ids=str
+)
 def test_large_images_of_costly_formats_are_decoded_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
