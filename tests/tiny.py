@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear
 from bonaface.training.calibrate import calibrate_run
+from bonaface.training.resemblance import learn_resemblance
 from bonaface.training.run import Run
 
 torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
@@ -51,5 +53,7 @@ def tiny_run(folder: Path, data: FaceData, seed: int = 0, sharpness: float = 3.0
     run = Run(folder)
     run.write_recipe(dict(SIZES))
     facts = ModelFacts(data.real_label, data_fingerprint=data.fingerprint)
-    run.save_model(model, processor, calibrate_run(model, processor, data, facts, folder=folder))
+    facts = calibrate_run(model, processor, data, facts, folder=folder)
+    facts = replace(facts, resembles=learn_resemblance(model, processor, data, folder))
+    run.save_model(model, processor, facts)
     return folder

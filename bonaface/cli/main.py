@@ -414,6 +414,21 @@ def export(
 
 
 @app.command()
+def resemble(
+    folder: Annotated[Path, typer.Argument(help="A run; its recipe says how to read the data.")],
+    data: Annotated[str | None, typer.Option(help="Its training data; by default where its recipe says.")] = None,
+) -> None:
+    """Learn which generators fakes are most like, for a run trained before trainings did.
+
+    Scores and verdicts stay as they are. `bonaface hub card` and `bonaface evaluate` then show it.
+    """
+    from bonaface.cli.resemble import add_resemblance
+
+    with writing(folder):
+        print(f"most like: {add_resemblance(folder, data)}")
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="New folder.")],
     n: Annotated[int, typer.Option(help="Number of images.")] = 640,

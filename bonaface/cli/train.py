@@ -22,7 +22,7 @@ import bonaface.training.openmp  # noqa: F401  # before anything that loads torc
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,7 @@ from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate,
 from bonaface.training.options import Recipe
 from bonaface.training.recipe import read_recipe
 from bonaface.training.rehearsal import rehearse
+from bonaface.training.resemblance import learn_resemblance
 from bonaface.training.run import Run, on_main_process, versions
 from bonaface.training.search import search
 from bonaface.training.stages import train_stages
@@ -135,6 +136,8 @@ def save_calibrated(
     on_main_process(lambda: run.save_model(model, processor, facts))
     trained, processor = load_model(str(run.folder), data.labels)
     calibrated = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=workers)
+    told = learn_resemblance(trained, processor, data, run.folder, workers=workers)
+    calibrated = replace(calibrated, resembles=told)
     if unseen is not None:
         calibrated, known = recalibrate(trained, calibrated, unseen, data.labels, data.real_index)
         on_main_process(partial(write_known, run.folder, known))

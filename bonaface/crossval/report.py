@@ -13,7 +13,9 @@ several folds test (a real source may be held out more than once) has a row for 
   never named as the worst), ``minutes``, and of the test: ``auc`` with ``auc_low`` and ``auc_high`` (DeLong, 95 %),
   ``accuracy``, ``recall``, ``fpr``, ``ece``, ``tpr_at_5pct_fpr``, by the fold's own band ``band_recall``,
   ``band_fpr``, ``uncertain``, ``band_error`` (see :func:`bonaface.stats.metrics.verdict_figures`); and
-  ``unfamiliar_auroc``: how well the distance to the training data tells the test images from the calibration images
+  ``unfamiliar_auroc``: how well the distance to the training data tells the test images from the calibration images;
+  ``none_known`` and ``none_unseen``: the share of calibration fakes from sources with a mean, and of test fakes from
+  sources not in training, that are like no known source (see :mod:`bonaface.inference.resembles`)
 - ``over_folds``: {figure: {mean, sd, n}}, every fold counting once
 - ``worst``: the row of the worst fold by AUC, null where all are small
 - ``pooled``: the same figures of all test images together; the scores are of different models, so the AUC is usually
@@ -52,10 +54,11 @@ from bonaface.report.pages import (
 from bonaface.report.sections import LoadThumbnail
 from bonaface.report.write import write_report
 from bonaface.stats import metrics
-from bonaface.stats.figures import BAND_FIGURES, UNFAMILIAR
+from bonaface.stats.figures import BAND_FIGURES, NONE_FIGURES, UNFAMILIAR
 from bonaface.stats.intervals import auc_interval
 
 SCHEMA_VERSION = 1
+MODEL_FIGURES = (*BAND_FIGURES, UNFAMILIAR, *NONE_FIGURES)  # of models that have what they need
 FOLD_FIGURES = ("auc", "accuracy", "recall", "fpr", "ece", "tpr_at_5pct_fpr")
 
 
@@ -79,10 +82,13 @@ class FoldRun:
         rows.insert(1, "fold", self.fold.name)
         return rows
 
+    def facts(self) -> dict[str, Any]:
+        """What its report says of the training and the model."""
+        return dict(json.loads((self.folder / "report" / "metrics.json").read_text(encoding="utf-8"))["facts"])
+
     def minutes(self) -> float:
         """How long its training and evaluation took."""
-        facts = json.loads((self.folder / "report" / "metrics.json").read_text(encoding="utf-8"))["facts"]
-        return float(facts.get("minutes", np.nan))
+        return float(self.facts().get("minutes", np.nan))
 
 
 def write_crossval_report(
@@ -147,7 +153,7 @@ def _measure(
     large = folds[~folds["small"] & folds["auc"].notna()].sort_values("auc", kind="stable")
     return {
         "folds": folds,
-        "over_folds": {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *BAND_FIGURES, UNFAMILIAR)},
+        "over_folds": {name: metrics.over_folds(folds[name]) for name in (*FOLD_FIGURES, *MODEL_FIGURES)},
         "worst": {str(key): value for key, value in large.iloc[0].items()} if len(large) else None,
         "pooled": fold_figures(pooled, labels, real_label),
         "families": family_figures(pooled, families, real_label) if families else None,
@@ -185,6 +191,7 @@ def fold_table(
                 "minutes": run.minutes(),
                 **figures,
                 UNFAMILIAR: unseen_auroc(run.rows("calibration"), test),
+                **like_none(run.facts(), run.rows("calibration"), test, real_label),
             }
         )
     return pd.DataFrame(rows)
@@ -195,6 +202,19 @@ def unseen_auroc(seen: pd.DataFrame, unseen: pd.DataFrame) -> float:
     if not all("distance" in rows and len(rows) for rows in (seen, unseen)):
         return float("nan")
     return unfamiliar_auroc(seen["distance"], unseen["distance"])[0]
+
+
+def like_none(facts: Mapping[str, Any], seen: pd.DataFrame, unseen: pd.DataFrame, real_label: str) -> dict[str, float]:
+    """The shares of ``NONE_FIGURES``; NaN where the model cannot tell what fakes resemble, or without such fakes."""
+    told = facts.get("resembles") or {}
+    if not told.get("on"):
+        return dict.fromkeys(NONE_FIGURES, float("nan"))
+    known = seen["source"].isin(told["sources"])
+    new = ~unseen["source"].isin(facts.get("train_sources") or told["sources"])
+    return {
+        name: float((rows["nearest_distance"][kept & (rows["label"] != real_label)] >= told["threshold"]).mean())
+        for name, rows, kept in (("none_known", seen, known), ("none_unseen", unseen, new))
+    }
 
 
 def _thumbnails(listing: Listing) -> LoadThumbnail:

@@ -13,10 +13,12 @@ from bonaface.data.folds import BY_FAMILY, FAMILY_FOLDS, FOLDS
 from bonaface.report import fold_plots
 from bonaface.report.pages import Block, Plot, Section, Table, cell
 from bonaface.stats import metrics
-from bonaface.stats.figures import ALL_FIGURES, UNFAMILIAR, amount, span
+from bonaface.stats.figures import ALL_FIGURES, NONE_FIGURES, UNFAMILIAR, amount, span
 from bonaface.stats.intervals import Interval
 
-SHOWN = ("auc", "accuracy", "ece", "tpr_at_5pct_fpr", "band_recall", "uncertain", "band_error", UNFAMILIAR)
+SHOWN = (
+    "auc", "accuracy", "ece", "tpr_at_5pct_fpr", "band_recall", "uncertain", "band_error", UNFAMILIAR, *NONE_FIGURES
+)  # fmt: skip
 
 
 def fold_section(result: Mapping[str, Any]) -> Section:

@@ -18,6 +18,7 @@ from bonaface.data.rows import BrokenFile, left_out
 from bonaface.errors import UsageError
 from bonaface.evaluation.data import align, evaluation_data, load_detector, predictions_of, shared_labels, with_labels
 from bonaface.evaluation.options import EvaluationOptions
+from bonaface.evaluation.resemblance import resembles_section
 from bonaface.evaluation.robustness import (
     all_variants,
     robustness_lead,
@@ -160,6 +161,8 @@ def _findings(
     sections.append(calibration_section(fake, scores[:, 0], data.real_index, facts.calibration, scores[:, 1:]))
     if "distance" in rows and facts.unfamiliar is not None:
         sections.append(unfamiliar_section(rows, facts.unfamiliar))
+    if "nearest_source" in rows and facts.resembles is not None and fake.any():
+        sections.append(resembles_section(rows[fake], facts.resembles, facts.trained_on))
     if "dataset" in rows:
         sections.insert(0, dataset_section(rows, data.labels, data.real_label))
     return sections, lead, remarks
@@ -196,10 +199,14 @@ def refuse_unread(data: FaceData, split: str, scored: Scored) -> None:
 
 
 def _with_verdicts(predictions: pd.DataFrame, detector: Detector, scored: Scored) -> pd.DataFrame:
-    """The predictions table with ``distance`` and ``verdict``, if the model provides them."""
+    """The predictions table with ``distance``, ``nearest_…`` and ``verdict``, if the model provides them."""
     features, band = scored.features[0], detector.facts.band
     if detector.unfamiliar is not None and features is not None:
         predictions["distance"] = detector.unfamiliar.distance(features[scored.readable])
+    if detector.resembles is not None and features is not None:
+        distances = detector.resembles.distances(features[scored.readable])
+        predictions["nearest_source"] = np.array(detector.resembles.names, dtype=object)[distances.argmin(axis=1)]
+        predictions["nearest_distance"] = distances.min(axis=1)
     if band is not None:
         called = verdicts(predictions["p_fake"], band)
         if "distance" in predictions:

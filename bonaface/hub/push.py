@@ -21,10 +21,11 @@ from bonaface.parquet import read_parquet
 
 # Only what is named here is ever published: no checkpoint, optimizer state or pickle.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.onnx", "openvino_model.xml", "openvino_model.bin")
-MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "unfamiliar.safetensors")
+STATISTICS = ("unfamiliar.safetensors", "resembles.safetensors")  # of the training features
+MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", *STATISTICS)
 REPORT_FILES = ("recipe.yaml", "report/*.json", "report/*.md", "report/*.html", "report/*.png", "report/*.parquet")
 TEXTS = (".json", ".yaml", ".md", ".html", ".xml")
-OWNED = (*WEIGHTS, *REPORT_FILES, "unfamiliar.safetensors", "model.safetensors.index.json")
+OWNED = (*WEIGHTS, *REPORT_FILES, *STATISTICS, "model.safetensors.index.json")
 MINE = "README.mine.md"  # a folder's own edits of its card, where those on the Hub are kept
 
 

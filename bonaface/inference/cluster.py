@@ -39,7 +39,7 @@ class RayDetector:
     :meth:`Detector.from_pretrained`.
 
     Attributes:
-        labels, engine: those of the detector that every worker loads.
+        labels, engine, resembles: those of the detector that every worker loads.
         finished: chunks that were scored, by node.
         lost: workers that were lost.
 
@@ -50,7 +50,7 @@ class RayDetector:
     def __init__(self, name: str | os.PathLike[str], **options: Any) -> None:
         _require_ray()
         detector = Detector.from_pretrained(name, **options)  # here too: mistakes are said before the cluster is asked
-        self.labels, self.engine = detector.labels, detector.engine
+        self.labels, self.engine, self.resembles = detector.labels, detector.engine, detector.resembles
         self.finished: Counter[str] = Counter()
         self.lost = 0
         self._name, self._options = os.fspath(name), options

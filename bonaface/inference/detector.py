@@ -35,6 +35,7 @@ from bonaface.inference.admission import Admitted, ImageInput, admit, admit_all,
 from bonaface.inference.engines import Engine, load_engine
 from bonaface.inference.forward import Outputs
 from bonaface.inference.reader import COMPRESSED, LARGEST_ASPECT, NO_FACE, SMALL, ImageReader, Item
+from bonaface.inference.resembles import Resembles
 from bonaface.inference.unfamiliar import Unfamiliar
 from bonaface.models.download import model_folder
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
@@ -76,6 +77,8 @@ class Result:
             are its share of a batch.
         status: "ok", or the reason of the :class:`~bonaface.imaging.images.ImageError`.
         error: the message of the error, else None.
+        resembles: the generators of the training data that it is most like, the nearest first; empty where it is like
+            none of them. No part of the verdict; None where that is not "fake", or the model cannot tell.
     """
 
     labels: dict[str, float]
@@ -87,6 +90,7 @@ class Result:
     timing: dict[str, float] = field(default_factory=dict)
     status: str = "ok"
     error: str | None = None
+    resembles: tuple[str, ...] | None = None
 
 
 UNFAMILIAR, NOT_CALIBRATED = unfamiliar.REASON, "not calibrated"
@@ -102,6 +106,7 @@ class Detector:
         facts: what the model knows of itself; as its configuration says when None.
         real_label: the label that means a photograph; that of the facts, else found by its name, when None.
         unfamiliar: the training images' features, to which distances are measured; None for no such warning.
+        resembles: what tells which training sources a fake is like; None where that is not told.
         yunet: weights of the face detector.
     """
 
@@ -114,6 +119,7 @@ class Detector:
         facts: ModelFacts | None = None,
         real_label: str | None = None,
         unfamiliar: Unfamiliar | None = None,
+        resembles: Resembles | None = None,
         yunet: Path | None = None,
     ) -> None:
         self.engine, self.processor, self.config = engine, processor, config
@@ -125,7 +131,7 @@ class Detector:
         self.real_label = find_real_label(self.labels, real_label or self.facts.real_label, origin="the model")
         self.real_index = self.labels.index(self.real_label)
         self.band = (self.facts.band.low, self.facts.band.high) if self.facts.band else None
-        self.unfamiliar = unfamiliar
+        self.unfamiliar, self.resembles = unfamiliar, resembles
         self.reader = ImageReader(processor, self.facts.face_margin, yunet)
         self.folder: Path | None = None  # where it was loaded from
         self.knows_only_drawings = False
@@ -167,8 +173,11 @@ class Detector:
         runner, config, processor = load_engine(folder, engine, name=name, device=device, dtype=dtype)
         facts = ModelFacts.of_config(config, str(name))
         known = Unfamiliar.load(folder, facts.unfamiliar)
-        weights = Path(yunet) if yunet else None
-        detector = cls(runner, config, processor, facts=facts, real_label=real_label, unfamiliar=known, yunet=weights)
+        like, weights = Resembles.load(folder, facts.resembles), Path(yunet) if yunet else None
+        detector = cls(
+            runner, config, processor, facts=facts, real_label=real_label, unfamiliar=known, resembles=like,
+            yunet=weights,
+        )  # fmt: skip
         detector.folder, detector.knows_only_drawings = folder, knows_only_drawings(folder)
         return detector
 
@@ -283,14 +292,18 @@ class Detector:
         logits, features = outputs
         probabilities = self.probabilities(logits)
         strange = self._unfamiliar(features, len(logits))
+        known = self.resembles is not None and features is not None and len(features)
+        like = self.resembles.named(features) if known else [None] * len(logits)
         results, first = [], 0
         for item in items:
             rows = slice(first, first + len(item.pixels))
             first = rows.stop
-            results.append(self._result(item, probabilities[rows], strange[rows]))
+            results.append(self._result(item, probabilities[rows], strange[rows], like[rows]))
         return results
 
-    def _result(self, item: Item, probabilities: np.ndarray, strange: np.ndarray) -> Result:
+    def _result(
+        self, item: Item, probabilities: np.ndarray, strange: np.ndarray, like: Sequence[tuple[str, ...] | None]
+    ) -> Result:
         if item.error is not None:
             reason, message = item.error.reason, str(item.error)
             return Result({}, float("nan"), "error", self.band, timing=item.seconds, status=reason, error=message)
@@ -312,6 +325,7 @@ class Detector:
             tuple(faces),
             tuple(warnings),
             item.seconds,
+            resembles=like[worst] if verdicts[worst] == "fake" else None,
         )
 
     def p_fake(self, probabilities: np.ndarray) -> np.ndarray:

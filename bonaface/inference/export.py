@@ -23,7 +23,7 @@ from bonaface.data.dataset import balanced_subset, image_bytes, list_data
 from bonaface.data.sample import SampleSpec, make_image
 from bonaface.errors import UsageError
 from bonaface.files import atomic_folder
-from bonaface.inference import unfamiliar
+from bonaface.inference import resembles, unfamiliar
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import ONNX_FILE, OPENVINO_FILE, openvino_core
 from bonaface.inference.network_files import write_network
@@ -166,15 +166,15 @@ def _images(
 
 
 def _write_facts(detector: Detector, folder: Path, real_label: str | None) -> None:
-    """Configuration, image processor and the bank of training features."""
+    """Configuration, image processor and what is known of the training features."""
     facts = replace(detector.facts, real_label=real_label or detector.facts.real_label)
     if facts != ModelFacts():
         detector.config.bonaface = facts.to_block()
     detector.config.save_pretrained(folder)
     detector.processor.save_pretrained(folder)
-    bank = detector.folder / unfamiliar.FILE if detector.folder else None
-    if facts.unfamiliar and bank and bank.is_file():
-        shutil.copyfile(bank, folder / unfamiliar.FILE)
+    for known, name in ((facts.unfamiliar, unfamiliar.FILE), (facts.resembles, resembles.FILE)):
+        if known and detector.folder and (detector.folder / name).is_file():
+            shutil.copyfile(detector.folder / name, folder / name)
 
 
 def _check(

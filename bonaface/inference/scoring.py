@@ -27,7 +27,8 @@ from bonaface.imaging.inputs import find_inputs, printable
 from bonaface.inference.cluster import RayDetector
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.journal import Inputs, Journal
-from bonaface.inference.tables import Row, row_of, table_writer
+from bonaface.inference.resembles import in_words
+from bonaface.inference.tables import CLIP_COLUMNS, RESEMBLES, Row, row_of, table_writer
 
 ENGINES = ("local", "torch", "openvino", "onnx", "ray")
 Each = Callable[[Detector, str, Result], None]  # is called with every path and its result
@@ -119,7 +120,8 @@ def score_files(
             log.append(batch)
             bar.update(len(batch))
         summary = _summary(log.records(), done)
-        write_table(out, log.rows, detector.labels, summary.persons > 0)
+        more = (RESEMBLES,) * (detector.resembles is not None) + CLIP_COLUMNS * (summary.persons > 0)
+        write_table(out, log.rows, detector.labels, more)
     journal.unlink()
     return summary
 
@@ -159,7 +161,7 @@ def print_table(
 
 def _print_row(row: Row) -> None:
     score = "" if row["error"] else f"{row['p_fake']:.4f}"
-    notes = [row["error"] or row["warnings"]]
+    notes = [row["error"] or row["warnings"], in_words(row[RESEMBLES]) if RESEMBLES in row else ""]
     if "person" in row:
         span = f"{row['start']:.1f} to {row['end']:.1f} s"
         notes.insert(

@@ -2,7 +2,9 @@ r"""Results -> rows of a table, and the table as CSV, JSON lines or Parquet.
 
 Columns: ``path``, ``status`` ("ok" or the reason of the error), ``error``, ``verdict``, ``p_fake``, ``p_<label>`` for
 every label, ``n_faces``, ``faces`` (JSON: box, p_fake and verdict of each), ``warnings`` (joined by "; "). A table
-with clips also has ``CLIP_COLUMNS``, one row per person, and in ``faces`` the frames that show the person, with times.
+of a model that can tell has ``RESEMBLES``: for fakes the known sources that each is most like (joined by "; ", in JSON
+lines a list), or "none of them". A table with clips also has ``CLIP_COLUMNS``, one row per person, and in ``faces`` the
+frames that show the person, with times.
 
 File names are untrusted. In CSV a text that a spreadsheet would run as a formula (it starts with ``= + - @``, a tab or
 a carriage return) is preceded by an apostrophe; JSON lines and Parquet hold it as it is. Bytes of a name that are not
@@ -34,6 +36,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # A person's number, seconds first and last seen, frames seen in, and the share of these with a verdict of their own.
 CLIP_COLUMNS = ("person", "start", "end", "frames", "outside_band")
 
+RESEMBLES = "resembles"
+
 Row = dict[str, Any]
 RowSource = Callable[[], Iterator[Row]]
 
@@ -50,34 +54,35 @@ def row_of(path: str, result: Result) -> Row:
         "scores": list(result.labels.values()),
         "faces": faces,
         "warnings": "; ".join(result.warnings),
+        **({} if result.resembles is None else {RESEMBLES: list(result.resembles)}),
     }
 
 
-def table_writer(out: Path) -> Callable[[Path, RowSource, Sequence[str], bool], None]:
-    """The function that writes a table with this suffix, with the columns of clips or without them."""
+def table_writer(out: Path) -> Callable[[Path, RowSource, Sequence[str], Sequence[str]], None]:
+    """The function that writes a table with this suffix, these labels and further columns."""
     writers = {".csv": write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if out.suffix.lower() not in writers:
         raise UsageError(f"cannot write a table to {out}", "name a file that ends in .csv, .jsonl or .parquet")
     write = writers[out.suffix.lower()]
 
-    def write_whole(path: Path, rows: RowSource, labels: Sequence[str], clips: bool) -> None:
+    def write_whole(path: Path, rows: RowSource, labels: Sequence[str], more: Sequence[str]) -> None:
         with atomic_path(path) as partial:
-            write(partial, rows(), labels, clips)
+            write(partial, rows(), labels, more)
 
     return write_whole
 
 
-def columns(labels: Sequence[str], clips: bool = False) -> list[str]:
-    """The table's columns, in order."""
+def columns(labels: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """The table's columns, in order; ``more`` are of RESEMBLES and CLIP_COLUMNS, here and below."""
     scores = [name for name in probability_columns(labels) if name != "p_fake"]
-    names = ["path", "status", "error", "verdict", "p_fake", *scores, "n_faces", "faces", "warnings"]
-    return [*names, *CLIP_COLUMNS] if clips else names
+    return ["path", "status", "error", "verdict", "p_fake", *scores, "n_faces", "faces", "warnings", *more]
 
 
-def flat_row(row: Row, labels: Sequence[str], clips: bool = False) -> dict[str, Any]:
+def flat_row(row: Row, labels: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
     """A row with one column per label, names as UTF-8 and faces as JSON."""
     scores = row["scores"] or [None] * len(labels)
-    flat = {
+    like = "; ".join(row[RESEMBLES]) or "none of them" if RESEMBLES in row else None
+    return {
         "path": as_utf8(row["path"]),
         "status": row["status"],
         "error": as_utf8(row["error"] or ""),
@@ -87,32 +92,37 @@ def flat_row(row: Row, labels: Sequence[str], clips: bool = False) -> dict[str, 
         "n_faces": row.get("n_faces", len(row["faces"])),
         "faces": json.dumps(row["faces"]) if row["faces"] else "",
         "warnings": row["warnings"],
+        **{name: like if name == RESEMBLES else row.get(name) for name in more},
     }
-    return flat | {name: row.get(name) for name in CLIP_COLUMNS} if clips else flat
 
 
-def write_csv(path: Path, rows: Iterator[Row], labels: Sequence[str], clips: bool = False) -> None:
+def nested_row(row: Row, labels: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
+    """The same, but for JSON: faces and sources are lists."""
+    return flat_row(row, labels, more) | {name: row[name] for name in ("faces", *more) if name in row}
+
+
+def write_csv(path: Path, rows: Iterator[Row], labels: Sequence[str], more: Sequence[str] = ()) -> None:
     """The table as CSV, in which no spreadsheet finds a formula to run."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns(labels, clips))
+        writer = csv.DictWriter(file, columns(labels, more))
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _safe_cell(value) for name, value in flat_row(row, labels, clips).items()})
+            writer.writerow({name: _safe_cell(value) for name, value in flat_row(row, labels, more).items()})
 
 
-def _write_jsonl(path: Path, rows: Iterator[Row], labels: Sequence[str], clips: bool) -> None:
+def _write_jsonl(path: Path, rows: Iterator[Row], labels: Sequence[str], more: Sequence[str]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps({**flat_row(row, labels, clips), "faces": row["faces"]}) + "\n")
+            file.write(json.dumps(nested_row(row, labels, more)) + "\n")
 
 
-def _write_parquet(path: Path, rows: Iterator[Row], labels: Sequence[str], clips: bool) -> None:
-    names = columns(labels, clips)
+def _write_parquet(path: Path, rows: Iterator[Row], labels: Sequence[str], more: Sequence[str]) -> None:
+    names = columns(labels, more)
     kinds = {name: pa.float64() for name in names if name.startswith("p_") or name in ("start", "end", "outside_band")}
     kinds |= dict.fromkeys(("n_faces", "person", "frames"), pa.int32())
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     with pq.ParquetWriter(path, schema) as writer:
-        while batch := [flat_row(row, labels, clips) for row in islice(rows, TABLE_ROWS)]:
+        while batch := [flat_row(row, labels, more) for row in islice(rows, TABLE_ROWS)]:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 

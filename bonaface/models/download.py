@@ -33,7 +33,7 @@ from bonaface.proxies import check_proxies
 FACTS = ("config.json", "preprocessor_config.json", "processor_config.json", "recipe.yaml", "README.md")
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", "unfamiliar.safetensors",
-    "model.onnx", "openvino_model.xml", "openvino_model.bin", "report/*",
+    "resembles.safetensors", "model.onnx", "openvino_model.xml", "openvino_model.bin", "report/*",
 )  # fmt: skip
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 

@@ -69,6 +69,35 @@ class UnfamiliarFacts:
 
 
 @dataclass(frozen=True)
+class ResemblesFacts:
+    """Whether the model can tell which training sources a fake resembles (see :mod:`bonaface.inference.resembles`).
+
+    Attributes:
+        on: whether its figures exclude chance; else nothing of it is used.
+        threshold: the distance from which an image is like none of the ``sources``.
+        n: fakes of these sources that judged it, and neither trained nor chose anything.
+        accuracy: share of them whose own source is the nearest, with its 95 % interval.
+        chance: that share for whoever always names the largest source.
+        auc: how well the distance tells sources left out from known ones, with its 95 % interval (DeLong).
+        none_known, none_left_out: share that is like none of them, of known sources and of those left out.
+    """
+
+    on: bool
+    threshold: float
+    sources: tuple[str, ...]
+    n: int
+    accuracy: Share
+    accuracy_low: Share
+    accuracy_high: Share
+    chance: Share
+    auc: Share
+    auc_low: Share
+    auc_high: Share
+    none_known: Share
+    none_left_out: Share
+
+
+@dataclass(frozen=True)
 class HardestSource:
     """The source with the largest share of wrong verdicts, of ``n`` images."""
 
@@ -126,6 +155,7 @@ class ModelFacts:
     thresholds: tuple[Threshold, ...] = ()
     band: Band | None = None
     unfamiliar: UnfamiliarFacts | None = None
+    resembles: ResemblesFacts | None = None
     judged_on: str = ""
     unseen: UnseenWorth | None = None
 

@@ -14,7 +14,7 @@
 - ``facts``: the ``details`` that the caller knows (model, data, versions, timing, broken files, audit ...), as given
 - ``sections``: {key: data} of the sections that were added; an evaluation adds ``robustness`` (the rows of
   :func:`robustness.robustness_table`) and those of :mod:`sections`: ``thresholds``,
-  ``calibration``, ``unfamiliar``, ``coverage``
+  ``calibration``, ``unfamiliar``, ``resembles``, ``coverage``
 
 To add a section (robustness, calibration ...), make a :class:`bonaface.report.pages.Section` and hand it to
 :func:`write_report`; its plots become PNG files, its data part of ``metrics.json``.

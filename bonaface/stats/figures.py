@@ -57,9 +57,19 @@ BAND_FIGURES = {
     "band_error": Figure("Wrong verdicts", "wrong verdicts", "share of the verdicts that are wrong", True),
 }
 UNFAMILIAR = "unfamiliar_auroc"
+NONE_FIGURES = {
+    f"none_{name}": Figure(
+        f"{name.capitalize()} fakes like none",
+        f"{name} fakes like none",
+        f"share of fakes from {name} sources that are like none of the known ones",
+        True,
+    )
+    for name in ("known", "unseen")
+}
 ALL_FIGURES = {
     **FIGURES,
     **BAND_FIGURES,
+    **NONE_FIGURES,
     UNFAMILIAR: Figure(
         "Unlike the training data, AUROC", "unlike training, AUROC", "how well the distance separates unseen sources"
     ),

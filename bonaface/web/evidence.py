@@ -142,6 +142,7 @@ def _page(
         tested=faithfulness.reason if faithfulness else "",
         why=words.why(case.result),
         remarks=words.remarks(case.result),
+        like=words.resembles(case.result),
         warnings=warnings_of(case.result),
         said=case.provenance.evidence,
         trailing=case.provenance.trailing,

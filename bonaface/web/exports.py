@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bonaface.files import write_json, write_text
-from bonaface.inference.tables import flat_row, write_csv
+from bonaface.inference.tables import RESEMBLES, nested_row, write_csv
 from bonaface.models.drawings import MEANING
 from bonaface.report.pages import Gallery, KeyFigure, Page, Section, Table, Thumbnail, page_html
 from bonaface.web.jobs import Job, small_image
@@ -29,8 +29,9 @@ def write_exports(job: Job, judge: Judge) -> tuple[str, str, str]:
     folder.mkdir(exist_ok=True)
     table, data, page = (folder / f"bonaface-results.{kind}" for kind in ("csv", "json", "html"))
     labels = judge.detector.labels
-    write_csv(table, iter(job.rows), labels)
-    rows = [flat_row(row, labels) | {"faces": row["faces"]} for row in job.rows]
+    more = (RESEMBLES,) * (judge.detector.resembles is not None)
+    write_csv(table, iter(job.rows), labels, more)
+    rows = [nested_row(row, labels, more) for row in job.rows]
     model = judge.answer()
     about = {
         "name": model.name,

@@ -116,6 +116,7 @@ class Judge:
                 "band": result.band and list(result.band),
                 "faces": [{"box": list(f.box), "p_fake": f.p_fake, "verdict": f.verdict} for f in result.faces],
                 "warnings": list(result.warnings),
+                "resembles": None if result.resembles is None else list(result.resembles),
                 "meaning": " ".join(self.words.remarks(result)),
             }
         )

@@ -96,7 +96,7 @@ class OneTab:
         yield (
             verdict_html(judge, result),
             faces_html(upload, result),
-            provenance_html(judge, upload),
+            provenance_html(judge, upload) + resembles_html(judge, result),
             None,
             trust_note("Drawing the heat map …") if not result.error else trust_note(),
         )
@@ -195,6 +195,12 @@ def provenance_html(judge: Judge, upload: Upload) -> str:
     note = f"{found.trailing}. {NOTE}" if found and found.trailing else NOTE
     standing = found.credentials if found and found.credentials != "absent" else ""
     return render("provenance", said=said, kinds=KINDS, note=note, credentials=standing, empty=False)
+
+
+def resembles_html(judge: Judge, result: Result) -> str:
+    """One line on the generators that a fake is most like; nothing where that is not told."""
+    told = judge.words.resembles(result)
+    return render("resembles", told=told) if told else ""
 
 
 def nothing_said() -> str:

@@ -34,6 +34,10 @@ class Prediction(BaseModel):
     warnings: list[str] = Field(
         description="no face found, very small, heavily compressed, unlike the training data, ..."
     )
+    resembles: list[str] | None = Field(
+        description="generators of the training data that a fake is most like, no part of the verdict; empty: none of "
+        "them; null: not told"
+    )
     meaning: str = Field(description="how many known images with such a score were fake, and at which base rate")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.reader import COMPRESSED, NO_FACE, SMALL
+from bonaface.inference.resembles import in_words
 from bonaface.inference.unfamiliar import REASON as UNFAMILIAR
 from bonaface.models.drawings import MEANING as MEANING_OF_DRAWINGS
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
@@ -56,6 +57,17 @@ class Wording:
             return "What a score means for such an image is not known."
         meaning = self.meaning(result)
         return in_short(meaning) if meaning else "What such a score means was never measured for this model."
+
+    def resembles(self, result: Result) -> str:
+        """Which known generators it is most like, and how often that was right; "" where that is not told."""
+        told = self.facts.resembles
+        if result.resembles is None or told is None:
+            return ""
+        like = in_words(result.resembles)
+        return (
+            f"{like[:1].upper()}{like[1:]}. The nearest was right for {percent(told.accuracy, 0)} of the images from "
+            f"generators that it knows. This is no part of the verdict."
+        )
 
     def why(self, result: Result) -> str:
         """Why this verdict."""

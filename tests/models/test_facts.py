@@ -16,6 +16,7 @@ from bonaface.models.facts import (
     Calibration,
     HardestSource,
     ModelFacts,
+    ResemblesFacts,
     UnfamiliarFacts,
     UnseenWorth,
 )
@@ -31,6 +32,7 @@ WHOLE = ModelFacts(
     thresholds=thresholds([0.1] * 70),
     band=uncertain_band([0.1] * 70 + [0.9] * 70, [False] * 70 + [True] * 70, sources=["cam"] * 70 + ["gan"] * 70),
     unfamiliar=UnfamiliarFacts(10, 0.4, 0.99, 50, bank=99, file="unfamiliar.safetensors", sources=("cam", "gan")),
+    resembles=ResemblesFacts(True, 3.5, ("gan", "net"), 70, 0.6, 0.5, 0.7, 0.4, 0.8, 0.7, 0.9, 0.1, 0.6),
     judged_on="140 predictions",
     unseen=UnseenWorth(140, 4, 0.2, 0.1, 0.5, None, HardestSource("gan", "fake", 70, 0.5)),
 )
