@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from conftest import make_faces, make_image
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from bonaface.data.dataset import FaceData, hold_out_calibration, load_data
@@ -22,6 +23,7 @@ from bonaface.training.resemblance import learn_resemblance
 from bonaface.training.run import Run
 
 torch.set_num_threads(1)  # on batches this small threads mostly wait for each other
+TINTS = {"stylegan": (90, 0, 0), "sdxl": (0, 90, 0), "flux": (0, 0, 90), "dalle": (0, 0, 0)}  # of generators
 SIZES = {"validation_size": 0.4, "test_size": 0.3}
 
 
@@ -31,6 +33,22 @@ def tiny_data(root: Path, n: int = 40, **options: float) -> FaceData:
     for i in range(0, n, 6):
         make_image(root / "fake" / "xy"[i % 4 // 2] / f"{i:03d}.png", 1000 + i, (36, 36))
     return hold_out_calibration(load_data(root, **(SIZES | options)))
+
+
+def tinted(seed: int, tint: tuple[int, int, int] | None = None) -> Image.Image:
+    """Bright noise, or dark noise with a tint."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (36, 36, 3))
+    return Image.fromarray((pixels if tint is None else pixels // 3 + np.array(tint)).astype(np.uint8))
+
+
+def tinted_data(root: Path, n: int = 70) -> FaceData:
+    """Two cameras and the generators of ``TINTS`` with ``n`` pictures each."""
+    folders = {"real/a": None, "real/b": None} | {f"fake/{name}": tint for name, tint in TINTS.items()}
+    for place, (folder, tint) in enumerate(folders.items()):
+        (root / folder).mkdir(parents=True)
+        for i in range(n):
+            tinted(1000 * place + i, tint).save(root / folder / f"{i:03d}.png")
+    return hold_out_calibration(load_data(root, **SIZES))
 
 
 def learn(model, processor, data: FaceData, sharpness: float = 3.0) -> None:

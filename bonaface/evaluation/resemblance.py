@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bonaface.models.facts import ResemblesFacts
-from bonaface.report.pages import Section, Table, cell
+from bonaface.report.pages import Block, Section, Table, cell
 from bonaface.stats.figures import percent, span
 from bonaface.stats.intervals import Interval, clopper_pearson
 
@@ -54,7 +54,7 @@ def resembles_section(fakes: pd.DataFrame, stored: ResemblesFacts, trained: Sequ
     groups = rows.groupby(["source", "known"], sort=True)
     table = groups.agg(n=("none", "size"), right=("right", "mean"), none=("none", "mean")).reset_index()
     shown = table.rename(columns={"known": "named", "n": "images", "none": "like none"})
-    blocks = [" ".join(text), in_training(stored), Table(shown, "By generator", folded=True)]
+    blocks: list[Block] = [" ".join(text), in_training(stored), Table(shown, "By generator", folded=True)]
     return Section("resembles", "Most like", blocks, data={**figures, "sources": table}, brief=True)
 
 

@@ -292,8 +292,7 @@ class Detector:
         logits, features = outputs
         probabilities = self.probabilities(logits)
         strange = self._unfamiliar(features, len(logits))
-        known = self.resembles is not None and features is not None and len(features)
-        like = self.resembles.named(features) if known else [None] * len(logits)
+        like = self._resembling(features, len(logits))
         results, first = [], 0
         for item in items:
             rows = slice(first, first + len(item.pixels))
@@ -347,6 +346,10 @@ class Detector:
         if self.unfamiliar is None or features is None:
             return np.zeros(n, dtype=bool)
         return self.unfamiliar.distance(features) > self.unfamiliar.threshold
+
+    def _resembling(self, features: np.ndarray | None, n: int) -> Sequence[tuple[str, ...] | None]:
+        """Which known sources each of n feature vectors is most like; None where the model cannot tell."""
+        return [None] * n if self.resembles is None or features is None else self.resembles.named(features)
 
 
 def _share(items: Sequence[Item], seconds: float) -> None:

@@ -160,7 +160,7 @@ def _worth(found: Resembles, judging: Fakes) -> ResemblesFacts:
 
 
 def _leave_one_out(
-    rows: FloatArray, names: ArrayLike, sources: ArrayLike, means: FloatArray
+    rows: FloatArray, names: ArrayLike, sources: ArrayLike, means: NDArray[np.floating]
 ) -> tuple[FloatArray, FloatArray]:
     """Distances (n,) to the nearest mean: while another source is left out (on average), and while the own one is."""
     own = np.searchsorted(np.asarray(names), np.asarray(sources))
@@ -174,7 +174,7 @@ def _leave_one_out(
     return known, left_out
 
 
-def _differences(means: FloatArray) -> FloatArray:
+def _differences(means: NDArray[np.floating]) -> FloatArray:
     """Orthonormal directions (width, at most k - 1) in which k means (k, width) differ."""
     return np.linalg.svd(means - means.mean(axis=0), full_matrices=False)[2][: len(means) - 1].T
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from tiny import SIZES, tiny_run
+from tiny import TINTS, tinted, tinted_data, tiny_run
 
-from bonaface.data.dataset import FaceData, hold_out_calibration, load_data
+from bonaface.data.dataset import FaceData
 from bonaface.evaluation.evaluate import evaluate
 from bonaface.evaluation.options import EvaluationOptions
 from bonaface.hub.card import Story, card_of
@@ -27,26 +25,12 @@ from bonaface.web.judge import Judge
 from bonaface.web.limits import Limits
 from bonaface.web.one import resembles_html
 
-TINTS = {"stylegan": (90, 0, 0), "sdxl": (0, 90, 0), "flux": (0, 0, 90), "dalle": (0, 0, 0)}
 FOREIGN = (60, 60, 0)
-N = 70
-
-
-def noise(seed: int, tint: tuple[int, int, int] | None = None) -> Image.Image:
-    """Bright noise, or dark noise with a tint."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (36, 36, 3))
-    return Image.fromarray((pixels if tint is None else pixels // 3 + np.array(tint)).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
-    root = tmp_path_factory.mktemp("tinted")
-    folders: dict[str, Any] = {"real/a": None, "real/b": None} | {f"fake/{name}": tint for name, tint in TINTS.items()}
-    for place, (folder, tint) in enumerate(folders.items()):
-        (root / folder).mkdir(parents=True)
-        for i in range(N):
-            noise(1000 * place + i, tint).save(root / folder / f"{i:03d}.png")
-    return hold_out_calibration(load_data(root, **SIZES))
+    return tinted_data(tmp_path_factory.mktemp("tinted"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +71,7 @@ def test_fakes_of_known_sources_are_named_and_nothing_else_changes(
     folder: Path, detector: Detector, tmp_path: Path
 ) -> None:
     """A folder without the statistics, as all were before, gives the same scores and verdicts and says nothing."""
-    images = [noise(90_000 + i, tint) for i, tint in enumerate([*TINTS.values(), None] * 8)]
+    images = [tinted(90_000 + i, tint) for i, tint in enumerate([*TINTS.values(), None] * 8)]
     found = detector(images)
     plain = Detector.from_pretrained(without(folder, tmp_path / "plain"))(images)
     kept = [(r.labels, r.p_fake, r.verdict, r.warnings, r.band) for r in found]
@@ -100,7 +84,7 @@ def test_fakes_of_known_sources_are_named_and_nothing_else_changes(
 
 
 def test_an_unseen_source_is_like_none_of_them(detector: Detector) -> None:
-    found = [r.resembles for r in detector([noise(80_000 + i, FOREIGN) for i in range(24)]) if r.verdict == "fake"]
+    found = [r.resembles for r in detector([tinted(80_000 + i, FOREIGN) for i in range(24)]) if r.verdict == "fake"]
     assert len(found) > 6
     assert np.mean([names == () for names in found]) > 0.5
 
@@ -113,7 +97,7 @@ def test_tables_have_the_column_only_where_the_model_can_tell(
 
     for i, tint in enumerate([TINTS["stylegan"], None]):
         (tmp_path / "in").mkdir(exist_ok=True)
-        noise(70_000 + i, tint).save(tmp_path / "in" / f"{i}.png")
+        tinted(70_000 + i, tint).save(tmp_path / "in" / f"{i}.png")
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[suffix]
     tables = []
     for model in (folder, without(folder, tmp_path / "plain")):
@@ -131,7 +115,7 @@ def test_tables_have_the_column_only_where_the_model_can_tell(
 def test_the_terminal_the_app_and_the_evidence_say_it_in_one_line(
     folder: Path, detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    noise(70_000, TINTS["stylegan"]).save(tmp_path / "x.png")
+    tinted(70_000, TINTS["stylegan"]).save(tmp_path / "x.png")
     run_predict_command([str(tmp_path / "x.png")], str(folder))
     assert "most like stylegan" in capsys.readouterr().out
     judge = Judge(str(folder), Limits())
@@ -165,7 +149,7 @@ def test_the_report_and_the_card_say_how_often_it_is_right(folder: Path) -> None
 def test_it_is_packed_with_the_model(folder: Path, detector: Detector, tmp_path: Path) -> None:
     packed = pack_model(folder, tmp_path / "packed")
     again = Detector.from_pretrained(packed)
-    image = noise(70_000, TINTS["stylegan"])
+    image = tinted(70_000, TINTS["stylegan"])
     assert again.resembles is not None
     assert again([image])[0].resembles == detector([image])[0].resembles
     assert ModelFacts.of_config(again.config).resembles == detector.facts.resembles
