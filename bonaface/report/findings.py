@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,8 @@ def conclude(
 
 def _ranking(value: float, interval: Interval) -> str:
     low, high = interval
+    if math.isnan(low):
+        return f"ranks real and AI-generated images with AUC {value:.2f}, on too few images per source for an interval"
     auc = f"AUC {value:.2f} ({low:.2f}–{high:.2f})"
     if high < 0.5:
         return f"ranks real and AI-generated images the wrong way round: {auc}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_guessing_is_not_praised_and_a_wrong_order_is_named() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
+        (math.nan, math.nan, "AUC 0.70, on too few images per source for an interval"),
         (0.501, 0.9, "separates real from AI-generated images with AUC 0.70"),
         (0.5, 0.9, "cannot be shown to separate"),
         (0.1, 0.5, "cannot be shown to separate"),
