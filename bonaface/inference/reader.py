@@ -189,8 +189,7 @@ class _PixelBudget:
         try:
             yield
         finally:
-            if _trim_memory is not None:
-                _trim_memory(0)
+            trim_memory()
             with self._changed:
                 self._pixels -= n_pixels
                 self._changed.notify_all()
@@ -201,6 +200,12 @@ try:  # glibc keeps freed blocks for itself, those of several large images too
     _trim_memory = ctypes.CDLL(None).malloc_trim
 except (AttributeError, OSError, TypeError):  # another C library
     _trim_memory = None
+
+
+def trim_memory() -> None:
+    """Give freed blocks back to the system, where the C library can."""
+    if _trim_memory is not None:
+        _trim_memory(0)
 
 
 def _open(image: ImageInput, item: Item) -> tuple[bytes | Image.Image, int]:

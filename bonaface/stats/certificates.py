@@ -22,7 +22,6 @@ from scipy import stats
 
 from bonaface.stats.figures import percent
 from bonaface.stats.intervals import clopper_pearson
-from bonaface.stats.metrics import threshold_at_fpr
 
 FPRS = (0.005, 0.01, 0.05)
 PRIOR = 0.5
@@ -245,6 +244,8 @@ def _edge(scores: NDArray[np.float64], names: NDArray[Any], delta: float, confid
     edges = [edge for edge in found if edge is not None]
     if edges:
         return max(edges), True
+    from bonaface.stats.metrics import threshold_at_fpr  # with evaluate and datasets, which a detector need not load
+
     return (threshold_at_fpr(scores, delta) if len(scores) else float(np.nextafter(1.0, 2.0))), False
 
 

@@ -19,7 +19,7 @@ from bonaface.imaging.content import VIDEO_KINDS, content_kind
 from bonaface.imaging.images import MAX_PIXELS, ImageError, shown_name
 from bonaface.video.frames import Frame, Sampling, Slot
 from bonaface.video.kinds import HEAD
-from bonaface.video.scenes import scene_changes
+from bonaface.video.scenes import SIDE, scene_changes
 
 if TYPE_CHECKING:
     import av
@@ -159,7 +159,7 @@ class Film:
             for frame in self._decoded():
                 if self._time(frame) - times[-1] >= every:
                     times.append(self._time(frame))
-                    yield times[-1], self._upright(frame)
+                    yield times[-1], frame.to_image(width=SIDE, height=SIDE)
 
         try:
             return [time for time in scene_changes(key_frames()) if time > 0]

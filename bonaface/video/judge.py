@@ -17,7 +17,7 @@ from PIL import Image
 from bonaface.imaging.faces import Box, crop_face
 from bonaface.imaging.images import ImageError, shown_name
 from bonaface.inference.detector import NOT_CALIBRATED, UNFAMILIAR, Detector, Result
-from bonaface.inference.reader import CROP_SHARE, CROP_SIDE, NO_FACE, SMALL
+from bonaface.inference.reader import CROP_SHARE, CROP_SIDE, NO_FACE, SMALL, trim_memory
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.video.frames import Frame, Sampling
 from bonaface.video.opening import open_clip
@@ -26,6 +26,7 @@ from bonaface.video.scenes import look_of
 from bonaface.video.tracks import Tracker
 
 HELD_PIXELS = 4_000_000  # of a batch of frames; a batch for each worker and two more are held at once
+TRIM_EVERY = 16  # frames: what is kept of each lies between the large blocks of those that are gone
 MOST_PERSONS = 16
 THUMBNAIL = 160  # pixels
 FEWEST_FRAMES = 3  # a face of a single frame is left out beside persons of so many: most are no faces
@@ -92,6 +93,8 @@ def judge_clip(
         gathered = _Gathered(detector, whole=faces is not True)
         for frame, result in _scored(clip.frames(), detector, search, clip.size):
             gathered.add(frame, result)
+            if gathered.n % TRIM_EVERY == 0:
+                trim_memory()
             if progress is not None:
                 progress(gathered.n, clip.n)
         if not gathered.n:
