@@ -69,7 +69,7 @@ class Summary:
         parts = ", ".join(f"{self.verdicts[name]:,} {name}" for name in ("real", "fake", "uncertain"))
         why = f" (first: {printable(self.first_error)})" if self.first_error else ""
         clips = f"; {self.persons:,} {'person' if self.persons == 1 else 'persons'} in clips" * (self.persons > 0)
-        return f"{n:,} files: {parts}, {self.verdicts['error']:,} not readable{why}{clips}"
+        return f"{n:,} {'file' if n == 1 else 'files'}: {parts}, {self.verdicts['error']:,} not readable{why}{clips}"
 
 
 def score_files(

@@ -83,7 +83,7 @@ def test_the_card_tells_counts_audit_and_what_was_left_out(hub: HubServer, folde
     assert card.data.size_categories == ["n<1K"]
     assert card.data.configs[0]["data_files"] == [{"split": "train", "path": "data/train-*"}]
     assert "| train | fake | g\\|an | 12 |" in card.text
-    assert "1 files were left out" in card.text
+    assert "1 file was left out" in card.text
     assert "file facts (format, size, JPEG tables) |" in card.text
     assert str(folder) not in card.content
 

@@ -112,7 +112,7 @@ def test_the_terminal_shows_each_person(model: Path, folder: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"person 1, 0\.0 to 0\.4 s, 3 frames, \d+% with a verdict", lines[1])
     assert "person 2" in lines[2]
-    assert lines[3].startswith("1 files:")
+    assert lines[3].startswith("1 file:")
 
 
 def test_a_timeline_is_one_page_that_loads_and_runs_nothing(model: Path, tmp_path: Path) -> None:
