@@ -3,9 +3,11 @@
 The nearest class mean (Mensink et al. 2013, "Distance-based image classification", TPAMI 35:2624) under a covariance
 that all sources share (Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples and
 adversarial attacks", NeurIPS), shrunk (Ledoit and Wolf 2004, J. Multivariate Analysis 88:365), on unit-length features
-in front of the last layer. Only the directions in which the means differ are kept (Fisher's discriminants): how unlike
-an image is in all others is what :mod:`bonaface.inference.unfamiliar` measures. An image farther from every mean than
-the threshold is like none of them.
+in front of the last layer. The distance is relative: less that to the middle of all means, so that it says how much
+more an image is like one source than like any fake (after Ren et al. 2021, "A simple fix to Mahalanobis distance for
+improving near-OOD detection", arXiv:2106.09022). An image farther from every mean than the threshold is like none of
+them. Only the directions in which the means differ count (Fisher's discriminants); in all others the two distances are
+the same.
 
 What is stored are means and directions, no image and no features of one. It is never part of a score or a verdict.
 """
@@ -62,8 +64,11 @@ class Resembles:
     threshold: float
 
     def distances(self, features: ArrayLike) -> FloatArray:
-        """Distances (n, k) of features (n, width) to the sources' means, in standard deviations within a source."""
-        return cdist(_unit(features) @ self.projection, self.means)
+        """Relative distances (n, k) of features (n, width) to the sources' means.
+
+        Squared, in variances within a source; below 0 for a mean that is nearer than the middle of all.
+        """
+        return _relative(_unit(features) @ self.projection, self.means)
 
     def named(self, features: ArrayLike) -> list[tuple[str, ...]]:
         """For each of n images the sources within the threshold, nearest first, at most ``NAMED``; empty for none."""
@@ -123,7 +128,8 @@ def fit_resembles(training: Fakes, choosing: Fakes, judging: Fakes) -> tuple[Res
     means = np.array([rows[own == i].mean(axis=0) for i in range(len(names))])
     covariance = ledoit_wolf(rows - means[own], assume_centered=True)[0]
     root = cholesky(covariance + 1e-9 * np.eye(len(covariance)), lower=True)
-    basis = _differences(solve_triangular(root, means.T, lower=True).T)
+    white = solve_triangular(root, means.T, lower=True).T
+    basis = np.linalg.svd(white - white.mean(axis=0), full_matrices=False)[2][: len(names) - 1].T
     projection = solve_triangular(root, basis, lower=True, trans="T")
     means = means @ projection
 
@@ -166,17 +172,16 @@ def _leave_one_out(
     own = np.searchsorted(np.asarray(names), np.asarray(sources))
     known, left_out = np.zeros(len(rows)), np.zeros(len(rows))
     for i in range(len(means)):
-        others = np.delete(means, i, axis=0)
-        basis = _differences(others)
-        nearest = cdist(rows @ basis, others @ basis).min(axis=1)
+        nearest = _relative(rows, np.delete(means, i, axis=0)).min(axis=1)
         left_out[own == i] = nearest[own == i]
         known[own != i] += nearest[own != i] / (len(means) - 1)
     return known, left_out
 
 
-def _differences(means: NDArray[np.floating]) -> FloatArray:
-    """Orthonormal directions (width, at most k - 1) in which k means (k, width) differ."""
-    return np.linalg.svd(means - means.mean(axis=0), full_matrices=False)[2][: len(means) - 1].T
+def _relative(rows: FloatArray, means: NDArray[np.floating]) -> FloatArray:
+    """Squared distances (n, k) less those to the middle of the means."""
+    middle = means.mean(axis=0, keepdims=True)
+    return cdist(rows, means, "sqeuclidean") - cdist(rows, middle, "sqeuclidean")
 
 
 def _told_apart(known: FloatArray, left_out: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:

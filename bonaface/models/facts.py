@@ -74,7 +74,7 @@ class ResemblesFacts:
 
     Attributes:
         on: whether its figures exclude chance; else nothing of it is used.
-        threshold: the distance from which an image is like none of the ``sources``.
+        threshold: the relative distance, which may be negative, from which an image is like none of the ``sources``.
         n: fakes of these sources that judged it, and neither trained nor chose anything.
         accuracy: share of them whose own source is the nearest, with its 95 % interval.
         chance: that share for whoever always names the largest source.

@@ -59,15 +59,16 @@ class Wording:
         return in_short(meaning) if meaning else "What such a score means was never measured for this model."
 
     def resembles(self, result: Result) -> str:
-        """Which known generators it is most like, and how often that was right; "" where that is not told."""
+        """Which known generators it is most like, and what that is worth; "" where that is not told."""
         told = self.facts.resembles
         if result.resembles is None or told is None:
             return ""
         like = in_words(result.resembles)
-        return (
-            f"{like[:1].upper()}{like[1:]}. The nearest was right for {percent(told.accuracy, 0)} of the images from "
-            f"generators that it knows. This is no part of the verdict."
+        share = told.accuracy if result.resembles else told.none_known
+        worth = (
+            f"{'The nearest was right for' if result.resembles else 'So are'} {percent(share, 0)} of the images from"
         )
+        return f"{like[:1].upper()}{like[1:]}. {worth} generators that it knows. This is no part of the verdict."
 
     def why(self, result: Result) -> str:
         """Why this verdict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,8 @@ def test_the_terminal_the_app_and_the_evidence_say_it_in_one_line(
     shown = resembles_html(judge, result)
     assert "Most like stylegan" in shown
     assert "no part of the verdict" in shown
+    none = resembles_html(judge, replace(result, resembles=()))
+    assert "Like none of the generators it knows. So are 0" in none
     assert judge.prediction("x", result).resembles[0] == "stylegan"
     page, _ = write_evidence(
         Case.of(detector, "x.png", data, result), judge.words, Origin.of(detector, folder, "m"), tmp_path
