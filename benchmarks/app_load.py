@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,14 +45,17 @@ class Outcome:
 class App:
     """A server of its own process."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(
+        self, model: str, options: Sequence[str] = (), log: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.started = time.perf_counter()
-        command = [sys.executable, str(ROOT / "app.py"), "--model", model, "--port", str(port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.executable, str(ROOT / "app.py"), "--model", model, "--port", str(port), *options]
+        with (log or Path(os.devnull)).open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | dict(env or {}))
 
     def wait(self) -> float:
         """Seconds from the start to the page."""

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,7 +114,7 @@ def usage_errors_exit() -> Iterator[None]:
     """What every command runs in: errors that a user can fix end it with two lines on stderr, and no traceback.
 
     A :class:`UsageError` becomes ``error:`` and ``hint:`` and its exit code (2), and so does what the system refuses;
-    Ctrl-C becomes one line and 130.
+    Ctrl-C becomes one line and 130, SIGTERM the same and 143: what is half written is removed on the way out.
     """
     os.environ.pop("MPLBACKEND", None)  # plots need none, and with an unknown one matplotlib is not even imported
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -121,7 +122,8 @@ def usage_errors_exit() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        with _terminable():
+            yield
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from stop
@@ -131,6 +133,30 @@ def usage_errors_exit() -> Iterator[None]:
             raise
         print(f"error: {_escaped(str(said))}\nhint: {_escaped(said.hint)}", file=sys.stderr)
         raise SystemExit(said.exit_code) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM leave a block as an exception does, in the process that entered it; no other handler is moved."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if os.getpid() != process:  # a worker was born with this handler
+            os.kill(os.getpid(), number)
+            return
+        os.write(2, b"stopped\n")
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is leave:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def stop_quietly() -> None:
@@ -148,7 +174,8 @@ def _refusal(error: BaseException, place: Path | None) -> SystemRefusalError | N
     seen: BaseException | None = error
     while seen is not None:
         if getattr(seen, "errno", None) in FULL or any(words in str(seen) for words in FULL_WORDS):
-            where = getattr(seen, "filename", None) or _fullest(place)
+            # Of a copy, the second name is the one that was written to.
+            where = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _fullest(place)
             return SystemRefusalError(
                 f"no space left on disk: cannot write to {where}",
                 "free some space and run the same command again; finished work is kept",

@@ -5,10 +5,44 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two processes in one folder are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
+ORPHANS = 10.0  # seconds in which the workers of a process that was killed end; they keep its lock until then
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str], patience: float | None = None) -> Iterator[None]:
+    """A block that no other process is in for the same folder; its end, however it comes, lets the next one in.
+
+    Raises:
+        BlockingIOError: another process is in it for longer than ``patience`` seconds (``ORPHANS`` when None).
+        OSError: there is no such folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    place, until = os.open(folder, os.O_RDONLY), time.monotonic() + (ORPHANS if patience is None else patience)
+    try:
+        while True:
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(place)
 
 
 @contextmanager

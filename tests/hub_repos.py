@@ -58,7 +58,7 @@ class Fault:
 
     method: str
     path: str
-    action: str  # "status", "before" and "after" (the connection is cut), "body" (cut in the middle), "corrupt"
+    action: str  # "status", "before", "after" (the connection is cut), "body" (cut in the middle), "stall", "corrupt"
     times: int
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class HubServer:
         self.faults: list[Fault] = []
         self.log: list[str] = []
         self.lock = threading.RLock()
+        self.ended = threading.Event()
         self.url = ""
 
     def repo(self, name: str, kind: str = "model") -> Repo:
@@ -47,6 +48,10 @@ class HubServer:
     def cut(self, method: str, path: str, when: str, times: int = 1) -> None:
         """Hang up: ``before`` anything is done, ``after`` it was done, or in the middle of the ``body``."""
         self.faults.append(Fault(method, path, when, times))
+
+    def stall(self, method: str, path: str, times: int = 1) -> None:
+        """Send half of the answer, and then nothing, without hanging up."""
+        self.faults.append(Fault(method, path, "stall", times))
 
     def corrupt(self, path: str, times: int = 1) -> None:
         """Send another byte in the middle of a file."""
@@ -114,6 +119,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.action == "corrupt" and data:
             middle = len(data) // 2
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        if self.fault and self.fault.action == "stall":
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.hub.ended.wait(60)
+            self.close_connection = True
+            return
         self.wfile.write(data)
 
     # --- who asks for what ----------------------------------------------------------------------------------------
@@ -338,5 +349,6 @@ def hub_server() -> Iterator[HubServer]:
     try:
         yield hub
     finally:
+        hub.ended.set()
         server.shutdown()
         server.server_close()

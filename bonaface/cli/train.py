@@ -22,6 +22,7 @@ import bonaface.training.openmp  # noqa: F401  # before anything that loads torc
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -64,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     assert args.output_dir is not None  # `read_recipe` gives every run a folder
     run = Run(args.output_dir)
-    with writing(run.folder):
+    with writing(run.folder), ExitStack() as stack:
+        on_main_process(lambda: stack.enter_context(run.alone()))
+        on_main_process(lambda: run.check_same(said, args))
         train(run, recipe, args, said, push)
 
 
@@ -72,7 +75,6 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     """The run from its data to its report, or what remains of it; `said` is what its ``recipe.yaml`` stores."""
     started = time.monotonic()
     say = print if PartialState().is_main_process else lambda *_: None
-    on_main_process(lambda: run.check_same(said, args))
     on_main_process(push.check)
     if run.is_finished:
         say(f"{run.folder} is finished: its report is {run.folder / 'report' / 'report.html'}. Nothing to do.")

@@ -49,7 +49,7 @@ from bonaface.data.listing import Listing, list_data
 from bonaface.data.prepared import FINISHED, WORK, PrepareSummary, listing_fingerprint
 from bonaface.data.prepared_tables import finish
 from bonaface.errors import UsageError, is_folder
-from bonaface.files import write_bytes
+from bonaface.files import locked, write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.walk import first_file
@@ -100,8 +100,11 @@ def prepare(
         done = _open_out(out, parameters)
         if done is not None:
             return done
-        records = _process_all(listing, alignment, detector, out, workers)
-        return finish(listing, records, parameters, out)
+        with locked(out):
+            records = _process_all(listing, alignment, detector, out, workers)
+            return finish(listing, records, parameters, out)
+    except BlockingIOError as error:
+        raise UsageError(f"another process is preparing {out}", "wait for it, or stop it") from error
     except OSError as error:
         raise UsageError(
             f"cannot write to {out}: {_why(error)}",

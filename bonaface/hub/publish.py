@@ -26,7 +26,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, validate_repo_id
 
 from bonaface.errors import UsageError
 from bonaface.hub.privacy import refuse_secrets
@@ -34,6 +34,7 @@ from bonaface.proxies import check_proxies
 
 CARD = "README.md"
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before another attempt, where the Hub does not say how long
+SILENCE = 120.0  # seconds after which a Hub that neither takes nor sends a byte counts as gone
 LONGEST_WAIT = 300.0  # seconds; if the Hub asks for a longer wait, there is no other attempt
 # Too many requests, a Hub in trouble, and a commit of somebody else in between: the next attempt starts from that one.
 PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
@@ -171,6 +172,7 @@ def _attempt(
     sdk: str | None,
 ) -> Published:
     api = place.api
+    get_session().timeout = SILENCE  # by default the client waits for ever
     where: dict[str, Any] = {"repo_id": place.repo_id, "repo_type": place.kind}
     if not (api.token or get_token()):
         raise UsageError("you are not logged in to the Hub", LOG_IN)

@@ -58,6 +58,11 @@ class Container:
         """Whether a C2PA manifest store lies where the format keeps it (C2PA 2.1, A.3 to A.5)."""
         return any(_is_store(payload) for payload in _stores(self))
 
+    @property
+    def c2pa_bytes(self) -> int:
+        """Bytes where the format keeps a C2PA manifest store."""
+        return sum(map(len, _stores(self)))
+
 
 def read_container(data: bytes) -> Container:
     """The parts of an image file. Of a broken one, and of a format without parts, those that can be found."""
@@ -75,15 +80,15 @@ def _nothing(data: bytes) -> Walk:
 
 # --- JPEG (ITU-T T.81, B.1) -----------------------------------------------------------------------------------------
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 # In coded data a 0xff is followed by a zero or is a restart marker; any other marker ends the scan.
-_END_OF_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+END_OF_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 
 
 def _jpeg(data: bytes) -> Walk:
     parts: list[Part] = []
-    at, pattern = 2, _MARKER
+    at, pattern = 2, MARKER
     for _ in range(MAX_PARTS):
         found = pattern.search(data, at)
         if not found:
@@ -97,8 +102,8 @@ def _jpeg(data: bytes) -> Walk:
         if not at + 2 <= stop <= len(data):
             break
         if marker == 0xDA:  # SOS
-            pattern = _END_OF_SCAN
-        elif pattern is _MARKER:
+            pattern = END_OF_SCAN
+        elif pattern is MARKER:
             name = f"APP{marker - 0xE0}" if 0xE0 <= marker < 0xF0 else "COM" if marker == 0xFE else f"{marker:02X}"
             parts.append(Part(name, at + 2, stop))
         at = stop

@@ -23,6 +23,7 @@ from PIL import Image, WebPImagePlugin
 
 from bonaface.errors import shorten
 from bonaface.imaging.content import IMAGE_KINDS, content_kind, is_cut
+from bonaface.imaging.effort import bound_folders, too_costly
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 50_000_000
@@ -38,6 +39,7 @@ IMAGE_SUFFIXES = frozenset([
 ])
 # fmt: on
 
+bound_folders()
 Image.init()  # all of Pillow's plugins now, not in whichever thread happens to open the first file
 try:
     import pillow_heif
@@ -148,6 +150,8 @@ def open_image(data: bytes, name: str = "", max_bytes: int = MAX_BYTES) -> Image
     kind = content_kind(data)
     if kind not in IMAGE_KINDS:
         _refuse_other_content(kind, name)
+    if too_much := too_costly(data, kind):
+        raise ImageError("unreadable", f"{_said(name)}the {kind} has {too_much}")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:

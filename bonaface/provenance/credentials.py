@@ -13,6 +13,7 @@ from bonaface.provenance.trust import TrustList
 
 Standing = Literal["signed and trusted", "signed by somebody unknown", "broken", "absent", "not read"]
 MOST_ACTIONS = 12
+MAX_STORE_BYTES = 16_000_000  # of all manifests, with their thumbnails
 # What a `c2pa.actions` assertion says was done, in words; the first ones leave what can be seen alone.
 _KEPT = {
     "c2pa.created": "created",
@@ -54,6 +55,9 @@ def credentials(container: Container, mime: str, trust: TrustList | None) -> tup
     """
     if not container.has_c2pa:
         return "absent", []
+    if container.c2pa_bytes > MAX_STORE_BYTES:
+        text = f"content credentials of {container.c2pa_bytes:,} bytes are present, and not read: there are too many"
+        return "not read", [Evidence("unclear", "C2PA", text)]
     try:
         import c2pa  # noqa: F401
     except ImportError:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 MAX_TEXT = 300  # characters of any text from the file
 MAX_PARSED = 200_000  # characters of a text field that are looked at
+MAX_PARSED_TOGETHER = 2_000_000  # of all of a file's fields
+MAX_STATEMENTS = 100  # of one file, without its content credentials
 
 Says = Literal["camera", "generated", "edited", "unclear"]
 

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
@@ -25,7 +26,16 @@ from bonaface.imaging.content import content_kind
 from bonaface.imaging.images import ImageError, open_image, read_bytes, shown_name
 from bonaface.imaging.inputs import as_utf8, find_inputs, printable
 from bonaface.provenance.credentials import Standing, credentials
-from bonaface.provenance.evidence import MAX_PARSED, Evidence, Says, clean, source_type, text_of
+from bonaface.provenance.evidence import (
+    MAX_PARSED,
+    MAX_PARSED_TOGETHER,
+    MAX_STATEMENTS,
+    Evidence,
+    Says,
+    clean,
+    source_type,
+    text_of,
+)
 from bonaface.provenance.trust import TrustList, trust_list
 from bonaface.provenance.xmp import IPTC_EXTENSION, gif_xmp, xmp_fields
 
@@ -76,12 +86,16 @@ def read_provenance(data: bytes, *, name: str = "", trust: TrustList | None = No
         found += _camera(exif)
         packet = image.info.get("xmp") or gif_xmp(container)
         mime = Image.MIME.get(str(image.format), "")
+    left = MAX_PARSED_TOGETHER
     for source, text in texts.items():
-        found += _generator(source, text[:MAX_PARSED])
+        looked_at = text[: min(MAX_PARSED, left)]
+        left -= len(looked_at)
+        found += _generator(source, looked_at)
     found += _xmp(packet)
     mime = "image/jpeg" if container.kind == "JPEG" else mime
     standing, stated = credentials(container, mime, trust or trust_list())
-    return Provenance(tuple(dict.fromkeys([*found, *stated])), trailing=_trailing(container), credentials=standing)
+    found = [*islice(dict.fromkeys(found), MAX_STATEMENTS), *stated]
+    return Provenance(tuple(dict.fromkeys(found)), trailing=_trailing(container), credentials=standing)
 
 
 def _open(container: Container, name: str) -> Image.Image:
@@ -207,7 +221,7 @@ PROGRAM_FIELD = re.compile(
     r"\b(software|processingsoftware|softwareagent|generator|creatortool|program|parameters)`?$", re.IGNORECASE
 )
 CREDIT = re.compile(r"^made with google ai$", re.IGNORECASE)  # what Google's generators write, all of the field
-A1111 = re.compile(r"Steps: \d+, .*?(Sampler|CFG scale|Seed): ", re.DOTALL)
+A1111, A1111_REST = re.compile(r"Steps: \d+, "), re.compile(r"(Sampler|CFG scale|Seed): ")
 MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-|--(v|niji|ar|stylize) [\d.:]+")
 # The field in which a program keeps its settings, whatever they are.
 OWN_FIELDS = {
@@ -249,7 +263,7 @@ def _generator(source: str, text: str) -> Iterator[Evidence]:
     field = source.partition("`")[2].rstrip("`").lower()
     if _is_comfy(text):
         yield Evidence("generated", source, clean(f"a ComfyUI graph: {text}"))
-    elif A1111.search(text):
+    elif _is_a1111(text):
         yield Evidence("generated", source, clean(f"Stable Diffusion parameters: {text}"))
     elif field in OWN_FIELDS:
         yield Evidence("generated", source, clean(f"settings of {OWN_FIELDS[field]}: {text}"))
@@ -261,6 +275,12 @@ def _generator(source: str, text: str) -> Iterator[Evidence]:
         yield Evidence(says, source, clean(f"names {match.group()}: {text}"))
     elif match := EDITORS.search(text):
         yield Evidence("edited", source, clean(f"names {match.group()}: {text}"))
+
+
+def _is_a1111(text: str) -> bool:
+    """Whether another setting follows the steps; in two searches, as one would start anew at every "Steps"."""
+    steps = A1111.search(text)
+    return steps is not None and A1111_REST.search(text, steps.end()) is not None
 
 
 def _is_comfy(text: str) -> bool:

@@ -11,20 +11,23 @@ from bonaface.imaging.containers import Container
 
 IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+MAX_DEPTH = 64  # of elements in one another; honest packets have about ten
 _OTHER_IMAGES = {"Ingredients", "Pantry"}  # xmpMM: what was placed into this image, and the metadata that it had
 
 
 def xmp_fields(packet: bytes) -> list[tuple[str, str, str]]:
     """(namespace, property, value) of attributes and elements; of a broken packet, what precedes the break.
 
-    What it says of other images is left out. Nothing is expanded: a packet with a document type, which XMP does not
-    have, is not read beyond it.
+    One that is nested deeper than MAX_DEPTH counts as broken there. What it says of other images is left out. Nothing
+    is expanded: a packet with a document type, which XMP does not have, is not read beyond it.
     """
     found: list[tuple[str, str, str]] = []
     path: list[tuple[str, str]] = []
     parser = expat.ParserCreate(namespace_separator=" ")
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        if len(path) == MAX_DEPTH:
+            raise ValueError("too deep")
         path.append(_split(name))
         for attribute, value in attributes.items():
             namespace, local = _split(attribute)

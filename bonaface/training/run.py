@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
-from bonaface.files import atomic_files, write_text
+from bonaface.files import atomic_files, locked, write_text
 from bonaface.imaging.walk import first_file
 from bonaface.models.facts import ModelFacts
 from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
@@ -70,12 +71,7 @@ class Run:
 
     def check_same(self, recipe: dict[str, Any], args: TrainingArguments) -> None:
         """Refuse to mix two runs in one folder. Raises :class:`UsageError`."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
-            ) from error
+        self._make()
         check_resume(args.resume_from_checkpoint, self.folder, self.checkpoints)
         if not self.recipe_file.is_file():
             if other := first_file(self.folder):
@@ -117,6 +113,25 @@ class Run:
         if not changed:
             drop_all_but(self.checkpoints, kept)
         return changed
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block in which no other training writes to the folder; for the main process. Raises UsageError."""
+        self._make()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder))
+            except BlockingIOError as error:
+                raise UsageError(f"another process is training in {self.folder}", "wait for it, or stop it") from error
+            yield
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.folder}: {error.strerror}", "choose another --output_dir"
+            ) from error
 
     def check_same_data(self, fingerprint: str) -> None:
         """Refuse data that is not what the stored recipe was started with. Raises :class:`UsageError`."""

@@ -53,8 +53,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         ("--max-files", defaults.files, "Images per batch"),
         ("--max-upload", defaults.upload_bytes // 10**6, "MB per upload"),
         ("--max-waiting", defaults.waiting, "Requests that may wait"),
+        ("--keep-seconds", defaults.keep_seconds, "Seconds after which an unused upload is deleted"),
     ):
         parser.add_argument(name, metavar="N", default=str(default), help=f"{what}; default: {default}.")
+    parser.add_argument(
+        "--rate-limit", metavar="N", help="POST requests per client and minute (a check takes four); default: no limit."
+    )
+    parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="All requests come through one proxy: tell clients apart by the last address in X-Forwarded-For.",
+    )
     return parser.parse_args(arguments)
 
 
@@ -93,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             auth=login,
             mcp_server=options.mcp,
             prevent_thread_lock=True,
-            **launch_options(service),
+            **launch_options(service, login=login is not None),
         )
         service.start()  # only now, because importing torch would delay the page
         threading.Event().wait()  # until a signal; Gradio's own wait would exit with 0 on Ctrl-C
@@ -104,7 +113,14 @@ def read_limits(options: argparse.Namespace) -> Limits:
     files, megabytes, waiting = (
         whole_number(f"--max-{name}", getattr(options, f"max_{name}"), 1) for name in ("files", "upload", "waiting")
     )
-    return Limits(files=files, upload_bytes=megabytes * 10**6, waiting=waiting)
+    return Limits(
+        files=files,
+        upload_bytes=megabytes * 10**6,
+        waiting=waiting,
+        per_minute=None if options.rate_limit is None else whole_number("--rate-limit", options.rate_limit, 1),
+        behind_proxy=options.behind_proxy,
+        keep_seconds=whole_number("--keep-seconds", options.keep_seconds, 1),
+    )
 
 
 def check_options(options: argparse.Namespace) -> tuple[str, str] | None:

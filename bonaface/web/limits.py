@@ -16,6 +16,8 @@ class Limits:
         clip_seconds: what a clip may last.
         waiting: requests that may wait; further ones are told that the app is busy.
         together: requests that are run together, as one batch of the model.
+        per_minute: POST requests of each client; None for no limit. A check on the page takes four.
+        behind_proxy: every request comes through one proxy, which names the client.
         keep_seconds: uploads and results are deleted when the page is closed, and at the latest after this time.
     """
 
@@ -25,4 +27,6 @@ class Limits:
     clip_seconds: int = 3600
     waiting: int = 128
     together: int = 32
+    per_minute: int | None = None
+    behind_proxy: bool = False
     keep_seconds: int = 900

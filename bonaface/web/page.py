@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from starlette.routing import Route
 from bonaface.web.about import about_html, model_card
 from bonaface.web.api import build_api
 from bonaface.web.choice import HOW_TO_MAKE_ONE
+from bonaface.web.clients import RateLimit
 from bonaface.web.compare import build_compare
+from bonaface.web.connections import close_silent
 from bonaface.web.examples import example_images
 from bonaface.web.guards import GuardedBlocks, RequestGuard
 from bonaface.web.jobs import Jobs
@@ -26,10 +30,12 @@ from bonaface.web.one import OneTab, notice
 from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
+from bonaface.web.uploads import CutOff
 from bonaface.web.video import VideoTab
 
 SWEEP_SECONDS = 60
 FRAMING = 100_000  # bytes of an upload's body beside the file
+SPACES = "https://huggingface.co https://*.hf.space"  # show a Space in a frame
 
 
 def build_page(service: Service, folder: Path) -> gr.Blocks:
@@ -74,9 +80,39 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
     return page
 
 
-def launch_options(service: Service) -> dict[str, Any]:
+@asynccontextmanager
+async def housekeeping(app: Any) -> AsyncIterator[None]:
+    """While the server runs: no connection is held open for nothing, no upload that was cut off is left."""
+
+    async def sweep() -> None:
+        cut_off = CutOff()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS / 4)
+            await asyncio.to_thread(cut_off.delete)
+
+    async def close() -> None:
+        while getattr(app.get_blocks(), "server", None) is None:  # it is noted once it runs
+            await asyncio.sleep(0.1)
+        await close_silent(app.get_blocks().server)
+
+    tasks = [asyncio.create_task(sweep()), asyncio.create_task(close())]
+    yield
+    for task in tasks:
+        task.cancel()
+
+
+def launch_options(service: Service, *, login: bool = False) -> dict[str, Any]:
     """The arguments of ``Blocks.launch`` other than the address: theme, limits, middleware."""
     limits = service.limits
+    guard = Middleware(
+        RequestGuard,
+        largest=limits.upload_bytes + FRAMING,
+        most=limits.together + limits.waiting,
+        rate=RateLimit(limits.per_minute) if limits.per_minute else None,
+        behind_proxy=limits.behind_proxy,
+        login=login,
+        framed_by=SPACES if os.environ.get("SPACE_ID") else "",
+    )
 
     async def health(_: Request) -> JSONResponse:
         situation = service.situation
@@ -95,9 +131,8 @@ def launch_options(service: Service) -> dict[str, Any]:
         "show_error": False,
         "app_kwargs": {
             "routes": [Route("/health", health)],
-            "middleware": [
-                Middleware(RequestGuard, largest=limits.upload_bytes + FRAMING, most=limits.together + limits.waiting)
-            ],
+            "middleware": [guard],
+            "lifespan": housekeeping,
         },
     }
 

@@ -114,6 +114,7 @@ def prepare_environment(host: str, port: int, *, outside: bool) -> None:
     for name in UNSET:
         os.environ.pop(name, None)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # else uvicorn believes every visitor of a proxy on this machine
     if outside:
         check_proxies()
     try:

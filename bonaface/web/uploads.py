@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from abc import ABCMeta
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +17,8 @@ from gradio.component_meta import ComponentMeta
 from gradio.utils import get_upload_folder
 
 from bonaface.imaging.images import MAX_BYTES, ImageError, read_bytes
+
+CUT_OFF_SECONDS = 60  # without growing; a body that is sent more slowly is refused long before
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,31 @@ class Upload:
         if not self.data:
             raise ImageError("empty", "the file is empty")
         return self.data
+
+
+class CutOff:
+    """What is left of uploads that ended early: files that lie in the upload folder itself, and no longer grow.
+
+    A whole one is moved to a folder below, which Gradio looks after.
+    """
+
+    def __init__(self, seconds: float = CUT_OFF_SECONDS) -> None:
+        self.seconds = seconds
+        self._seen: dict[Path, tuple[int, float]] = {}  # bytes, and since when it has so many
+
+    def delete(self) -> None:
+        """Delete those that have not grown between calls for so many seconds, whatever the clock says."""
+        now, before, self._seen = time.monotonic(), self._seen, {}
+        with suppress(FileNotFoundError):  # nothing has been sent so far
+            for path in Path(get_upload_folder()).iterdir():
+                with suppress(OSError):  # it was moved this moment
+                    if not path.is_file():
+                        continue
+                    size = path.stat().st_size
+                    known, since = before.get(path, (size, now))
+                    self._seen[path] = (size, since if known == size else now)
+                    if now - self._seen[path][1] >= self.seconds:
+                        path.unlink()
 
 
 class Quiet(ComponentMeta):

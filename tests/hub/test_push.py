@@ -296,6 +296,17 @@ def test_a_line_that_stays_broken_is_said_and_nothing_is_half_there(hub: HubServ
     whole_or_nothing(hub, run)
 
 
+@pytest.mark.parametrize("path", ["/api/models/user/faces/revision", "/commit/"])
+def test_a_hub_that_falls_silent_in_the_middle_of_an_answer_is_asked_again(
+    hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(publish, "SILENCE", 0.5)
+    hub.stall("POST" if path == "/commit/" else "GET", path)
+    push_model(run, "user/faces")
+    assert len(hub.repo("user/faces").commits) == 2
+    assert hub.faults[0].times == 0
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_hub_in_trouble_is_asked_again(hub: HubServer, run: Path, status: int) -> None:
     hub.fail("POST", "/commit/", status, times=2)

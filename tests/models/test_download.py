@@ -150,6 +150,16 @@ def test_a_cut_line_is_taken_up_again(hub: HubServer) -> None:
     assert (folder / "model.safetensors").read_bytes() == hub.repo("user/tiny").files()["model.safetensors"]
 
 
+def test_a_hub_that_falls_silent_in_the_middle_of_a_file_is_asked_again(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    hub.stall("GET", "model.safetensors")
+    folder = model_folder("user/tiny")
+    assert (folder / "model.safetensors").read_bytes() == hub.repo("user/tiny").files()["model.safetensors"]
+    assert hub.faults[0].times == 0
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_byte_that_changed_on_the_way_is_noticed_and_mended(hub: HubServer, name: str) -> None:
     """The size is right, so only the digest can tell: SHA-256 of large files, git's SHA-1 of others."""
