@@ -162,7 +162,7 @@ class RequestGuard:
         try:
             await self.app(scope, body.receive, unless_refused)
         except Exception:
-            if not body.refusal:  # else it is the application's complaint that the body ended early
+            if not (body.refusal or body.gone):  # else it is the application's complaint that the body ended early
                 raise
         finally:
             self._sending -= counts and not body.complete
@@ -175,13 +175,14 @@ class Body:
 
     Attributes:
         refusal: why it ended early.
+        gone: the client left before it was here.
         complete: it is here; ``on_arrival``, called then, may refuse the request all the same.
     """
 
     def __init__(self, receive: Receive, largest: int, patience: float) -> None:
         self._receive, self.largest, self.patience = receive, largest, patience
         self.refusal: Refusal | None = None
-        self.complete = False
+        self.gone = self.complete = False
         self.on_arrival: Callable[[], Refusal | None] | None = None
         self._seen, self._began = 0, time.monotonic()
 
@@ -197,6 +198,7 @@ class Body:
         except TimeoutError:
             self.refusal = Refusal(408, TOO_SLOW, {"Connection": "close"})
             return {"type": "http.disconnect"}
+        self.gone = message["type"] == "http.disconnect"
         self._seen += len(message.get("body", b""))
         if self._seen > self.largest:
             self.refusal = too_large(self.largest)

@@ -10,7 +10,7 @@ from served import run_folder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from app_abuse import run, said_too_much  # noqa: E402
+from app_abuse import run, said_too_much
 
 pytestmark = pytest.mark.slow
 

@@ -129,6 +129,17 @@ def test_a_fault_of_the_application_stays_its_own() -> None:
     assert (guard._sending, guard._under_way) == (0, 0)
 
 
+def test_a_client_that_leaves_in_the_middle_is_no_fault() -> None:
+    """Else the log would be full of tracebacks."""
+
+    async def leave() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    guard = RequestGuard(echo, largest=10, most=2)
+    asyncio.run(guard({"type": "http", "method": "POST", "path": "/", "headers": []}, leave, ignore))
+    assert (guard._sending, guard._under_way) == (0, 0)
+
+
 async def nothing() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
