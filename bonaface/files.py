@@ -25,7 +25,7 @@ def locked(folder: str | os.PathLike[str], patience: float | None = None) -> Ite
 
     Raises:
         BlockingIOError: another process is in it for longer than ``patience`` seconds (``ORPHANS`` when None).
-        OSError: there is no such folder.
+        OSError: the folder cannot be opened.
     """
     if fcntl is None:
         yield
@@ -40,6 +40,8 @@ def locked(folder: str | os.PathLike[str], patience: float | None = None) -> Ite
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.2)
+            except OSError:  # a file system that locks no folders, such as NFS: nobody is kept apart there
+                break
         yield
     finally:
         os.close(place)

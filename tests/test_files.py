@@ -1,12 +1,16 @@
 """Files and folders appear whole or not at all, and nothing is left behind."""
 
+import errno
 import json
 import math
 import os
+import time
+from pathlib import Path
 
 import pytest
 
 from bonaface import files
+from bonaface.files import locked
 from bonaface.imaging.walk import first_file
 
 
@@ -106,3 +110,27 @@ def test_reading_json_that_is_not_there_or_damaged_finds_nothing(tmp_path, conte
     assert files.read_json(tmp_path / "a.json") == {}
     files.write_json(tmp_path / "a.json", {"a": 1})
     assert files.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_one_process_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        started = time.monotonic()
+        with pytest.raises(BlockingIOError), locked(tmp_path, patience=0.3):
+            raise AssertionError("two at once")
+        assert time.monotonic() - started >= 0.3  # the workers of one that was killed may need a while to end
+    with locked(tmp_path, patience=0):
+        pass
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "missing"):
+        pass
+
+
+def test_where_folders_cannot_be_locked_the_work_is_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")  # as NFS says
+
+    monkeypatch.setattr("bonaface.files.fcntl.flock", refuse)
+    with locked(tmp_path):
+        (tmp_path / "x").touch()
+    assert (tmp_path / "x").exists()

@@ -17,7 +17,10 @@ from bonaface.errors import UsageError
 from bonaface.report.pages import markdown_text
 
 TOLD = ("config.json", "recipe.yaml", "report/metrics.json")  # where a run stores its options
-_TOKEN = re.compile(rb"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_)[A-Za-z0-9]{30,}")
+_TOKEN = re.compile(  # of the Hub, of OpenAI and Anthropic, of GitHub
+    rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9]{30,}|sk-(?:proj|svcacct|ant-\w{1,10})-[\w-]{30,}"
+    rb"|gh[opsu]_[A-Za-z0-9]{30,}|github_pat_\w{30,})"
+)
 _ROOTED = re.compile(r"^(?:~?/|\.\.?/|[A-Za-z]:[\\/])")
 _WORD = re.compile(r"[^\s\"'`<>|,;=()]+")
 _THUMBNAIL = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")

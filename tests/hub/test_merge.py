@@ -140,5 +140,29 @@ def test_metadata_that_is_a_list_is_named() -> None:
 
 def test_a_token_is_told_from_other_words() -> None:
     refuse_secrets([("a", b"half_" + b"a" * 40), ("b", b"hf_short"), ("c", b"sk-learn")])
-    with pytest.raises(UsageError, match="d contains an access token"):
-        refuse_secrets([("d", b"token: hf_" + b"aB3" * 12)])
+    for token in ("hf_", "sk-", "sk-proj-", "sk-ant-api03-", "ghp_", "gho_", "ghs_", "github_pat_"):
+        with pytest.raises(UsageError, match="d contains an access token"):
+            refuse_secrets([("c", b"nothing"), ("d", b"token: " + token.encode() + b"aB3" * 12)])
+
+
+def test_the_users_own_token_is_known_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bonaface.hub.privacy.get_token", lambda: "of-another-form")
+    with pytest.raises(UsageError, match="d contains"):
+        refuse_secrets([("d", b"x of-another-form x")])
+    for none in (None, "", "short"):  # a word of five letters may be anywhere
+        monkeypatch.setattr("bonaface.hub.privacy.get_token", lambda none=none: none)
+        refuse_secrets([("d", b"a short text")])
+
+
+def test_folders_of_this_machine_go_but_not_from_the_middle_of_a_word(tmp_path: Path) -> None:
+    clean = Redactor(tmp_path / "run").text
+    assert clean(f"{tmp_path}/run/x.png and file://{tmp_path}/y.png") == "run/x.png and file://y.png"
+    for whole in (f"data:image/png;base64,AAAA{tmp_path}/AAAA", f"https://example.org{tmp_path}/z"):
+        assert clean(whole) == whole
+
+
+def test_paths_of_windows_go_too(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(r"data: 'C:\Users\me\faces\'")
+    clean = Redactor(tmp_path).text
+    assert clean(r"from C:\Users\me\faces\ alone") == "from faces alone"
+    assert clean(r'{"data": "C:\\Users\\me\\faces\\"}') == '{"data": "faces"}'

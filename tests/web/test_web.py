@@ -153,6 +153,21 @@ def test_too_many_files_are_refused_before_the_list_of_them_is_read(tmp_path: Pa
         list(unpack(path, tmp_path, LIMITS))
 
 
+def test_a_list_of_files_that_is_far_too_long_is_refused_whatever_number_it_states(tmp_path: Path) -> None:
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, 2_000_000, 0, 0)
+    (tmp_path / "a.zip").write_bytes(bytes(100) + end)
+    with pytest.raises(ArchiveError, match="too many files"):
+        list(unpack(tmp_path / "a.zip", tmp_path, LIMITS))
+
+
+def test_a_file_that_is_too_large_for_an_image_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bonaface.web.archives.MAX_BYTES", 100)
+    path = make_zip(tmp_path / "a.zip", {"large.jpg": bytes(101), "just.jpg": bytes(100)})
+    large, just = unpack(path, tmp_path, LIMITS)
+    assert (large.status, large.path, just.status) == ("too many bytes", None, "ok")
+    assert [file.name for file in tmp_path.glob("0*")] == ["000001.jpg"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 300), at=st.integers(0, 300), byte=st.integers(0, 255))
 def test_a_damaged_archive_is_refused_or_has_rows_never_anything_else(
