@@ -128,3 +128,34 @@ def test_ctrl_c_is_one_line_and_130(command: list[str], tmp_path: Path) -> None:
     assert process.returncode == 130, told
     assert "Traceback" not in told
     assert told.strip().splitlines()[-1] == "stopped"
+
+
+TERMINATED = """
+import os, signal, sys, time
+from bonaface.errors import usage_errors_exit
+from bonaface.files import atomic_path
+with usage_errors_exit(), atomic_path(sys.argv[1]) as partial:
+    partial.write_text("half")
+    worker = os.fork()
+    if not worker:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(worker, signal.SIGTERM)
+    print("worker", os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_sigterm_is_one_line_and_143_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A worker, which was born with the handler, ends at once as it would without."""
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path / "file")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"worker {-signal.SIGTERM}\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[1] == "stopped\n"
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []

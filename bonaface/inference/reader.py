@@ -16,7 +16,6 @@ has more chances of a false positive than a portrait; the face's own score is in
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import threading
@@ -37,6 +36,7 @@ from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
 from bonaface.imaging.header import inspect_image
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, orientation, read_bytes, to_rgb
 from bonaface.inference.admission import Admitted, ImageInput
+from bonaface.memory import trim_memory
 
 CROP_SIDE, CROP_SHARE, MAX_FACES = 320, 1 / 3, 16
 SMALL_SIDE, LOW_QUALITY = 64, 40  # pixels; JPEG quality on the IJG scale
@@ -193,19 +193,6 @@ class _PixelBudget:
             with self._changed:
                 self._pixels -= n_pixels
                 self._changed.notify_all()
-
-
-_trim_memory: Any
-try:  # glibc keeps freed blocks for itself, those of several large images too
-    _trim_memory = ctypes.CDLL(None).malloc_trim
-except (AttributeError, OSError, TypeError):  # another C library
-    _trim_memory = None
-
-
-def trim_memory() -> None:
-    """Give freed blocks back to the system, where the C library can."""
-    if _trim_memory is not None:
-        _trim_memory(0)
 
 
 def _open(image: ImageInput, item: Item) -> tuple[bytes | Image.Image, int]:

@@ -17,7 +17,8 @@ from PIL import Image
 from bonaface.imaging.faces import Box, crop_face
 from bonaface.imaging.images import ImageError, shown_name
 from bonaface.inference.detector import NOT_CALIBRATED, UNFAMILIAR, Detector, Result
-from bonaface.inference.reader import CROP_SHARE, CROP_SIDE, NO_FACE, SMALL, trim_memory
+from bonaface.inference.reader import CROP_SHARE, CROP_SIDE, NO_FACE, SMALL
+from bonaface.memory import trim_memory
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.video.frames import Frame, Sampling
 from bonaface.video.opening import open_clip

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bonaface.memory import trim_memory
 from bonaface.web.about import about_html, model_card
 from bonaface.web.api import build_api
 from bonaface.web.choice import HOW_TO_MAKE_ONE
@@ -30,7 +32,7 @@ from bonaface.web.one import OneTab, notice
 from bonaface.web.panels import PRIVATE, panel
 from bonaface.web.service import Service
 from bonaface.web.theme import NAMES_FOR_SCREEN_READERS, STYLE, Calm
-from bonaface.web.uploads import CutOff
+from bonaface.web.uploads import Leftovers
 from bonaface.web.video import VideoTab
 
 SWEEP_SECONDS = 60
@@ -81,14 +83,15 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
 
 
 @asynccontextmanager
-async def housekeeping(app: Any) -> AsyncIterator[None]:
-    """While the server runs: no connection is held open for nothing, no upload that was cut off is left."""
+async def housekeeping(app: Any, *, keep_seconds: float) -> AsyncIterator[None]:
+    """While the server runs: no connection is held open for nothing, no upload and no freed memory is kept."""
 
     async def sweep() -> None:
-        cut_off = CutOff()
+        left = Leftovers(keep_seconds)
         while True:
             await asyncio.sleep(SWEEP_SECONDS / 4)
-            await asyncio.to_thread(cut_off.delete)
+            await asyncio.to_thread(left.delete)
+            trim_memory()
 
     async def close() -> None:
         while getattr(app.get_blocks(), "server", None) is None:  # it is noted once it runs
@@ -132,7 +135,7 @@ def launch_options(service: Service, *, login: bool = False) -> dict[str, Any]:
         "app_kwargs": {
             "routes": [Route("/health", health)],
             "middleware": [guard],
-            "lifespan": housekeeping,
+            "lifespan": partial(housekeeping, keep_seconds=limits.keep_seconds),
         },
     }
 

@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 
 from bonaface.imaging.images import MAX_BYTES, ImageError, read_bytes
 
-CUT_OFF_SECONDS = 60  # without growing; a body that is sent more slowly is refused long before
+CUT_OFF_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,56 @@ class Upload:
         return self.data
 
 
-class CutOff:
-    """What is left of uploads that ended early: files that lie in the upload folder itself, and no longer grow.
+class Leftovers:
+    """What visitors left in the upload folder: Gradio's own sweep ends at the first upload that comes while it looks.
 
-    A whole one is moved to a folder below, which Gradio looks after.
+    Files that are there at the beginning, such as the page's examples, stay. Ages are of the files' sizes as they were
+    found, call by call: the system's clock may jump.
+
+    Args:
+        keep_seconds: how long an upload is kept that nobody uses.
+        cut_off_seconds: how long one that ended early is: it lies in the folder itself and is open no more.
     """
 
-    def __init__(self, seconds: float = CUT_OFF_SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, keep_seconds: float, cut_off_seconds: float = CUT_OFF_SECONDS) -> None:
+        self.keep_seconds, self.cut_off_seconds = keep_seconds, cut_off_seconds
+        self._kept = set(self._files())
         self._seen: dict[Path, tuple[int, float]] = {}  # bytes, and since when it has so many
 
     def delete(self) -> None:
-        """Delete those that have not grown between calls for so many seconds, whatever the clock says."""
-        now, before, self._seen = time.monotonic(), self._seen, {}
-        with suppress(FileNotFoundError):  # nothing has been sent so far
-            for path in Path(get_upload_folder()).iterdir():
-                with suppress(OSError):  # it was moved this moment
-                    if not path.is_file():
-                        continue
-                    size = path.stat().st_size
-                    known, since = before.get(path, (size, now))
-                    self._seen[path] = (size, since if known == size else now)
-                    if now - self._seen[path][1] >= self.seconds:
-                        path.unlink()
+        """Delete what is old enough."""
+        now, before, self._seen, in_use = time.monotonic(), self._seen, {}, _open_files()
+        for path in self._files():
+            with suppress(OSError):  # it was moved or deleted this moment
+                size = path.stat().st_size
+                known, since = before.get(path, (size, now))
+                since = since if known == size else now
+                cut_off = path.parent == self._folder() and in_use is not None and str(path) not in in_use
+                if path in self._kept or now - since < (self.cut_off_seconds if cut_off else self.keep_seconds):
+                    self._seen[path] = (size, since)
+                    continue
+                path.unlink()
+                if path.parent != self._folder():
+                    path.parent.rmdir()  # an OSError where there are others
+
+    @staticmethod
+    def _folder() -> Path:
+        return Path(get_upload_folder()).resolve()
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._folder().rglob("*") if path.is_file()]
+
+
+def _open_files() -> set[str] | None:
+    """The files that this process has open; None where the system does not tell."""
+    found = set()
+    try:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    except OSError:
+        return None
+    return found
 
 
 class Quiet(ComponentMeta):

@@ -28,7 +28,7 @@ from bonaface.web.guards import CONTENT_POLICY, RequestGuard, is_open
 from bonaface.web.limits import Limits
 from bonaface.web.page import build_page, launch_options
 from bonaface.web.service import Service
-from bonaface.web.uploads import CutOff
+from bonaface.web.uploads import Leftovers
 
 
 def answers(app: Any, ask: Callable[[httpx.AsyncClient], Awaitable[Any]], address: str = "192.0.2.1") -> Any:
@@ -308,18 +308,27 @@ def test_the_cookie_of_somebody_who_has_logged_in_opens_every_route() -> None:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_left_of_an_upload_that_was_cut_off_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_of_uploads_is_deleted_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was cut off soon, a whole one later; an open or growing one, and the page's own files, never."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    for name in ("cut off", "growing", "digest/whole.jpg"):
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "face.jpg").write_bytes(b"x")
+    left = Leftovers(keep_seconds=0.9, cut_off_seconds=0.2)
+    for name in ("cut off", "open", "digest/whole.jpg", "digest/growing.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
         os.utime(tmp_path / name, (1, 1))  # the clock is no witness: it may have jumped
-    left = CutOff(seconds=0.2)
-    left.delete()
-    assert (tmp_path / "cut off").exists()
-    time.sleep(0.3)
-    (tmp_path / "growing").write_bytes(b"xx")
-    left.delete()
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"growing", "whole.jpg"}
+
+    def after(seconds: float) -> set[str]:
+        time.sleep(seconds)
+        (tmp_path / "digest/growing.jpg").open("ab").write(b"x")
+        left.delete()
+        return {path.name for path in tmp_path.rglob("*") if path.is_file()}
+
+    with (tmp_path / "open").open("ab"):
+        assert after(0) == {"cut off", "open", "whole.jpg", "growing.jpg", "face.jpg"}
+        assert after(0.3) == {"open", "whole.jpg", "growing.jpg", "face.jpg"}
+        assert after(0.3) == {"open", "whole.jpg", "growing.jpg", "face.jpg"}
+    assert after(0.6) == {"growing.jpg", "face.jpg"}
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "nothing yet"))
     left.delete()
