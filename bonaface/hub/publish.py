@@ -177,11 +177,11 @@ def _attempt(
     if not (api.token or get_token()):
         raise UsageError("you are not logged in to the Hub", LOG_IN)
     api.create_repo(**where, private=True if private else None, exist_ok=True, space_sdk=sdk)
-    if private and not api.repo_info(**where).private:
+    if private and not api.repo_info(**where, timeout=SILENCE).private:
         raise UsageError(f"{place.repo_id} already exists and is public", "make it private in its settings first")
     if place.revision:
         api.create_branch(**where, branch=place.revision, exist_ok=True)
-    info = api.repo_info(**where, revision=place.branch)
+    info = api.repo_info(**where, revision=place.branch, timeout=SILENCE)
     assert info.sha is not None
     there = {
         item.path: item.lfs.sha256 if item.lfs else item.blob_id
