@@ -41,8 +41,8 @@ class Upload:
 class Leftovers:
     """What visitors left in the upload folder: Gradio's own sweep ends at the first upload that comes while it looks.
 
-    Files that are there at the beginning, such as the page's examples, stay. Ages are of the files' sizes as they were
-    found, call by call: the system's clock may jump.
+    Files that are there at the beginning, such as the page's examples, stay. A file's age is how long it was found the
+    same, call by call: the system's clock may jump.
 
     Args:
         keep_seconds: how long an upload is kept that nobody uses.
@@ -52,23 +52,22 @@ class Leftovers:
     def __init__(self, keep_seconds: float, cut_off_seconds: float = CUT_OFF_SECONDS) -> None:
         self.keep_seconds, self.cut_off_seconds = keep_seconds, cut_off_seconds
         self._kept = set(self._files())
-        self._seen: dict[Path, tuple[int, float]] = {}  # bytes, and since when it has so many
+        self._seen: dict[Path, tuple[tuple[int, ...], float]] = {}  # what it is, and since when it is the same
 
     def delete(self) -> None:
         """Delete what is old enough."""
         now, before, self._seen, in_use = time.monotonic(), self._seen, {}, _open_files()
         for path in self._files():
             with suppress(OSError):  # it was moved or deleted this moment
-                size = path.stat().st_size
-                known, since = before.get(path, (size, now))
-                since = since if known == size else now
+                status = path.stat()
+                state = status.st_ino, status.st_size, status.st_mtime_ns  # the same image may have come again
+                known, since = before.get(path, (state, now))
+                since = since if known == state else now
                 cut_off = path.parent == self._folder() and in_use is not None and str(path) not in in_use
                 if path in self._kept or now - since < (self.cut_off_seconds if cut_off else self.keep_seconds):
-                    self._seen[path] = (size, since)
+                    self._seen[path] = (state, since)
                     continue
-                path.unlink()
-                if path.parent != self._folder():
-                    path.parent.rmdir()  # an OSError where there are others
+                path.unlink()  # its folder stays: the same file may be on its way there again
 
     @staticmethod
     def _folder() -> Path:

@@ -329,6 +329,10 @@ def test_what_is_left_of_uploads_is_deleted_in_time(tmp_path: Path, monkeypatch:
         assert after(0) == {"cut off", "open", "whole.jpg", "growing.jpg", "face.jpg"}
         assert after(0.3) == {"open", "whole.jpg", "growing.jpg", "face.jpg"}
         assert after(0.3) == {"open", "whole.jpg", "growing.jpg", "face.jpg"}
-    assert after(0.6) == {"growing.jpg", "face.jpg"}
+    (tmp_path / "digest/new").write_bytes(b"y")
+    (tmp_path / "digest/new").replace(tmp_path / "digest/whole.jpg")  # the same image, uploaded again
+    assert after(0.6) == {"whole.jpg", "growing.jpg", "face.jpg"}
+    assert after(1.0) == {"growing.jpg", "face.jpg"}
+    assert (tmp_path / "digest").is_dir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "nothing yet"))
     left.delete()
