@@ -75,8 +75,6 @@ def unpack(path: Path, folder: Path, limits: Limits, name: str = "") -> Iterator
         for number, member in enumerate(members):
             entry = _unpack_one(archive, member, folder / f"{number:06d}{known_suffix(member.filename)}", left)
             left -= entry.path.stat().st_size if entry.path else 0
-            if left <= 0:
-                raise ArchiveError(_too_large(name, limits))
             yield entry
 
 

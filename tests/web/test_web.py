@@ -165,7 +165,23 @@ def test_a_file_that_is_too_large_for_an_image_is_not_unpacked(tmp_path: Path, m
     path = make_zip(tmp_path / "a.zip", {"large.jpg": bytes(101), "just.jpg": bytes(100)})
     large, just = unpack(path, tmp_path, LIMITS)
     assert (large.status, large.path, just.status) == ("too many bytes", None, "ok")
+    assert large.error == "more than 0 MB"  # by what it states: it is not unpacked first
     assert [file.name for file in tmp_path.glob("0*")] == ["000001.jpg"]
+
+
+def test_what_is_really_unpacked_is_counted_whatever_is_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's zipfile stops at the stated size by itself; we do not rely on it."""
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"a" * 60, "b.jpg": b"b" * 40})
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: io.BytesIO(bytes(70)))
+    first, second = unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100))
+    assert first.path is not None
+    assert (second.status, second.path, second.error) == ("too many bytes", None, "larger than the archive states")
+    assert [file.name for file in tmp_path.glob("0*")] == ["000000.jpg"]
+
+
+def test_an_archive_of_just_the_limit_is_taken(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": bytes(60), "b.jpg": bytes(40)})
+    assert [entry.status for entry in unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100))] == ["ok", "ok"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -387,8 +403,9 @@ def test_how_often_a_verdict_is_wrong_is_counted_with_bands_that_its_fold_did_no
     ],
 )
 def test_addresses_are_refused(value: object) -> None:
-    with pytest.raises(gr.Error, match="never fetched"):
-        refuse_addresses([value])
+    for inputs in ([value], (value,)):
+        with pytest.raises(gr.Error, match="never fetched"):
+            refuse_addresses(inputs)
 
 
 @pytest.mark.parametrize(
