@@ -8,8 +8,6 @@ LOWEST := .venv-lowest
 # Worker processes of a test run, each of one thread and some 1.5 GB. A file's tests share what it trains or serves.
 JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
-# Its commands are forks of the tests' own process, which must not have run the threads of other tests.
-FORKS := tests/test_faults.py
 
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -62,15 +60,13 @@ detector: $(RUNTIME) ## retrain the detector, SIZE=small or large, on DATA=…; 
 	$(BIN)/python -m hub pack runs/$(NAME) models/$(NAME)
 
 test: lint ## run ruff, mypy, the layer check and all tests, in JOBS=2 processes
-	$(BIN)/python $(PYTEST) --durations 20 --ignore $(FORKS)
-	$(BIN)/python -m pytest $(FORKS)
+	$(BIN)/python $(PYTEST) --durations 20
 
 test-fast: $(DEV) ## run the tests that are not slow, in about two minutes
 	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-lowest: $(LOWEST)/.dev ## run all tests with the lowest versions that we allow
-	$(LOWEST)/bin/python $(PYTEST) --ignore $(FORKS)
-	$(LOWEST)/bin/python -m pytest $(FORKS)
+	$(LOWEST)/bin/python $(PYTEST)
 
 lint: $(DEV) ## run ruff, mypy and the layer check
 	$(BIN)/ruff check .

@@ -9,10 +9,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-Mount = Callable[[Path], None]
+Do = Callable[[], object]  # it is pickled
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000
 BIND, REMOUNT, READ_ONLY = 4096, 32, 1
 
@@ -25,41 +26,53 @@ class Done:
     said: str
 
 
-def command(arguments: Sequence[str], log: Path, mount: Mount | None = None) -> BaseProcess:
-    """Start ``bonaface ARGUMENTS`` in a fork of this process; ``mount`` is called first, in a world of its own."""
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["bonaface.cli.main", "bonaface.cli.train"])
 
-    def work() -> None:
-        with log.open("wb") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))  # pytest has its own
-        if mount:
-            own_mounts()
-            mount(log)
-        sys.argv = ["bonaface", *arguments]
-        from bonaface.cli.main import main
 
-        code: object = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+def command(arguments: Sequence[str], log: Path, before: Do | None = None, afterwards: Do | None = None) -> BaseProcess:
+    """Start ``bonaface ARGUMENTS``; the process calls ``before`` first and ``afterwards`` last.
 
-    process = multiprocessing.get_context("fork").Process(target=work)
+    It is a fork of one that has imported everything and runs no threads, as the tests' own may.
+    """
+    process = CONTEXT.Process(target=_work, args=(arguments, log, before, afterwards, dict(os.environ)))
     process.start()
     return process
 
 
-def run(arguments: Sequence[str], log: Path, mount: Mount | None = None, seconds: float = 300) -> Done:
+def _work(
+    arguments: Sequence[str], log: Path, before: Do | None, afterwards: Do | None, environment: dict[str, str]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    if before:
+        before()
+    sys.argv = ["bonaface", *arguments]
+    from bonaface.cli.main import main
+
+    code: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if afterwards:
+        afterwards()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def run(arguments: Sequence[str], log: Path, before: Do | None = None, afterwards: Do | None = None) -> Done:
     """As :func:`command`, until it ends."""
-    process = command(arguments, log, mount)
-    process.join(seconds)
+    process = command(arguments, log, before, afterwards)
+    process.join(300)
     if process.exitcode is None:
         process.kill()
     return Done(-1 if process.exitcode is None else process.exitcode, log.read_text(errors="replace"))
@@ -76,20 +89,21 @@ def own_mounts() -> None:
     _call("mount", b"none", b"/", None, (1 << 18) | 16384, None)  # private, and all below
 
 
-def small_disk(folder: Path, size: str) -> Mount:
+def small_disk(folder: Path, size: str) -> Do:
     """A disk of so many bytes at a folder."""
-    return lambda _: _call("mount", b"none", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode())
+    return partial(_mount, (b"none", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode()))
 
 
-def read_only(folder: Path) -> Mount:
+def read_only(folder: Path) -> Do:
     """The folder as one that takes no writes, not even root's."""
+    name = os.fsencode(folder)
+    return partial(_mount, (name, name, None, BIND, None), (name, name, None, BIND | REMOUNT | READ_ONLY, None))
 
-    def mount(_: Path) -> None:
-        name = os.fsencode(folder)
-        _call("mount", name, name, None, BIND, None)
-        _call("mount", name, name, None, BIND | REMOUNT | READ_ONLY, None)
 
-    return mount
+def _mount(*calls: tuple[object, ...]) -> None:
+    own_mounts()
+    for arguments in calls:
+        _call("mount", *arguments)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from conftest import ROOT, make_faces
 from forked import Done, command, read_only, run, small_disk
 from served import run_folder
 
-import bonaface.cli.train  # noqa: F401  # so that no fork imports it again
+from bonaface import files
 from bonaface.files import locked
 
 pytestmark = pytest.mark.slow
@@ -86,22 +87,11 @@ def out(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ROOM)
 def test_a_full_disk_is_named_and_no_file_is_half_there(name: str, data: Path, out: Path, tmp_path: Path) -> None:
     """What is on the disk afterwards is looked at by the command's own process, which alone sees it."""
+    after = tmp_path / "after"
     disk = small_disk(out, ROOM[name])
-
-    def mount(log: Path) -> None:
-        disk(log)
-        leave = os._exit
-
-        def copied(code: int) -> None:
-            shutil.copytree(out, tmp_path / "after")
-            leave(code)
-
-        os._exit = copied  # type: ignore[assignment]
-
-    said = told(run(writing(name, data, out), tmp_path / "log", mount))
+    said = told(run(writing(name, data, out), tmp_path / "log", disk, partial(shutil.copytree, out, after)))
     assert "no space left on d" in said
     assert str(out) in said
-    after = tmp_path / "after"
     assert half_written(after) == []
     for whole in ("scores.csv", "audit.json", "copies/prepare.json", "report/metrics.json", "packed"):
         assert not (after / whole).exists()
@@ -176,15 +166,16 @@ def test_a_training_that_is_told_to_stop_says_so_and_leaves_no_workers(data: Pat
     assert half_written(tmp_path / "run") == []
 
 
+def impatient() -> None:
+    files.ORPHANS = 0.1
+
+
 @pytest.mark.parametrize("name", ["train", "prepare"])
-def test_two_commands_on_one_folder_are_kept_apart(
-    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_commands_on_one_folder_are_kept_apart(name: str, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / {"train": "run", "prepare": "copies"}[name]
     folder.mkdir()
-    monkeypatch.setattr("bonaface.files.ORPHANS", 0.1)
     with locked(folder):
-        done = run(writing(name, data, tmp_path), tmp_path / "log")
+        done = run(writing(name, data, tmp_path), tmp_path / "log", impatient)
     assert re.search(r"another process is (training in|preparing) ", told(done))
     assert not [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".jpg", ".yaml")]
 

@@ -29,11 +29,11 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -249,7 +249,7 @@ def _in_processes(
             yield from (prepare_file(row, alignment, detector, out, out / WORK) for row in chunk)
         return
     waiting: deque[Future[list[dict[str, Any]]]] = deque()
-    with cancelled_on_error(ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))) as pool:
+    with cancelled_on_error(ProcessPoolExecutor(workers, initializer=_start_worker)) as pool:
         for chunk in chunks():
             waiting.append(pool.submit(_process_chunk, chunk, alignment, detector, out))
             if len(waiting) > 3 * workers:
@@ -264,7 +264,7 @@ def _process_chunk(
     return [prepare_file(row, alignment, detector, out, out / WORK) for row in chunk]
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     """End with the parent: one that is killed cannot stop its workers itself. Ctrl-C is for the parent alone.
 
     OpenCV's threads are left as they are: ``cv2.setNumThreads`` in a forked process hangs where the
@@ -272,8 +272,9 @@ def _start_worker(parent: int) -> None:
     """
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
