@@ -2,7 +2,8 @@
 
     python benchmarks/app_load.py --model runs/NAME [--seconds 60] [--clients 32] [--requests 2000]
 
-1. Start: from the command to the page, and to the answer to a picture that was sent as soon as the page was there.
+1. Start: from the command to the page, and to the answer to a picture that was sent as soon as the page was there; and
+   how long a single client waits for each answer once the app is warm.
 2. Load: clients that send pictures (bytes inside the question) as fast as they are answered, and how many pictures the
    detector itself does in a second, before and after, on the same files. The clients share the cores with the server.
 3. Memory: the server's resident size after 200 requests and after all.
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from train_throughput import machine
 
 from bonaface.data.sample import SampleSpec, make_image
 
@@ -154,6 +156,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--size", type=int, default=256, help="side of the pictures, pixels")
+    parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     files = pictures(options.size)
     questions = ["data:image/jpeg;base64," + base64.b64encode(file).decode() for file in files]
@@ -164,7 +167,10 @@ def main() -> None:
         asyncio.run(load(app.url, questions, expected, clients=1, seconds=300, most=1))
         first = time.perf_counter() - app.started
         print("| start | seconds |\n|---|---|")
-        print(f"| the page answers | {page:.1f} |\n| the first prediction is there | {first:.1f} |\n")
+        single = asyncio.run(load(app.url, questions, expected, clients=1, seconds=300, most=100))
+        print(f"| the page answers | {page:.1f} |\n| the first prediction is there | {first:.1f} |")
+        p50, p95 = np.percentile(single.seconds, [50, 95])
+        print(f"| a single client's answer, warm: p50, p95 | {p50:.3f}, {p95:.3f} |\n")
 
         few = min(200, options.requests)
         asyncio.run(load(app.url, questions, expected, clients=8, seconds=600, most=few))
@@ -180,7 +186,21 @@ def main() -> None:
         app.stop()
     after, _ = detector_speed(options.model, files, options.seconds / 6)
     alone = (before + after) / 2
-    wrong = outcome.wrong + more.wrong
+    wrong = single.wrong + outcome.wrong + more.wrong
+    if options.out:
+        found = {
+            "machine": machine(),
+            "date": time.strftime("%Y-%m-%d"),
+            "command": f"python benchmarks/app_load.py {' '.join(sys.argv[1:])}",
+            "ratio_means": "pictures a second of the app / of the detector alone",
+            "ratio": round(rate / alone, 3),
+            "page_s": round(page, 2),
+            "first_answer_s": round(first, 2),
+            "single_p50_s": round(float(p50), 4),
+            "single_p95_s": round(float(p95), 4),
+            "memory_ratio": round(late / early, 3),
+        }
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
     p50, p95, p99 = np.percentile(outcome.seconds, [50, 95, 99])
     print("| load | |\n|---|---|")
     print(f"| clients, seconds, pictures | {options.clients}, {options.seconds:.0f}, {options.size} px |")

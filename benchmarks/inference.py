@@ -1,11 +1,15 @@
 """The Detector beside the stock pipeline, in one run: throughput, latency, agreement, and runs that are killed.
 
     python benchmarks/inference.py throughput --files 64 --rounds 5 --out benchmarks/results/inference_cpu.json
+    python benchmarks/inference.py throughput --model models/bonaface-small --data DATA
+    python benchmarks/inference.py faces --model models/bonaface-small
     python benchmarks/inference.py agreement --data DATA --files 500
     python benchmarks/inference.py killed --files 5000
 
 Every round runs each way once, in turn, and ratios are taken within a round, so that a machine with other work on it
-slows them alike. The networks have the size that is named and random weights; ``--model FOLDER`` takes a trained one.
+slows them alike. The networks have the size that is named and random weights; ``--model FOLDER`` takes a trained one,
+and ``--data`` images on which it is quantised to INT8. ``faces`` takes photographs of 1024 px, of NASA's portrait of
+Eileen Collins (public domain), from file to verdict.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import skimage
 import torch
 from PIL import Image
 from train_throughput import machine
@@ -40,6 +46,8 @@ from transformers import (
 )
 
 from bonaface.data.dataset import balanced_subset, image_bytes, list_data
+from bonaface.errors import UsageError
+from bonaface.imaging.faces import crop_face, find_yunet
 from bonaface.imaging.images import decode_image
 from bonaface.inference.detector import Detector
 from bonaface.inference.export import export_model
@@ -84,42 +92,128 @@ def make_files(folder: Path, n: int, side: int = 256) -> list[str]:
     return list(find_inputs([folder]))
 
 
+def make_photographs(folder: Path, n: int, side: int = 1024) -> list[str]:
+    """JPEG files of one face, each another cut of the same photograph with noise of its own."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    image = Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB")
+    for i in range(n):
+        left, top = rng.integers(0, 100, 2)
+        cut = image.crop((left, top // 4, left + 400, top // 4 + 400)).resize((side, side), Image.Resampling.LANCZOS)
+        noisy = np.asarray(cut) + rng.normal(0, 5, (side, side, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06d}.jpg", quality=90)
+    return list(find_inputs([folder]))
+
+
 def throughput(args: argparse.Namespace, root: Path) -> None:
     """Images a second on a folder, milliseconds for a single file, and where the time goes."""
     files = make_files(root / "files", args.files)
-    found: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rounds": args.rounds}
+    few, found = files[:8], header(args)
     for name in [args.model] if args.model else args.networks:
         folder = Path(name) if args.model else make_model(root / name, name)
+        print(f"\n{name}")
         rows = found[Path(name).name] = {}
-        exported = root / f"{Path(name).name}-openvino"
-        print(f"\n{name}: {export_model(folder, exported, 'openvino', n_check=8)[-1]}")
         stock = pipeline("image-classification", model=str(folder), device="cpu")
-        ways: dict[str, Detector] = {
-            "torch float32": Detector.from_pretrained(folder, device="cpu"),
-            "OpenVINO float32": Detector.from_pretrained(exported, engine="openvino"),
-            "OpenVINO bf16": Detector.from_pretrained(exported, engine="openvino", dtype="bf16"),
-        }
+        ways = detectors(folder, root, args.data if args.model else None)
         folder_runs = {"pipeline": lambda stock=stock: list(stock(files, batch_size=1))}
-        single_runs = {"pipeline": lambda stock=stock: [stock(files[i]) for i in range(min(8, len(files)))]}
+        single_runs = {"pipeline": lambda stock=stock: [stock(file) for file in few]}
         for way, detector in ways.items():
             folder_runs[way] = lambda d=detector: list(d.stream(files, faces=False))
-            single_runs[way] = lambda d=detector: [d(files[i], faces=False) for i in range(min(8, len(files)))]
-        for title, runs, n in (("folder", folder_runs, len(files)), ("single", single_runs, min(8, len(files)))):
-            rounds = measured(runs, args.rounds)
-            for way, times in rounds.items():
-                wall, cpu = (np.median(rounds["pipeline"][:, k] / times[:, k]) for k in (0, 1))
-                each = 1000 * np.median(times[:, 0]) / n
-                ratios = f"the pipeline takes {wall:.2f} x the time, {cpu:.2f} x the CPU"
-                print(f"  {title} {way:<17}{each:8.1f} ms an image; {ratios}")
-                rows[f"{title}, {way}"] = {"ms": round(each, 2), "faster": round(wall, 3), "less_cpu": round(cpu, 3)}
+            single_runs[way] = lambda d=detector: [d(file, faces=False) for file in few]
+        rows |= compared("folder", folder_runs, len(files), args.rounds)
+        rows |= compared("single", single_runs, len(few), args.rounds)
         for way, detector in ways.items():
             spent = [result.timing for result in detector.stream(files, faces=False)]
             parts = {part: sum(timing[part] for timing in spent) for part in ("decode", "pixels", "model")}
             share = (parts["decode"] + parts["pixels"]) / sum(parts.values())
             print(f"  {way}: decoding and preprocessing {share:.1%} of the work")
             rows[f"folder, {way}"]["reading_share"] = round(share, 4)
-    if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    write(args.out, found)
+
+
+def faces(args: argparse.Namespace, root: Path) -> None:
+    """Photographs of 1024 px from file to verdict: the face is found, cut out and scored.
+
+    The stock way is OpenCV's YuNet on the whole image, as its documentation has it, and the pipeline on the crop. Its
+    second row finds faces in a copy of 320 px, as we do.
+    """
+    folder, found = Path(args.model or "models/bonaface-small"), header(args)
+    files, weights = make_photographs(root / "files", args.files), find_yunet()
+    if weights is None:
+        raise SystemExit("YuNet's weights were not found: set BONAFACE_YUNET")
+    stock = pipeline("image-classification", model=str(folder), device="cpu")
+    finder = cv2.FaceDetectorYN.create(str(weights), "", (1, 1), 0.6)
+    ways = detectors(folder, root, args.data)
+    margin = next(iter(ways.values())).reader.face_margin
+
+    def by_hand(file: str, longest: int) -> Any:
+        image = Image.open(file).convert("RGB")
+        small = image if max(image.size) <= longest else image.resize((longest, longest))
+        finder.setInputSize(small.size)
+        x, y, width, height = finder.detect(np.asarray(small)[:, :, ::-1].copy())[1][0][:4] * image.width / small.width
+        return stock(crop_face(image, (x, y, x + width, y + height), margin=margin))
+
+    runs: dict[str, Callable[[], Any]] = {
+        "pipeline": lambda: [by_hand(file, 1024) for file in files],
+        "pipeline, faces at 320 px": lambda: [by_hand(file, 320) for file in files],
+    }
+    for way, detector in ways.items():
+        assert all(len(result.faces) == 1 for result in detector.stream(files))
+        runs[way] = lambda d=detector: list(d.stream(files))
+    print(f"\n{folder.name}, photographs of 1024 px")
+    found[folder.name] = compared("folder with faces", runs, len(files), args.rounds)
+    write(args.out, found)
+
+
+def header(args: argparse.Namespace) -> dict[str, Any]:
+    """What a result says of its run."""
+    command = f"python benchmarks/inference.py {' '.join(sys.argv[1:])}"
+    means = "time of the pipeline / time of this way, median over the rounds"
+    return {
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "command": command,
+        "rounds": args.rounds,
+        "ratio_means": means,
+    }
+
+
+def detectors(folder: Path, root: Path, data: str | None) -> dict[str, Detector]:
+    """The model on every engine; in INT8 too where there are images to calibrate it on and its scores stay."""
+    found = {"torch float32": Detector.from_pretrained(folder, device="cpu")}
+    for engine, title in (("openvino", "OpenVINO"), ("onnx", "ONNX Runtime")):
+        out = root / f"{folder.name}-{engine}"
+        print(f"  {engine}: {export_model(folder, out, engine, n_check=8)[-1]}")
+        found[f"{title} float32"] = Detector.from_pretrained(out, engine=engine)
+        if engine == "openvino":
+            found["OpenVINO bf16"] = Detector.from_pretrained(out, engine=engine, dtype="bf16")
+        if data:
+            quantised = out.with_name(f"{out.name}-int8")
+            try:
+                print(f"  {engine}: {export_model(folder, quantised, engine, int8=True, data=data)[-1]}")
+            except UsageError as error:
+                print(f"  {engine} int8 {error}")
+            else:
+                found[f"{title} INT8"] = Detector.from_pretrained(quantised, engine=engine)
+    return found
+
+
+def compared(title: str, runs: dict[str, Callable[[], Any]], n: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds an image of each way, and how many times as long the first one takes."""
+    seconds, rows = measured(runs, rounds), {}
+    first = seconds[next(iter(runs))]
+    for way, times in seconds.items():
+        wall, cpu = (float(np.median(first[:, k] / times[:, k])) for k in (0, 1))
+        each = float(1000 * np.median(times[:, 0]) / n)
+        print(f"  {title} {way:<26}{each:8.1f} ms an image; {wall:.2f} x as fast, {cpu:.2f} x less of the CPU")
+        rows[f"{title}, {way}"] = {"ms": round(each, 2), "ratio": round(wall, 3), "ratio_of_cpu": round(cpu, 3)}
+    return rows
+
+
+def write(out: Path | None, found: dict[str, Any]) -> None:
+    """Keep a result if that is asked."""
+    if out:
+        out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measured(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -198,16 +292,19 @@ def rows_of(journal: Path) -> int:
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
+COMPARISONS = {"throughput": throughput, "faces": faces, "agreement": agreement, "killed": killed}
+
+
 def main() -> None:
-    """Run one of the three comparisons."""
+    """Run one of the four comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["throughput", "agreement", "killed"])
+    parser.add_argument("what", choices=list(COMPARISONS))
     parser.add_argument("--files", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=["convnextv2-tiny", "vit-small"])
     parser.add_argument("--model", help="a trained model folder instead")
-    parser.add_argument("--data", help="labelled folder of pictures for the agreement; drawn ones when not given")
-    parser.add_argument("--out", type=Path, help="JSON file for the throughput")
+    parser.add_argument("--data", help="labelled images for the agreement (drawn ones when not given) and for INT8")
+    parser.add_argument("--out", type=Path, help="JSON file for throughput and faces")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -215,7 +312,9 @@ def main() -> None:
     logging.disable_progress_bar()
     print(f"{torch.get_num_threads()} torch threads")
     with tempfile.TemporaryDirectory() as temporary:
-        {"throughput": throughput, "agreement": agreement, "killed": killed}[args.what](args, Path(temporary))
+        {"throughput": throughput, "faces": faces, "agreement": agreement, "killed": killed}[args.what](
+            args, Path(temporary)
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from transformers import set_seed
 from bonaface.data.dataset import FaceData, load_data
 from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import TRAIN_PRESETS, EvalTransform
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 
 ALIKE = {"learning_rate": 1e-3, "weight_decay": 0.05, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from bonaface.data.dataset import FaceData, hold_out_calibration, load_data
 from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear

@@ -18,7 +18,7 @@ from bonaface.errors import UsageError
 from bonaface.files import write_bytes
 from bonaface.imaging import FACE_MARGIN
 from bonaface.imaging.degradations import common_history, encode_jpeg, random_kernel
-from bonaface.imaging.faces import Box, FaceDetector, MainFace, crop_face, find_main_face
+from bonaface.imaging.faces import FaceDetector, crop_face, face_square, find_main_face
 from bonaface.imaging.images import ImageError, decode_image
 
 SIZE_RANGE = (128, 160)
@@ -63,21 +63,6 @@ class Alignment:
         square = min(crop.size)  # the history cuts a few rows and columns
         crop = crop.resize((side, side), random_kernel(rng), box=(0, 0, square, square))
         return encode_jpeg(crop, quality), side, quality
-
-
-def face_square(image: Image.Image, face: MainFace, margin: float) -> Box:
-    """The square to cut out: x0, y0, x1, y1 in whole pixels, always inside the image.
-
-    It is the longer side of the face box with ``margin`` of it added on each side. Where it would leave the image it is
-    moved inside, and made smaller where it is larger than the image: padding would put mirrored pixels around
-    every tightly cropped face, and some sources crop tightly. Without a face it is the centre square.
-    """
-    x0, y0, x1, y1 = face.box
-    wanted = max(x1 - x0, y1 - y0) * (1 + 2 * margin) if face.n_faces else max(x1 - x0, y1 - y0)
-    side = max(1, min(round(wanted), *image.size))
-    left = min(max(round((x0 + x1 - side) / 2), 0), image.width - side)
-    top = min(max(round((y0 + y1 - side) / 2), 0), image.height - side)
-    return left, top, left + side, top + side
 
 
 def _seed(seed: int, path: str) -> int:

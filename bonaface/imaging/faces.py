@@ -185,6 +185,21 @@ def find_main_face(image: Image.Image, faces: list[Face]) -> MainFace:
     return MainFace(face.box, status, face.score, len(faces))
 
 
+def face_square(image: Image.Image, face: MainFace, margin: float) -> Box:
+    """The square to cut out: x0, y0, x1, y1 in whole pixels, always inside the image.
+
+    It is the longer side of the face box with ``margin`` of it added on each side. Where it would leave the image it is
+    moved inside, and made smaller where it is larger than the image: padding would put mirrored pixels around
+    every tightly cropped face, and some sources crop tightly. Without a face it is the centre square.
+    """
+    x0, y0, x1, y1 = face.box
+    wanted = max(x1 - x0, y1 - y0) * (1 + 2 * margin) if face.n_faces else max(x1 - x0, y1 - y0)
+    side = max(1, min(round(wanted), *image.size))
+    left = min(max(round((x0 + x1 - side) / 2), 0), image.width - side)
+    top = min(max(round((y0 + y1 - side) / 2), 0), image.height - side)
+    return left, top, left + side, top + side
+
+
 def crop_face(image: Image.Image, box: Box, *, margin: float = 0.3, size: int | None = None) -> Image.Image:
     """The square around a box, with a margin; what leaves the image is filled by reflection.
 

@@ -30,9 +30,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from bonaface.data.alignment import face_square
 from bonaface.imaging import FACE_MARGIN
-from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace
+from bonaface.imaging.faces import TINY_FACE, Box, FaceDetector, MainFace, face_square
 from bonaface.imaging.header import inspect_image
 from bonaface.imaging.images import MAX_PIXELS, ImageError, decode_image, orientation, read_bytes, to_rgb
 from bonaface.inference.admission import Admitted, ImageInput

@@ -37,7 +37,8 @@ from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply, fit, fold
-from bonaface.inference.forward import Outputs, run_rows
+from bonaface.inference.forward import Outputs
+from bonaface.inference.rows import run_rows
 from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.parquet import read_parquet

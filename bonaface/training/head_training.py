@@ -21,7 +21,8 @@ from transformers import BaseImageProcessor, EvalPrediction, PreTrainedModel
 from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.errors import UsageError
-from bonaface.inference.forward import run_rows, with_fast_products
+from bonaface.inference.forward import with_fast_products
+from bonaface.inference.rows import run_rows
 from bonaface.models.parts import head_of, move
 from bonaface.training.balance import loss_weights
 from bonaface.training.frozen_blocks import input_of

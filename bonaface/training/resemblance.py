@@ -11,8 +11,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
 from bonaface.inference.resembles import FEWEST_IMAGES, FEWEST_SOURCES, FILE, Fakes, fit_resembles
+from bonaface.inference.rows import run_rows
 from bonaface.inference.unfamiliar import BANK_SIZE
 from bonaface.models.facts import ResemblesFacts
 

@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bonaface.data.alignment import Alignment, face_square
+from bonaface.data.alignment import Alignment
 from bonaface.data.listing import list_data
 from bonaface.data.prepare import prepare, run_prepare_command
 from bonaface.errors import UsageError
-from bonaface.imaging.faces import Face, FaceDetector, MainFace, find_main_face
+from bonaface.imaging.faces import Face, FaceDetector
 from bonaface.imaging.header import inspect_image
 from bonaface.imaging.images import load_image
 
@@ -110,37 +110,6 @@ def test_every_file_has_the_same_format_range_and_no_metadata(raw: Path, tmp_pat
     listing = list_data(tmp_path / "out")
     assert (len(listing.rows), listing.labels, listing.broken) == (24, ["fake", "real"], [])
     assert sorted(listing.rows["source"]) == sorted(table.source)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
-    corner=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
-    extent=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
-    margin=st.floats(0, 2),
-)
-def test_the_face_square_lies_inside_and_is_as_large_as_it_can(
-    size: tuple[int, int], corner: tuple[float, float], extent: tuple[float, float], margin: float
-) -> None:
-    x0, y0 = corner[0] * size[0], corner[1] * size[1]
-    box = (x0, y0, min(x0 + extent[0] * size[0], size[0]), min(y0 + extent[1] * size[1], size[1]))
-    left, top, right, bottom = face_square(Image.new("RGB", size), MainFace(box, "ok", 0.9, 1), margin)
-    assert 0 <= left < right <= size[0]
-    assert 0 <= top < bottom <= size[1]
-    assert right - left == bottom - top
-    wanted = max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * margin)
-    assert right - left == max(1, min(round(wanted), *size))
-    # It is centred on the face unless the border is in the way.
-    assert abs((left + right) / 2 - (box[0] + box[2]) / 2) <= 1 or left == 0 or right == size[0]
-
-
-def test_a_face_at_the_border_gives_real_pixels_only() -> None:
-    """No reflection: every pixel of the crop is one of the image, at its own place."""
-    image = picture(4, 60, 40)
-    square = face_square(image, MainFace((50.0, 0.0, 60.0, 12.0), "ok", 0.9, 1), 0.25)
-    assert square == (42, 0, 60, 18)
-    centre = face_square(image, find_main_face(image, []), 0.25)
-    assert centre == (10, 0, 50, 40)  # the whole centre square: no margin around what is no face
 
 
 @settings(max_examples=200, deadline=None)

@@ -28,7 +28,7 @@ from bonaface.evaluation.scores import CLEAN, Variant
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply, uncalibrated
 from bonaface.inference.detector import Detector
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 from bonaface.report.write import SCHEMA_VERSION
 from bonaface.stats import metrics

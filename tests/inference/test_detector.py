@@ -375,3 +375,9 @@ def test_it_can_be_had_from_the_package_itself_and_only_then_brings_torch() -> N
         "assert Detector.__module__ == 'bonaface.inference.detector'; assert not hasattr(bonaface, 'Detektor')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_scoring_files_needs_no_data_sets() -> None:
+    """The library for them takes a second to import and 90 MB."""
+    code = "import sys; import bonaface.inference.detector; print('datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"

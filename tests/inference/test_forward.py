@@ -1,4 +1,4 @@
-"""Outputs for every row, whole and in order; and the products of linear layers, by whoever makes them fastest."""
+"""Logits and features; and the products of linear layers, by whoever makes them fastest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from bonaface.inference.forward import _interleave, forward, with_fast_products
+from bonaface.inference.forward import forward, with_fast_products
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear
 
@@ -27,21 +27,6 @@ def test_a_last_layer_that_is_not_the_head_has_no_features() -> None:
         assert torch.allclose(last_linear(model, 2)(features), logits)
     model.classifier = nn.Sequential(model.classifier, nn.LayerNorm(2))
     assert forward(model.eval(), pixels)[1] is None
-
-
-@pytest.mark.parametrize(("n", "processes"), [(7, 2), (4, 3), (1, 3)])
-def test_rows_of_several_processes_come_back_in_order(n: int, processes: int) -> None:
-    """Also where a process had no rows at all, and so no features."""
-    logits, features = np.arange(2.0 * n).reshape(n, 2), np.arange(3.0 * n).reshape(n, 3)
-    pieces = [
-        (i, logits[i::processes], features[i::processes] if len(logits[i::processes]) else None)
-        for i in reversed(range(processes))
-    ]
-    outputs = _interleave(pieces, n, processes)
-    assert (outputs.logits == logits).all()
-    assert (outputs.features == features).all()
-    pieces[-1] = (*pieces[-1][:2], None)
-    assert _interleave(pieces, n, processes).features is None
 
 
 def operations(model: nn.Module, pixels: torch.Tensor) -> set[str]:

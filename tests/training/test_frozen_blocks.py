@@ -17,7 +17,7 @@ from bonaface.data.dataset import FaceData
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 from bonaface.training.frozen_blocks import FrozenBlocks
 from bonaface.training.optimization import freeze, learnable

@@ -16,7 +16,7 @@ from bonaface.data.dataset import FaceData, sampling_weights
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear
 from bonaface.training.checkpoints import LOG

@@ -15,7 +15,7 @@ from bonaface.data.dataset import FaceData
 from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.forward import run_rows
+from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 from bonaface.training.head_training import train_head
 from bonaface.training.heads import BlockHead, tokens
