@@ -47,10 +47,11 @@ app: $(RUNTIME) ## serve the newest run trained on photographs, or MODEL=…, at
 # The families that each fold leaves out calibrate the model that is trained on all of them: see docs/detector.md.
 # SIZE=large is what a few times the memory and time buys; it is too large to ship.
 SIZE ?= small
+FOLDS ?= 5
 NAME := bonaface-$(SIZE)
 RECIPE := recipes/detector$(if $(filter large,$(SIZE)),-large).yaml
 detector: $(RUNTIME) ## retrain the detector, SIZE=small or large, on DATA=…; about 90 minutes on two cores
-	$(BIN)/python -m bonaface crossval $(RECIPE) --data $(DATA) $(FLAGS) --leave-families-out 5 \
+	$(BIN)/python -m bonaface crossval $(RECIPE) --data $(DATA) $(FLAGS) --leave-families-out $(FOLDS) \
 		--out runs/$(NAME)-unseen
 	$(BIN)/python train_hf.py $(RECIPE) --data $(DATA) $(FLAGS) --output_dir runs/$(NAME) \
 		--calibrate_on runs/$(NAME)-unseen/report/predictions.parquet

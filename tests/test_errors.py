@@ -116,8 +116,9 @@ def test_ctrl_c_is_one_line_and_130(command: list[str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.yaml")  # reading it waits for a writer
     os.mkfifo(tmp_path / "config.json")
     words = {"train_hf.py": [tmp_path / "recipe.yaml"], "sample": [tmp_path / "s", "--n", "40000"], "card": [tmp_path]}
+    heard = ["env", "--default-signal=INT"]  # what a shell starts in the background ignores Ctrl-C
     process = subprocess.Popen(
-        [sys.executable, *command, *words[command[-1]]], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*heard, sys.executable, *command, *words[command[-1]]], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
         time.sleep(2.5)
