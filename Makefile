@@ -7,7 +7,7 @@ DEV := $(VENV)/.dev
 LOWEST := .venv-lowest
 # Worker processes of a test run, each of one thread and some 1.5 GB. A file's tests share what it trains or serves.
 JOBS ?= 2
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE

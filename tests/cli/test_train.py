@@ -185,7 +185,7 @@ def test_killed_in_the_middle_and_continued_gives_the_same_bits(
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
-    """Ten times the files, the same peak: rows hold names, not pixels."""
+    """Five times the files, the same peak: rows hold names, not pixels."""
     command = [sys.executable, "benchmarks/train_memory.py", "--files", "400", "2000", "--steps", "5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
