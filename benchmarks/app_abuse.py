@@ -242,7 +242,7 @@ def run(model: str, clients: int, seconds: float, *, wait_for_files: bool) -> di
 
 def main() -> None:
     """Run, print, and leave JSON in benchmarks/results/."""
-    from train_throughput import machine
+    from record import record
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -252,14 +252,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "app_abuse.json")
     options = parser.parse_args()
     found = run(options.model, options.clients, options.seconds, wait_for_files=not options.no_wait)
-    command = f"python benchmarks/app_abuse.py --model MODEL --seconds {options.seconds:g} --clients {options.clients}"
-    story = {"command": command, "machine": machine(), "ratio_means": "resident memory afterwards / before"} | found
-    options.out.write_text(json.dumps(story, indent=1) + "\n")
-    print(json.dumps(story, indent=1))
+    ratio = found.pop("ratio")
+    print(json.dumps(record(options.out, ratio, "resident memory afterwards / before", **found), indent=1))
     right = not found["wrong"] and found["good_questions"] > 0
     promises = {
         "a good question has its right answer, or is told to come back": right,
-        "memory afterwards ≤ 1.1 × before": found["ratio"] <= 1.1,
+        "memory afterwards ≤ 1.1 × before": ratio <= 1.1,
         "nothing waits for ever": found["afterwards_seconds"] < 30,
         "no file is left": not found["files_left"],
         "the log names no client and no file": not found["log_said_too_much"],

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from train_throughput import machine
+from record import record
 
 from bonaface.data.sample import SampleSpec, make_image
 
@@ -187,20 +187,16 @@ def main() -> None:
     after, _ = detector_speed(options.model, files, options.seconds / 6)
     alone = (before + after) / 2
     wrong = single.wrong + outcome.wrong + more.wrong
-    if options.out:
-        found = {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%d"),
-            "command": f"python benchmarks/app_load.py {' '.join(sys.argv[1:])}",
-            "ratio_means": "pictures a second of the app / of the detector alone",
-            "ratio": round(rate / alone, 3),
-            "page_s": round(page, 2),
-            "first_answer_s": round(first, 2),
-            "single_p50_s": round(float(p50), 4),
-            "single_p95_s": round(float(p95), 4),
-            "memory_ratio": round(late / early, 3),
-        }
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    record(
+        options.out,
+        rate / alone,
+        "images a second of the app / of the detector alone",
+        page_s=round(page, 2),
+        first_answer_s=round(first, 2),
+        single_p50_s=round(float(p50), 4),
+        single_p95_s=round(float(p95), 4),
+        memory_ratio=round(late / early, 3),
+    )
     p50, p95, p99 = np.percentile(outcome.seconds, [50, 95, 99])
     print("| load | |\n|---|---|")
     print(f"| clients, seconds, pictures | {options.clients}, {options.seconds:.0f}, {options.size} px |")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
-import json
 import multiprocessing
 import re
 import struct
@@ -171,7 +170,7 @@ def _times(out: Any) -> None:
 def main() -> None:
     """Measure, print, and leave JSON in benchmarks/results/."""
     sys.path.insert(0, str(Path(__file__).parent))
-    from train_throughput import machine
+    from record import record
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=63)
@@ -188,9 +187,8 @@ def main() -> None:
     for name, spent in times.items():
         print(f"| {name} | | {spent:.1f} |")
     worst = max(each["memory"] for each in formats.values())
-    story = {"command": "python benchmarks/decode_memory.py", "machine": machine(), "megapixels": pixels / 1e6}
-    story |= {"ratio": worst, "ratio_means": "largest growth of memory / three bytes a pixel, over the formats"}
-    options.out.write_text(json.dumps(story | {"formats": formats, "hostile_seconds": times}, indent=1) + "\n")
+    means = "largest growth of memory / three bytes a pixel, over the formats"
+    record(options.out, worst, means, megapixels=pixels / 1e6, formats=formats, hostile_seconds=times)
 
 
 if __name__ == "__main__":

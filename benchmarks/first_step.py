@@ -11,7 +11,6 @@ machine believe that of processor time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -21,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from train_throughput import machine
+from record import record
 
 ROOT = Path(__file__).resolve().parent.parent
 # Ends the process, workers included, where training begins.
@@ -86,9 +85,15 @@ def main() -> None:
     ratio, ratio_spent = (statistics.median(t["other"]) / statistics.median(t["this"]) for t in (passed, spent))
     n_files = sum(path.is_file() for path in options.data.rglob("*"))
     print(f"{ratio:.2f} times as fast as the other checkout ({ratio_spent:.2f} in processor time), {n_files:,} files")
-    story = {"machine": machine(), "files": n_files, "seconds": passed, "processor_seconds": spent}
-    story |= {"ratio": round(ratio, 3), "ratio_of_processor_time": round(ratio_spent, 3)}
-    options.out.write_text(json.dumps(story, indent=1) + "\n")
+    record(
+        options.out,
+        ratio,
+        "seconds of the other checkout / of this one",
+        files=n_files,
+        seconds=passed,
+        processor_seconds=spent,
+        ratio_of_processor_time=round(ratio_spent, 3),
+    )
 
 
 if __name__ == "__main__":

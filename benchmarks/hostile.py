@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import multiprocessing
 import resource
 import struct
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from train_throughput import machine
+from record import record
 from transformers import logging
 
 from bonaface.inference.detector import Detector
@@ -285,19 +283,15 @@ def main() -> None:
     }
     for promise, held in promises.items():
         print(f"{promise}: {'held' if held else 'BROKEN'}")
-    if args.out:
-        found = {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%d"),
-            "command": f"python benchmarks/hostile.py {' '.join(sys.argv[1:])}",
-            "ratio_means": "most memory resident / before the first file",
-            "ratio": round(resident() / before, 3),
-            "files": args.files,
-            "resident_gib": round(resident(), 3),
-            "longest_s": round(watch.worst, 2),
-            "promises": promises,
-        }
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    record(
+        args.out,
+        resident() / before,
+        "most memory resident / before the first file",
+        files=args.files,
+        resident_gib=round(resident(), 3),
+        longest_s=round(watch.worst, 2),
+        promises=promises,
+    )
     raise SystemExit(not all(promises.values()))
 
 

@@ -15,7 +15,6 @@ Eileen Collins (public domain), from file to verdict.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -31,7 +30,7 @@ import numpy as np
 import skimage
 import torch
 from PIL import Image
-from train_throughput import machine
+from record import record
 from transformers import (
     ConvNextV2Config,
     ConvNextV2ForImageClassification,
@@ -53,6 +52,7 @@ from bonaface.inference.detector import Detector
 from bonaface.inference.export import export_model
 from bonaface.inference.scoring import find_inputs, score_files
 
+MEANS = "time of the pipeline / time of this way, median over the rounds; ratio_of_cpu: of processor time"
 LABELS: dict[str, Any] = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}
 NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
     "convnextv2-tiny": lambda: ConvNextV2ForImageClassification(
@@ -108,7 +108,7 @@ def make_photographs(folder: Path, n: int, side: int = 1024) -> list[str]:
 def throughput(args: argparse.Namespace, root: Path) -> None:
     """Images a second on a folder, milliseconds for a single file, and where the time goes."""
     files = make_files(root / "files", args.files)
-    few, found = files[:8], header(args)
+    few, found = files[:8], {}
     for name in [args.model] if args.model else args.networks:
         folder = Path(name) if args.model else make_model(root / name, name)
         print(f"\n{name}")
@@ -128,7 +128,7 @@ def throughput(args: argparse.Namespace, root: Path) -> None:
             share = (parts["decode"] + parts["pixels"]) / sum(parts.values())
             print(f"  {way}: decoding and preprocessing {share:.1%} of the work")
             rows[f"folder, {way}"]["reading_share"] = round(share, 4)
-    write(args.out, found)
+    record(args.out, None, MEANS, rounds=args.rounds, networks=found)
 
 
 def faces(args: argparse.Namespace, root: Path) -> None:
@@ -137,7 +137,7 @@ def faces(args: argparse.Namespace, root: Path) -> None:
     The stock way is OpenCV's YuNet on the whole image, as its documentation has it, and the pipeline on the crop. Its
     second row finds faces in a copy of 320 px, as we do.
     """
-    folder, found = Path(args.model or "models/bonaface-small"), header(args)
+    folder = Path(args.model or "models/bonaface-small")
     files, weights = make_photographs(root / "files", args.files), find_yunet()
     if weights is None:
         raise SystemExit("YuNet's weights were not found: set BONAFACE_YUNET")
@@ -161,21 +161,8 @@ def faces(args: argparse.Namespace, root: Path) -> None:
         assert all(len(result.faces) == 1 for result in detector.stream(files))
         runs[way] = lambda d=detector: list(d.stream(files))
     print(f"\n{folder.name}, photographs of 1024 px")
-    found[folder.name] = compared("folder with faces", runs, len(files), args.rounds)
-    write(args.out, found)
-
-
-def header(args: argparse.Namespace) -> dict[str, Any]:
-    """What a result says of its run."""
-    command = f"python benchmarks/inference.py {' '.join(sys.argv[1:])}"
-    means = "time of the pipeline / time of this way, median over the rounds"
-    return {
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
-        "command": command,
-        "rounds": args.rounds,
-        "ratio_means": means,
-    }
+    found = {folder.name: compared("folder with faces", runs, len(files), args.rounds)}
+    record(args.out, None, MEANS, rounds=args.rounds, networks=found)
 
 
 def detectors(folder: Path, root: Path, data: str | None) -> dict[str, Detector]:
@@ -208,12 +195,6 @@ def compared(title: str, runs: dict[str, Callable[[], Any]], n: int, rounds: int
         print(f"  {title} {way:<26}{each:8.1f} ms an image; {wall:.2f} x as fast, {cpu:.2f} x less of the CPU")
         rows[f"{title}, {way}"] = {"ms": round(each, 2), "ratio": round(wall, 3), "ratio_of_cpu": round(cpu, 3)}
     return rows
-
-
-def write(out: Path | None, found: dict[str, Any]) -> None:
-    """Keep a result if that is asked."""
-    if out:
-        out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measured(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:

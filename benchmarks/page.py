@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shlex
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +30,7 @@ import numpy as np
 from app_load import App
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
-from train_throughput import machine
+from record import record
 
 from bonaface.inference.detector import Detector, Result
 from bonaface.models.shipped import named_or_shipped
@@ -222,18 +220,9 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        found = {
-            "command": shlex.join(["python", "benchmarks/page.py", *("DATA" if "/" in w else w for w in sys.argv[1:])]),
-            "machine": machine(),
-            "browser": f"Chromium {browser.version}",
-            "date": time.strftime("%Y-%m-%d"),
-            **measure(browser, options, Path(scratch)),
-        }
+        found = measure(browser, options, Path(scratch)) | {"browser": f"Chromium {browser.version}"}
         browser.close()
-    text = json.dumps(found, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    print(json.dumps(record(options.out, found.pop("ratio"), found.pop("ratio_means"), **found), indent=1))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from record import record
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
-from train_throughput import machine
 from transformers import pipeline
 
 from bonaface.crossval.family_figures import family_figures
@@ -130,10 +130,7 @@ def main() -> None:
             scored = table.assign(p_fake=[score for score, _ in found])
             result[name] = figures(scored, families, (verdict for _, verdict in found))
             print(name, json.dumps(result[name]), flush=True)
-    if options.out:
-        command = "python benchmarks/peers.py --data DATA --ours RUNS/CROSSVAL"
-        kept = {"command": command, "machine": machine(), "detectors": result}
-        options.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    record(options.out, None, "none: figures of accuracy", detectors=result)
 
 
 if __name__ == "__main__":

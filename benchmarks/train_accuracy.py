@@ -10,7 +10,6 @@ order of the images. Both are tested by the same code. The interval of the mean 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import record
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from train_sides import ARCHITECTURES, ROOT, our_trainer, stock_trainer
-from train_throughput import machine
 from transformers import set_seed
 
 from bonaface.data.dataset import FaceData, load_data
@@ -97,10 +96,18 @@ def main() -> None:
     mean, error = differences.mean(), stats.sem(differences) if len(differences) > 1 else np.nan
     low, high = stats.t.interval(0.95, len(differences) - 1, mean, error)
     print(f"{options.model}, {options.epochs} epochs: ours - stock {mean:+.4f} ({low:+.4f} to {high:+.4f})")
-    story = {"machine": machine(), "model": options.model, "epochs": options.epochs, "batch": options.batch}
-    story |= {"side": processor.data_config["input_size"][-1]}
-    story |= {"auc": found, "difference": mean, "interval_95": [low, high] if len(differences) > 1 else None}
-    out.write_text(json.dumps(story, indent=1) + "\n")
+    record(
+        out,
+        float(np.mean(found["ours"]) / np.mean(found["stock"])),
+        "mean AUC of ours / of the stock recipe",
+        model=options.model,
+        epochs=options.epochs,
+        batch=options.batch,
+        side=processor.data_config["input_size"][-1],
+        auc=found,
+        difference=mean,
+        interval_95=[low, high] if len(differences) > 1 else None,
+    )
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ rates are taken in turn; the ratio is the median of the rounds'.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
+from record import record
 from train_sides import ARCHITECTURES
-from train_throughput import ROOT, Side, machine, make_data
+from train_throughput import ROOT, Side, make_data
 
 PROCESSES = 2
 
@@ -57,9 +56,9 @@ def main() -> None:
         f"{options.model}: together {median(rates['together']):.1f} img/s, apart {median(rates['apart']):.1f}", end=""
     )
     print(f", ratio {ratio:.3f}")
-    story = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "model": options.model, "batch": options.batch}
-    story |= {"img_per_s": {k: [round(x, 1) for x in v] for k, v in rates.items()}, "together/apart": round(ratio, 3)}
-    options.out.write_text(json.dumps(story, indent=1) + "\n")
+    speeds = {k: [round(x, 1) for x in v] for k, v in rates.items()}
+    means = "images a second of processes together / apart, median over the rounds"
+    record(options.out, ratio, means, model=options.model, batch=options.batch, img_per_s=speeds)
 
 
 if __name__ == "__main__":

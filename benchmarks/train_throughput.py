@@ -17,14 +17,10 @@ work on the machine slows all alike. Compiling is told apart: the seconds of the
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -35,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from record import machine, record
 from train_sides import ARCHITECTURES
 
 from bonaface.data.portraits import draw_portrait
@@ -141,8 +138,8 @@ def measure(model: str, kind: str, options: argparse.Namespace, flags: list[str]
         for side in sides.values():
             side.stop()
     ratio = {
-        f"ours/{other}": round(median(a / b for a, b in zip(rates["ours"], rates[other], strict=True)), 3)
-        for other in ("stock", "limit")
+        name: round(median(a / b for a, b in zip(rates["ours"], rates[other], strict=True)), 3)
+        for name, other in (("ratio", "stock"), ("ratio_to_limit", "limit"))
     }
     network, processor = load_model(f"timm/{ARCHITECTURES[model]}", ["fake", "real"], from_scratch=True)
     facts = Preprocessing.of(processor)
@@ -167,15 +164,6 @@ def _bf16_peak() -> float | None:
     return next((peak for known, peak in BF16_PEAK.items() if known in name), None)
 
 
-def machine() -> str:
-    """The machine in words."""
-    processor = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        processor = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[0]
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{os.cpu_count()} cores of {processor}{gpu}; torch {torch.__version__}, Python {platform.python_version()}"
-
-
 def main() -> None:
     """Measure each network on each kind of picture; a table, and JSON in benchmarks/results/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,11 +186,10 @@ def main() -> None:
                 found = measure(model, kind, options, flags, Path(work))
                 results.append(found)
                 speeds = " ".join(f"{median(found['img_per_s'][side]):8.1f}" for side in SIDES)
-                print(f"{model:<16} {kind:<9} {speeds} {found['ours/stock']:11.2f} {found['ours/limit']:11.3f}")
+                print(f"{model:<16} {kind:<9} {speeds} {found['ratio']:11.2f} {found['ratio_to_limit']:11.3f}")
                 print(f"  {found['chosen']}; first steps {found['first_steps_s']}", flush=True)
-                out.parent.mkdir(parents=True, exist_ok=True)
-                story = {"machine": machine(), "batch": options.batch, "date": time.strftime("%Y-%m-%d")}
-                out.write_text(json.dumps(story | {"results": results}, indent=1) + "\n")
+                means = "images a second of ours / of the stock recipe; ratio_to_limit: of ours / of the network alone"
+                record(out, None, means, batch=options.batch, results=results)
 
 
 if __name__ == "__main__":

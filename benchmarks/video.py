@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
-from train_throughput import machine
+from record import record
 
 from bonaface.data.portraits import draw_portrait
 
@@ -109,19 +108,16 @@ def main() -> None:
     for name, found in ways.items():
         found["ratio"] = round(options.seconds / found["seconds"], 2)
         print(f"{name}: {found['ratio']} times real time, {found['frames']:.0f} frames, {found['peak_mib']:.0f} MiB")
-    story = {
-        "command": "python benchmarks/video.py" + f" --seconds {options.seconds}" * (options.seconds != 600),
-        "machine": machine(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    peak = max(found["peak_mib"] for found in ways.values())
+    figures = {
         "clip": {"seconds": options.seconds, "width": SIZE[0], "height": SIZE[1], "fps": RATE, "bytes": size},
-        "ratio": ways["default"]["ratio"],
-        "ratio_means": "seconds of the clip / seconds to judge it, the model loaded; 64 frames",
         "ratio_of_processor_time": round(options.seconds / ways["default"]["processor_seconds"], 2),
-        "peak_mib": max(found["peak_mib"] for found in ways.values()),
+        "peak_mib": peak,
         "ways": ways,
     }
-    options.out.write_text(json.dumps(story, indent=1) + "\n")
-    if story["peak_mib"] > MOST_MIB:
+    means = "seconds of the clip / seconds to judge it, the model loaded; 64 frames"
+    record(options.out, ways["default"]["ratio"], means, **figures)
+    if peak > MOST_MIB:
         raise SystemExit(1)
 
 
