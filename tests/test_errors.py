@@ -121,7 +121,9 @@ def test_ctrl_c_is_one_line_and_130(command: list[str], tmp_path: Path) -> None:
         [*heard, sys.executable, *command, *words[command[-1]]], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
-        time.sleep(2.5)
+        until, mapped = time.monotonic() + 60, Path(f"/proc/{process.pid}/maps")
+        while "libtorch" not in mapped.read_text() and time.monotonic() < until:
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]
     finally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -100,9 +101,10 @@ def _unit(features: ArrayLike) -> NDArray[np.float32]:
 
 
 def _distances(bank: NDArray[np.float32], rows: NDArray[np.float32], neighbour: int) -> NDArray[np.float64]:
-    found = np.empty(len(rows))
+    """By torch's threads: NumPy's, beside them, double the time that the network takes for a single image."""
+    found, known = np.empty(len(rows)), torch.from_numpy(bank).T
     for start in range(0, len(rows), _ROWS):
-        similar = rows[start : start + _ROWS] @ bank.T
+        similar = (torch.from_numpy(rows[start : start + _ROWS]) @ known).numpy()
         nearest = np.partition(similar, len(bank) - neighbour, axis=1)[:, len(bank) - neighbour]
         found[start : start + _ROWS] = np.sqrt(np.maximum(2.0 - 2.0 * nearest.astype(np.float64), 0.0))
     return found

@@ -19,37 +19,40 @@ MINIATURE = (
 )
 
 
-LARGE = (
-    "--model timm/vit_tiny_patch16_224 --from_scratch --image_size 32 --resize 40 --num_train_epochs 2"
-    " --use_cpu True --bf16 False --dataloader_num_workers 0"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "flags", "folds"), [("small", MINIATURE, 3), ("large", LARGE, 2)])
-def test_make_detector_packs_a_model_calibrated_on_left_out_families(
-    size: str, flags: str, folds: int, tmp_path: Path
-) -> None:
+def test_make_detector_packs_a_model_calibrated_on_left_out_families(tmp_path: Path) -> None:
     for name in ("Makefile", "recipes", "train_hf.py", "hub"):  # what the run writes lies beside them
         (tmp_path / name).symlink_to(ROOT / name)
     real, fake = ("canon", "nikon", "sony", "pixel", "leica"), ("stylegan", "flux", "sdxl", "dalle", "midjourney")
     families = {f"{label}/{name}": 8 for label, names in (("real", real), ("fake", fake)) for name in names}
     make_faces(tmp_path / "crops", families)
     done = subprocess.run(
-        ["make", "detector", "DATA=crops", f"SIZE={size}", f"FOLDS={folds}", f"FLAGS={flags}", f"VENV={sys.prefix}"]
+        ["make", "detector", "DATA=crops", "FOLDS=3", f"FLAGS={MINIATURE}", f"VENV={sys.prefix}"]
         + ["-o", f"{sys.prefix}/.runtime"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
         timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "models" / f"bonaface-{size}"
-    metrics = json.loads((tmp_path / "runs" / f"bonaface-{size}-unseen" / "report" / "crossval.json").read_text())
+    folder = tmp_path / "models" / "bonaface-small"
+    metrics = json.loads((tmp_path / "runs" / "bonaface-small-unseen" / "report" / "crossval.json").read_text())
     card = (folder / "README.md").read_text()
     assert f"{metrics['families']['auc']:.3f}" in card
     assert "license: cc-by-nc-4.0" in card
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
     detector = Detector.from_pretrained(folder)
-    assert detector.facts.unseen.folds == folds  # what its scores and its band were calibrated on
+    assert detector.facts.unseen.folds == 3  # what its scores and its band were calibrated on
     assert detector.facts.unseen.n == 80
     (result,) = detector(make_image(tmp_path / "new.png", 1))
     assert result.verdict in {"real", "fake", "uncertain"}
+
+
+def test_the_larger_one_is_made_by_the_same_commands() -> None:
+    """With a recipe and folders of its own."""
+    said = [
+        subprocess.run(
+            ["make", "--dry-run", "detector", "DATA=crops", f"SIZE={size}"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout
+        for size in ("small", "large")
+    ]  # fmt: skip
+    assert said[1] == said[0].replace("detector.yaml", "detector-large.yaml").replace("-small", "-large") != said[0]
