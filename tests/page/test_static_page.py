@@ -384,6 +384,7 @@ def test_the_camera_gives_one_image_at_a_time(browser: Browser, served: Site) ->
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
+    page.on("filechooser", lambda _: None)  # from now on the browser asks us, not the desktop
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
