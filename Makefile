@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 LOWEST := .venv-lowest
-# Worker processes of a test run, each of one thread and some 1.5 GB: one more than two cores, as many tests wait for
-# something. A file's tests share what it trains or serves.
-JOBS ?= 3
+# Worker processes of a test run, each of one thread and some 1.5 GB. A file's tests share what it trains or serves.
+# A third one gains nothing on two cores.
+JOBS ?= 2
 PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Where the environment forbids cached bytecode, every start of Python would compile torch and transformers again.
@@ -61,7 +61,7 @@ detector: $(RUNTIME) ## retrain the detector, SIZE=small or large, on DATA=…; 
 	rm -rf models/$(NAME)
 	$(BIN)/python -m hub pack runs/$(NAME) models/$(NAME)
 
-test: lint ## run ruff, mypy, the layer check and all tests, in JOBS=3 processes
+test: lint ## run ruff, mypy, the layer check and all tests, in JOBS=2 processes
 	$(BIN)/python $(PYTEST) --durations 20
 
 test-fast: $(DEV) ## run the tests that are not slow, in about two minutes

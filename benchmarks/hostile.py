@@ -4,7 +4,8 @@
 
 Files are made by a seeded mutator from small pictures of every format: cut off, bytes flipped, blocks repeated or
 zeroed, headers that promise huge sizes, decompression bombs, wrong suffixes, other modes, broken metadata, or nothing
-at all. Exit code 1 where a promise is broken: a row a file, no file above 5 s, less than 1.2 GiB resident.
+at all. Exit code 1 where a promise is broken: a row a file, no file above 5 s, at most 0.75 GiB more than the process had
+before, which is what SECURITY.md allows an image of 63 megapixels.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from bonaface.inference.detector import Detector
 from bonaface.inference.scoring import find_inputs, score_files
 from bonaface.models.load import load_model
 
-MAX_SECONDS, MAX_RESIDENT = 5.0, 1.2  # of one file; GiB
+MAX_SECONDS, MAX_GROWTH = 5.0, 0.75  # of one file; GiB
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 FORMATS |= {"HEIF": ".heic", "AVIF": ".avif"}  # those that bring libraries of their own
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "I", "F", "YCbCr", "LAB", "HSV", "PA")
@@ -279,7 +280,7 @@ def main() -> None:
     promises = {
         "a row a file": kept,
         f"no file above {MAX_SECONDS} s": watch.worst < MAX_SECONDS,
-        f"less than {MAX_RESIDENT} GiB": resident() < MAX_RESIDENT,
+        f"at most {MAX_GROWTH} GiB more": resident() - before <= MAX_GROWTH,
     }
     for promise, held in promises.items():
         print(f"{promise}: {'held' if held else 'BROKEN'}")
