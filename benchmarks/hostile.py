@@ -4,8 +4,8 @@
 
 Files are made by a seeded mutator from small pictures of every format: cut off, bytes flipped, blocks repeated or
 zeroed, headers that promise huge sizes, decompression bombs, wrong suffixes, other modes, broken metadata, or nothing
-at all. Exit code 1 where a promise is broken: a row a file, no file above 5 s, at most 0.75 GiB more than the process had
-before, which is what SECURITY.md allows an image of 63 megapixels.
+at all. Exit code 1 where a promise is broken: a row a file, no file above 5 s, at most 0.75 GiB more than the process
+had before, which is what SECURITY.md allows an image of 63 megapixels.
 """
 
 from __future__ import annotations
