@@ -51,7 +51,7 @@ SIZE ?= small
 FOLDS ?= 5
 NAME := bonaface-$(SIZE)
 RECIPE := recipes/detector$(if $(filter large,$(SIZE)),-large).yaml
-detector: $(RUNTIME) ## retrain the detector, SIZE=small or large, on DATA=…; about 90 minutes on two cores
+detector: $(RUNTIME) ## retrain the detector on DATA=…: 90 minutes on two cores, SIZE=large two and a half hours
 	$(BIN)/python -m bonaface crossval $(RECIPE) --data $(DATA) $(FLAGS) --leave-families-out $(FOLDS) \
 		--out runs/$(NAME)-unseen
 	$(BIN)/python train_hf.py $(RECIPE) --data $(DATA) $(FLAGS) --output_dir runs/$(NAME) \
