@@ -163,3 +163,16 @@ def test_sigterm_is_one_line_and_143_and_leaves_nothing_half_written(tmp_path: P
         assert process.communicate(timeout=60)[1] == "stopped\n"
     assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fork_leaves_the_signals_that_are_held_as_they_were() -> None:
+    """A program that imports us and holds SIGTERM for a while keeps holding it, and so does its fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        worker = os.fork()
+        if not worker:
+            os._exit(signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
