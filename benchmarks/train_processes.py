@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from record import record
-from train_sides import ARCHITECTURES
+from train_sides import MODELS
 from train_throughput import ROOT, Side, make_data
 
 PROCESSES = 2
@@ -26,7 +26,7 @@ PROCESSES = 2
 def main() -> None:
     """Measure, print a line and leave JSON in benchmarks/results/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(ARCHITECTURES), default="resnet18")
+    parser.add_argument("--model", choices=list(MODELS), default="resnet18")
     parser.add_argument("--files", type=int, default=512)
     parser.add_argument("--batch", type=int, default=16, help="of each process")
     parser.add_argument("--steps", type=int, default=6)

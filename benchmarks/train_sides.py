@@ -15,12 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-ARCHITECTURES = {
-    "convnextv2_atto": "convnextv2_atto.fcmae",
-    "convnextv2_tiny": "convnextv2_tiny.fcmae",
-    "vit_tiny": "vit_tiny_patch16_224.augreg_in21k",
-    "vit_small": "vit_small_patch16_224.augreg_in21k",
-    "resnet18": "resnet18.a1_in1k",
+MODELS = {  # as `--model` takes them
+    "convnextv2_atto": "timm/convnextv2_atto.fcmae",
+    "convnextv2_tiny": "timm/convnextv2_tiny.fcmae",
+    "vit_tiny": "timm/vit_tiny_patch16_224.augreg_in21k",
+    "vit_small": "timm/vit_small_patch16_224.augreg_in21k",
+    "resnet18": "timm/resnet18.a1_in1k",
+    "lite0": "lite0",
 }
 FIRST = 3  # steps in which everything is compiled and chosen
 ENDLESS = 100_000  # epochs; the parent says when it is enough
@@ -122,7 +123,7 @@ def our_trainer(model: str, data: str, batch: int, flags: list[str]) -> tuple[An
 
     recipe, args, _ = read_recipe(
         [
-            "--data", data, "--model", f"timm/{ARCHITECTURES[model]}", "--from_scratch", "True",
+            "--data", data, "--model", MODELS[model], "--from_scratch", "True",
             "--augmentation", "standard", "--audit", "False", "--output_dir", "unused", "--disable_tqdm", "True",
             "--per_device_train_batch_size", str(batch), "--eval_strategy", "no", "--save_strategy", "no",
             "--logging_strategy", "no", "--load_best_model_at_end", "False", "--num_train_epochs", str(ENDLESS), *flags,
@@ -164,7 +165,7 @@ def main() -> None:
     """Train one side in its turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("side", choices=["stock", "ours", "limit"])
-    parser.add_argument("--model", choices=list(ARCHITECTURES), required=True)
+    parser.add_argument("--model", choices=list(MODELS), required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
@@ -175,7 +176,7 @@ def main() -> None:
         from bonaface.models.load import load_model
 
         set_seed(42)
-        network, processor = load_model(f"timm/{ARCHITECTURES[options.model]}", ["fake", "real"], from_scratch=True)
+        network, processor = load_model(MODELS[options.model], ["fake", "real"], from_scratch=True)
         trainer = stock_trainer(network, processor, options.data, options.batch)
         idle = 2
     else:

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 from record import machine, record
-from train_sides import ARCHITECTURES
+from train_sides import MODELS
 
 from bonaface.data.portraits import draw_portrait
 from bonaface.imaging.transforms import Preprocessing
@@ -141,7 +141,7 @@ def measure(model: str, kind: str, options: argparse.Namespace, flags: list[str]
         name: round(median(a / b for a, b in zip(rates["ours"], rates[other], strict=True)), 3)
         for name, other in (("ratio", "stock"), ("ratio_to_limit", "limit"))
     }
-    network, processor = load_model(f"timm/{ARCHITECTURES[model]}", ["fake", "real"], from_scratch=True)
+    network, processor = load_model(MODELS[model], ["fake", "real"], from_scratch=True)
     facts = Preprocessing.of(processor)
     flops = training_flops(network, (facts.height, facts.width))
     result = {
@@ -167,7 +167,7 @@ def _bf16_peak() -> float | None:
 def main() -> None:
     """Measure each network on each kind of picture; a table, and JSON in benchmarks/results/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(ARCHITECTURES), default=["resnet18", "convnextv2_atto"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["resnet18", "convnextv2_atto"])
     parser.add_argument("--images", nargs="+", choices=list(KINDS), default=["jpeg256"])
     parser.add_argument("--files", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)

@@ -129,7 +129,7 @@ def launch_options(service: Service, *, login: bool = False) -> dict[str, Any]:
         "max_file_size": limits.upload_bytes,
         "footer_links": ["api"],
         "run_history": False,
-        "state_session_capacity": 4 * limits.waiting,
+        "state_session_capacity": limits.waiting,  # 0.2 MB each, for callers of the API too
         "ssr_mode": False,
         "show_error": False,
         "app_kwargs": {

@@ -119,6 +119,16 @@ def test_bf16_is_checked_where_the_processor_has_it(model: Path, tmp_path: Path)
     assert ("bf16" in checks) == export._has_bf16()
     if "bf16" in checks:
         assert 0 < checks["bf16"].difference <= 2e-2
+        assert "prefer float32" not in str(checks["bf16"])
+
+
+def test_a_model_that_bf16_changes_is_exported_for_float32_and_says_so(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PRECISIONS", {"float32": 1e-4, "bf16": 0.0})
+    for check in export_model(model, tmp_path / "out", "openvino", n_check=6):
+        assert ("prefer float32" in str(check)) == (check.precision == "bf16")
+    assert Detector.from_pretrained(tmp_path / "out").scores(make_images(1)).shape == (1, 2)
 
 
 def test_bf16_spares_the_first_layer_of_a_high_pass_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +145,6 @@ def test_bf16_spares_the_first_layer_of_a_high_pass_stem(tmp_path: Path, monkeyp
     processor.save_pretrained(tmp_path / "model")
     original = Detector.from_pretrained(tmp_path / "model").scores(noisy)
     worst = {}
-    monkeypatch.setattr(export, "PRECISIONS", {"float32": 1e-4})  # whatever bf16 does, it is written
     for spared in (True, False):
         if not spared:
             monkeypatch.setattr(network_files, "_keep_first_layer_precise", lambda _: None)
