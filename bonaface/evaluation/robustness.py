@@ -19,7 +19,7 @@ from bonaface.stats import metrics
 from bonaface.stats.certificates import Band, verdicts
 from bonaface.stats.figures import FIGURES, percent
 from bonaface.stats.intervals import auc_interval, clopper_pearson
-from bonaface.stats.predictions import fake_probability
+from bonaface.stats.probabilities import fake_probability
 
 FloatArray = NDArray[np.float64]
 

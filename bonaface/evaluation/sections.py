@@ -37,7 +37,7 @@ from bonaface.stats import metrics
 from bonaface.stats.certificates import PRIOR, Band, share_fake_among_called
 from bonaface.stats.figures import FIGURES, percent, span
 from bonaface.stats.intervals import Interval, auc_interval, clopper_pearson
-from bonaface.stats.predictions import fake_probability
+from bonaface.stats.probabilities import fake_probability
 
 FloatArray = NDArray[np.float64]
 

@@ -41,7 +41,7 @@ from bonaface.models.download import model_folder
 from bonaface.models.drawings import WARNING as DRAWINGS_ONLY
 from bonaface.models.drawings import knows_only_drawings
 from bonaface.models.facts import ModelFacts
-from bonaface.stats.predictions import fake_probability
+from bonaface.stats.probabilities import fake_probability
 
 __all__ = ["LARGEST_ASPECT", "WARNINGS", "Detector", "FaceResult", "ImageInput", "Result"]
 

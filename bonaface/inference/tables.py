@@ -28,7 +28,7 @@ from bonaface.errors import UsageError
 from bonaface.files import atomic_path
 from bonaface.imaging.inputs import as_utf8
 from bonaface.inference.detector import Result
-from bonaface.stats.predictions import probability_columns
+from bonaface.stats.probabilities import probability_columns
 
 TABLE_ROWS = 10_000  # rows of a Parquet row group, and the most that are held at once
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

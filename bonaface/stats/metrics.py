@@ -30,7 +30,8 @@ from bonaface.stats.intervals import (
     ece_bins,
     equal_error_rate,
 )
-from bonaface.stats.predictions import checked_scores, fake_probability, score_matrix
+from bonaface.stats.predictions import score_matrix
+from bonaface.stats.probabilities import checked_scores, fake_probability
 
 BINARY_FIGURES = ("auc", "average_precision", "eer", *LOW_FPRS, "brier", "ece")
 WORST_MIN_IMAGES = 50

@@ -45,7 +45,7 @@ from bonaface.parquet import read_parquet
 from bonaface.report.write import write_predictions
 from bonaface.stats.certificates import thresholds, uncertain_band, verdicts
 from bonaface.stats.metrics import WORST_MIN_IMAGES, all_figures
-from bonaface.stats.predictions import fake_probability
+from bonaface.stats.probabilities import fake_probability
 
 FloatArray = NDArray[np.float64]
 KNOWN = Path("report") / "unseen.parquet"  # in a run: its scores of sources left out, with the truth

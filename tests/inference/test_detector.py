@@ -370,14 +370,11 @@ def test_a_folder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_can_be_had_from_the_package_itself_and_only_then_brings_torch() -> None:
+    """And what only training and reports need stays away: it takes seconds to import and 200 MB."""
     code = (
         "import sys, bonaface; assert 'torch' not in sys.modules; from bonaface import Detector; "
-        "assert Detector.__module__ == 'bonaface.inference.detector'; assert not hasattr(bonaface, 'Detektor')"
+        "assert Detector.__module__ == 'bonaface.inference.detector'; assert not hasattr(bonaface, 'Detektor'); "
+        "import bonaface.inference.scoring; "
+        "assert not {'datasets', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules), list(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_scoring_files_needs_no_data_sets() -> None:
-    """The library for them takes a second to import and 90 MB."""
-    code = "import sys; import bonaface.inference.detector; print('datasets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"

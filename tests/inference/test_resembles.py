@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bonaface.errors import UsageError
-from bonaface.inference.resembles import FEWEST_IMAGES, FILE, NAMED, Fakes, Resembles, fit_resembles, in_words
+from bonaface.inference.resembles import FILE, NAMED, Resembles, in_words
+from bonaface.training.resemblance import FEWEST_IMAGES, Fakes, fit_resembles
 
 WIDTH = 12
 SOURCES = ("gan_a", "gan_b", "gan_c", "gan_d")

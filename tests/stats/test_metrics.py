@@ -19,7 +19,8 @@ from sklearn.calibration import calibration_curve
 
 from bonaface.stats import metrics
 from bonaface.stats.intervals import BOOTSTRAP_FIGURES, LOW_FPRS
-from bonaface.stats.predictions import fake_probability, predictions_frame, score_matrix
+from bonaface.stats.predictions import predictions_frame, score_matrix
+from bonaface.stats.probabilities import fake_probability
 
 THREE = ["edited", "real", "fake"]
 
