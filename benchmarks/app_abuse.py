@@ -34,7 +34,6 @@ from PIL import Image
 NAME = "private-photo-of-ada"  # of every file that is sent: it must not be logged
 KEEP = 30  # seconds that uploads are kept
 LIMIT = 8_000_000  # bytes of an upload
-QUIET = 20  # seconds before memory is looked at
 
 
 @dataclass
@@ -211,7 +210,6 @@ def run(model: str, clients: int, seconds: float, *, wait_for_files: bool) -> di
             while httpx.get(f"{app.url}/health", timeout=30).status_code != 200:
                 time.sleep(0.5)
             asyncio.run(abuse(app.url, Seen(), clients=clients, seconds=max(5.0, seconds / 10)))
-            time.sleep(QUIET)
             before = app.memory()
             asyncio.run(abuse(app.url, seen, clients=clients, seconds=seconds))
             last = Seen()
@@ -219,7 +217,6 @@ def run(model: str, clients: int, seconds: float, *, wait_for_files: bool) -> di
             until = time.monotonic() + (KEEP + 150 if wait_for_files else 0)
             while (left := app.files()) and time.monotonic() < until:
                 time.sleep(1)
-            time.sleep(QUIET)
             after = app.memory()
         finally:
             app.stop()

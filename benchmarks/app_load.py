@@ -6,7 +6,8 @@
    how long a single client waits for each answer once the app is warm.
 2. Load: clients that send pictures (bytes inside the question) as fast as they are answered, and how many pictures the
    detector itself does in a second, before and after, on the same files. The clients share the cores with the server.
-3. Memory: the server's resident size after 200 requests and after all.
+3. Memory: the server's resident size after 200 requests and after all, each time when it has rested and given back what
+   waiting pictures took.
 
 Every answer is compared with the detector's own score for that picture: one that is lost, wrong or an error is counted.
 """
@@ -34,6 +35,7 @@ from bonaface.data.sample import SampleSpec, make_image
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 24
+QUIET = 20  # seconds before memory is looked at: more than between two of the app's own looks
 
 
 @dataclass
@@ -71,7 +73,8 @@ class App:
             time.sleep(0.02)
 
     def memory(self) -> float:
-        """Resident MiB."""
+        """Resident MiB at rest."""
+        time.sleep(QUIET)
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

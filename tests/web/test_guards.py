@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from gradio.state_holder import SessionState
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -79,6 +81,20 @@ def test_a_space_may_be_shown_in_the_hubs_frame(monkeypatch: pytest.MonkeyPatch)
     answer = answers(guard.cls(echo, **guard.kwargs), lambda client: client.get("/"))
     assert "frame-ancestors 'self' https://huggingface.co" in answer.headers["Content-Security-Policy"]
     assert "X-Frame-Options" not in answer.headers
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sessions_of_all_callers_together_cost_little(tmp_path: Path) -> None:
+    """Gradio copies the configuration of the whole page for each, callers of the API included, and forgets none."""
+    service = Service([], Limits())
+    page, few = build_page(service, tmp_path), 20
+    tracemalloc.start()
+    kept = [SessionState(page) for _ in range(few)]
+    size = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    assert size * launch_options(service)["state_session_capacity"] < 50e6
 
 
 # --- size and speed ------------------------------------------------------------------------------------------------
