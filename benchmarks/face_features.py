@@ -4,7 +4,8 @@
 
 `DATA` holds `metadata.csv` and its crops. One file a view, `CACHE/NETWORK-SIZE-KIND/VIEW.npy`, float16 (images,
 features): mean and standard deviation of each stage's maps. A view that is there is not made again, so a killed run
-goes on.
+goes on. Views are those of `face_views.py`, or the library's own: `eval`, and `faces0`, `faces1`, … as the preset
+`faces` draws them where it does not leave an image as it is (`BONAFACE_YUNET` names the weights that align them).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,13 @@ import openvino
 import timm
 import torch
 from onnx import numpy_helper
+from PIL import Image
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
+from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
 from bonaface.models import clip
+from bonaface.models.load import load_model
 
 BATCH = 32
 
@@ -202,6 +207,21 @@ TESTS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] =
 }
 
 
+def library_view(size: int, *, drawn: bool) -> Callable[[Image.Image, int], torch.Tensor]:
+    """Image and seed -> uint8 RGB (3, size, size), as training with the recipes of the detector draws it."""
+    _, processor = load_model("lite0", ["fake", "real"], from_scratch=True, image_size=size, resize=size * 4 // 3)
+    units = Preprocessing.of(processor)
+    scale, offset = (torch.tensor(v).view(3, 1, 1) for v in (units.scale, units.offset))
+    transform, evaluate = TrainTransform(processor, "faces"), EvalTransform(processor)
+    transform.preset = replace(transform.preset, plain=0.0)
+
+    def view(image: Image.Image, seed: int) -> torch.Tensor:
+        found = transform(image, seed) if drawn else evaluate(image)
+        return found if found.dtype == torch.uint8 else ((found - offset) / scale).round().clamp(0, 255).byte()
+
+    return view
+
+
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Once through JPEG."""
     return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
@@ -212,6 +232,7 @@ def maker(
 ) -> Callable[[int], np.ndarray]:
     """Row -> uint8 BGR view, by the view's name: a number for a drawn one, else one of the fixed ones."""
     size = settings.size
+    own = library_view(size, drawn=name != "eval") if name.startswith(("eval", "faces")) else None
 
     def make(row: int) -> np.ndarray:
         image, five = crops[row], points[row]
@@ -227,6 +248,9 @@ def maker(
             return face_views.aligned_view(image, known, size, int(name.removeprefix("aligned") or 80) / 100)
         if name in TESTS:
             return TESTS[name](image, size, rng)
+        if own is not None:
+            levels = own(Image.fromarray(image[..., ::-1]), sample_seed(0, int(name.removeprefix("faces") or 0), row))
+            return levels.permute(1, 2, 0).numpy()[..., ::-1]
         return face_views.draw_view(image, known, settings, rng)
 
     return make
