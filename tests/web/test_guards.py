@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 import uvicorn
@@ -26,7 +27,7 @@ from starlette.routing import Route
 
 from bonaface.web.clients import KNOWN, RateLimit, client_of
 from bonaface.web.connections import close_silent
-from bonaface.web.guards import CONTENT_POLICY, RequestGuard, is_open
+from bonaface.web.guards import CONTENT_POLICY, RequestGuard, is_open, refuse_addresses
 from bonaface.web.limits import Limits
 from bonaface.web.page import build_page, launch_options
 from bonaface.web.service import Service
@@ -81,6 +82,66 @@ def test_a_space_may_be_shown_in_the_hubs_frame(monkeypatch: pytest.MonkeyPatch)
     answer = answers(guard.cls(echo, **guard.kwargs), lambda client: client.get("/"))
     assert "frame-ancestors 'self' https://huggingface.co" in answer.headers["Content-Security-Policy"]
     assert "X-Frame-Options" not in answer.headers
+
+
+# --- addresses and crowds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "http://127.0.0.1/a.png"},
+        {"path": "HTTPS://example.org/a.png", "meta": {"_type": "gradio.FileData"}},
+        {"path": "file:///etc/passwd"},
+        {"path": None, "url": "http://127.0.0.1/a.png"},
+        {"url": "ftp://127.0.0.1/a.png"},
+        [[{"deep": [{"path": "http://127.0.0.1/"}]}]],
+    ],
+)
+def test_addresses_are_refused(value: object) -> None:
+    for inputs in ([value], (value,)):
+        with pytest.raises(gr.Error, match="never fetched"):
+            refuse_addresses(inputs)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "/tmp/x/a.png", "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/x/a.png"},
+        {"path": None, "url": "data:image/png;base64,AAAA"},
+        {"name": "http://in-a-name"},
+        None,
+        "text",
+    ],
+)
+def test_files_are_not_refused(value: object) -> None:
+    refuse_addresses([value])
+
+
+def test_more_requests_than_may_wait_are_told_busy_and_large_ones_refused() -> None:
+    gate, inside = asyncio.Event(), []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        inside.append(1)
+        await gate.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def visit() -> tuple[list[int], Any]:
+        transport = httpx.ASGITransport(RequestGuard(app, largest=100, most=2))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            waiting = [asyncio.create_task(client.post("/", content=b"x")) for _ in range(2)]
+            while len(inside) < 2:
+                await asyncio.sleep(0)
+            busy, large = await client.post("/"), await client.post("/", content=bytes(101))
+            gate.set()
+            done = await asyncio.gather(*waiting)
+            return [answer.status_code for answer in (busy, large, *done, await client.post("/"))], busy
+
+    codes, busy = asyncio.run(visit())
+    assert codes == [503, 413, 200, 200, 200]
+    assert "Try again" in busy.text
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
