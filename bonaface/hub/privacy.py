@@ -38,14 +38,15 @@ class Redactor:
         found = {path for name in TOLD for text in _texts(_read(folder / name)) for path in paths_in(text)}
         self._names = {path: re.split(r"[\\/]", path.rstrip("\\/"))[-1] for path in found}
         here = [Path.home(), Path.cwd(), folder.resolve().parent, Path(tempfile.gettempdir()).resolve()]
-        roots = "|".join(re.escape(str(root)) for root in sorted(here, reverse=True) if len(root.parts) > 1)
+        long = [str(root) for root in sorted(here, reverse=True) if len(root.parts) > 1]
+        roots = "|".join(re.escape(root) for name in long for root in dict.fromkeys((name, _as_ascii(name))))
         # Not in the middle of a word, as in images that are written as base64.
         self._roots = re.compile(rf"(?:(?<![\w+/.-])|(?<=file://))(?:{roots})/") if roots else None
 
     def text(self, text: str) -> str:
         """The text without them, also where HTML, Markdown or JSON escaped them."""
         for path in sorted(self._names, key=len, reverse=True):
-            for escaped in (str, html.escape, markdown_text, _as_json):
+            for escaped in (str, html.escape, markdown_text, _as_json, _as_ascii):
                 name = escaped(self._names[path])
                 # Whole paths alone: /data is no part of an address, nor of /database.
                 found = rf"(?:(?<![\w.:/\\-])|(?<=file://)){re.escape(escaped(path))}(?![\w-])"
@@ -82,6 +83,11 @@ def refuse_secrets(files: Iterable[tuple[str, bytes]]) -> None:
 
 def _as_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _as_ascii(text: str) -> str:
+    """As JSON is written by default, in transformers' config.json."""
+    return json.dumps(text)[1:-1]
 
 
 def _read(path: Path) -> Any:
