@@ -23,7 +23,7 @@ from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.inference.explain import run_explain_command
 from bonaface.inference.scoring import run_predict_command
-from bonaface.models.download import model_folder
+from bonaface.models.download import damaged_files, model_folder
 from bonaface.models.load import checkpoint_labels, load_model
 from bonaface.web.judge import Judge
 from bonaface.web.limits import Limits
@@ -174,6 +174,19 @@ def test_a_line_that_always_changes_bytes_is_not_believed(hub: HubServer) -> Non
         model_folder("user/tiny")
     hub.faults.clear()
     assert model_folder("user/tiny")
+
+
+def test_copies_under_their_own_names_are_not_called_damaged(tmp_path: Path) -> None:
+    """As the cache is on a file system without links: there is no digest to compare with."""
+    (tmp_path / "report").mkdir()
+    for name in ("config.json", "model.safetensors", "report/metrics.json", "abcdef0123", "0" * 41, "g" * 40):
+        (tmp_path / name).write_bytes(b"x")
+    assert damaged_files(tmp_path) == []
+    (tmp_path / ("0" * 64)).write_bytes(b"x")
+    (tmp_path / ("0" * 40)).write_bytes(b"x")
+    (tmp_path / hashlib.sha256(b"y").hexdigest()).write_bytes(b"y")
+    (tmp_path / hashlib.sha1(b"blob 1\0z").hexdigest()).write_bytes(b"z")
+    assert [path.name for path in damaged_files(tmp_path)] == ["0" * 40, "0" * 64]
 
 
 def test_a_cache_that_went_bad_is_mended(hub: HubServer) -> None:

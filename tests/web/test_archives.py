@@ -85,6 +85,12 @@ def test_links_nested_archives_and_encrypted_files_get_a_line_and_are_not_opened
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("ending", ["zip", "tar", "gz", "tgz", "7z", "rar", "bz2", "xz", "ZIP"])
+def test_no_archive_inside_an_archive_is_opened(ending: str, tmp_path: Path) -> None:
+    (entry,) = unpack(make_zip(tmp_path / "a.zip", {f"inner.{ending}": b"x"}), tmp_path, LIMITS)
+    assert (entry.status, entry.path) == ("not an image", None)
+
+
 @pytest.mark.parametrize("claimed", [None, 10])
 def test_a_bomb_stops_at_the_limit_whether_it_says_its_size_or_lies(tmp_path: Path, claimed: int | None) -> None:
     path = make_zip(tmp_path / "bomb.zip", {"a.jpg": bytes(3_000_000)})
@@ -138,9 +144,62 @@ def test_what_is_really_unpacked_is_counted_whatever_is_stated(tmp_path: Path, m
     assert [file.name for file in tmp_path.glob("0*")] == ["000000.jpg"]
 
 
+def test_a_file_without_end_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.BytesIO):
+        """Gives what is asked for, and counts it."""
+
+        given = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            Endless.given += size or 0
+            assert Endless.given < 10_000_000
+            return bytes(size or 0)
+
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"a"})
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: Endless())
+    (entry,) = unpack(path, tmp_path, LIMITS)
+    assert (entry.status, entry.path) == ("too many bytes", None)
+
+
 def test_an_archive_of_just_the_limit_is_taken(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "a.zip", {"a.jpg": bytes(60), "b.jpg": bytes(40)})
-    assert [entry.status for entry in unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100))] == ["ok", "ok"]
+    path = make_zip(tmp_path / "a.zip", {"inner.zip": b"", "a.jpg": bytes(60), "b.jpg": bytes(40)})
+    found = [entry.status for entry in unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100))]
+    assert found == ["not an image", "ok", "ok"]
+
+
+def test_an_archive_whose_end_is_cut_off_is_refused(tmp_path: Path) -> None:
+    whole = make_zip(tmp_path / "a.zip", {"a.jpg": b"abc"}).read_bytes()
+    for cut in range(1, 23):
+        (tmp_path / "a.zip").write_bytes(whole[:-cut])
+        with pytest.raises(ArchiveError, match="its end is missing"):
+            list(unpack(tmp_path / "a.zip", tmp_path, LIMITS))
+
+
+def test_the_longest_comment_does_not_hide_the_end(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": bytes(100_000)}, zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"c" * 65_535
+    assert [entry.status for entry in unpack(path, tmp_path, LIMITS)] == ["ok"]
+
+
+def test_clutter_counts_only_where_there_is_far_too_much_of_it(tmp_path: Path) -> None:
+    """So that the list of files stays small: twice as many as are allowed, and a thousand."""
+    for clutter, refused in ((1009, False), (1010, True)):
+        path = make_zip(tmp_path / "a.zip", {"a.jpg": b"A"} | {f".{i}": b"" for i in range(clutter)})
+        if refused:
+            with pytest.raises(ArchiveError, match="too many files; at most 5"):
+                list(unpack(path, tmp_path, LIMITS))
+        else:
+            assert [entry.name for entry in unpack(path, tmp_path, LIMITS)] == ["a.jpg"]
+
+
+def test_a_file_that_is_damaged_inside_has_a_line_and_leaves_nothing(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"abc" * 20, "b.jpg": b"d"}, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"abcabc", b"abXabc", 1))
+    damaged, good = unpack(path, tmp_path, LIMITS)
+    assert (damaged.status, damaged.path, good.status) == ("unreadable", None, "ok")
+    assert damaged.error == "damaged inside the archive (BadZipFile)"
+    assert [file.name for file in tmp_path.glob("0*")] == ["000001.jpg"]
 
 
 @settings(max_examples=60, deadline=None)
