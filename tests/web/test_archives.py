@@ -36,6 +36,11 @@ def test_an_archives_files_are_numbered_and_its_clutter_left_out(tmp_path: Path)
     assert [entry.path.read_bytes() for entry in entries if entry.path] == [b"A", b"B"]
 
 
+@pytest.mark.parametrize("name", ["./a.jpg", "x/../a.jpg", ".\\a.jpg", "x//a.jpg"])
+def test_dots_in_a_name_hide_no_file(name: str, tmp_path: Path) -> None:
+    assert [entry.status for entry in unpack(make_zip(tmp_path / "a.zip", {name: b"A"}), tmp_path, LIMITS)] == ["ok"]
+
+
 def test_a_file_without_a_name_is_one_like_others(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"Q": b"A", "b.jpg": b"B"}, zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"Q", b"\0"))
@@ -104,15 +109,17 @@ def test_a_bomb_stops_at_the_limit_whether_it_says_its_size_or_lies(tmp_path: Pa
         assert entries[0].path is None
         assert entries[0].status != "ok"
     else:
-        with pytest.raises(ArchiveError, match="unpacks to more than 2 MB"):
-            list(unpack(path, tmp_path, LIMITS))
+        for name in ("", "b.zip"):
+            with pytest.raises(ArchiveError, match=f"^{name or 'The archive'} unpacks to more than 2 MB"):
+                list(unpack(path, tmp_path, LIMITS, name))
     assert sum(file.stat().st_size for file in tmp_path.rglob("0*")) <= 2_000_000
 
 
 def test_too_many_files_are_refused_before_the_list_of_them_is_read(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "many.zip", {f"{i}.jpg": b"" for i in range(6)})
-    with pytest.raises(ArchiveError, match="contains 6 files; at most 5"):
-        list(unpack(path, tmp_path, LIMITS))
+    for name, said in (("", "The archive contains 6 files; at most 5"), ("b.zip", "b.zip contains 6 files; at most 5")):
+        with pytest.raises(ArchiveError, match=f"^{said} are allowed"):
+            list(unpack(path, tmp_path, LIMITS, name))
     path = make_zip(tmp_path / "more.zip", {f"{i}.jpg": b"" for i in range(1500)})
     with pytest.raises(ArchiveError, match="too many files"):
         list(unpack(path, tmp_path, LIMITS))
@@ -173,6 +180,15 @@ def test_an_archive_whose_end_is_cut_off_is_refused(tmp_path: Path) -> None:
         (tmp_path / "a.zip").write_bytes(whole[:-cut])
         with pytest.raises(ArchiveError, match="its end is missing"):
             list(unpack(tmp_path / "a.zip", tmp_path, LIMITS))
+
+
+@pytest.mark.parametrize("name", ["", "b.zip"])
+def test_an_archive_that_is_damaged_is_named(name: str, tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"abc"})
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"XXXX"))
+    assert is_zip(path)
+    with pytest.raises(ArchiveError, match=f"^{name or 'The archive'} is damaged"):
+        list(unpack(path, tmp_path, LIMITS, name))
 
 
 def test_the_longest_comment_does_not_hide_the_end(tmp_path: Path) -> None:
