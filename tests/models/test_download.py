@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from conftest import make_image
@@ -15,6 +17,7 @@ from hub_repos import Repo
 from hub_runs import go_online
 from hub_server import HubServer, hub_server
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 from bonaface.errors import UsageError
@@ -23,6 +26,7 @@ from bonaface.evaluation.options import EvaluationOptions
 from bonaface.inference.detector import Detector
 from bonaface.inference.explain import run_explain_command
 from bonaface.inference.scoring import run_predict_command
+from bonaface.models import download
 from bonaface.models.download import damaged_files, model_folder
 from bonaface.models.load import checkpoint_labels, load_model
 from bonaface.web.judge import Judge
@@ -58,6 +62,9 @@ def hub(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield server
 
 
+ASKED = httpx.Request("GET", "http://hub/x")
+
+
 def downloads(hub: HubServer) -> int:
     return sum(line.startswith("GET") and "/resolve/" in line for line in hub.log)
 
@@ -67,6 +74,21 @@ def test_what_a_model_needs_comes_along_and_no_pickle_or_code(hub: HubServer) ->
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "report/metrics.json"}
     assert (folder / "model.safetensors").read_bytes() == hub.repo("user/tiny").files()["model.safetensors"]
+
+
+def test_every_kind_of_weights_comes_along(hub: HubServer) -> None:
+    repo = hub.repo("user/tiny")
+    wanted = [
+        "processor_config.json", "recipe.yaml", "README.md", "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors", "unfamiliar.safetensors", "resembles.safetensors", "model.onnx",
+        "openvino_model.xml", "openvino_model.bin", "report/predictions.parquet",
+    ]  # fmt: skip
+    refused = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "other.safetensors", "run.py", "logs/x.log"]
+    repo.add("main", repo.files() | dict.fromkeys(wanted + refused, b"x"))
+    folder = model_folder("user/tiny")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found >= set(wanted)
+    assert not found & set(refused)
 
 
 def test_code_comes_where_the_user_trusts_it_and_weights_where_they_are_used(hub: HubServer) -> None:
@@ -251,6 +273,34 @@ def test_no_network_and_nothing_in_the_cache(
     error = refused("user/other")
     assert why in str(error)
     assert "model folder" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("fault", "why", "hint"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device", "check the free disk space"),
+        (httpx.ReadError("reset"), "the connection to the Hub was lost", "try again: the download resumes"),
+        (RuntimeError("Xet"), "the connection to the Hub was lost", "try again: the download resumes"),
+        (HfHubHTTPError("x", response=httpx.Response(500, request=ASKED)), "the Hub answered 500", "try again"),
+    ],
+)
+def test_what_happens_on_the_way_is_said(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, fault: Exception, why: str, hint: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(download, "snapshot_download", fail)
+    error = refused("user/tiny")
+    assert str(error).endswith(why)
+    assert hint in error.hint
+
+
+def test_a_wrong_proxy_is_named_before_anything_is_fetched(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:bad")
+    with pytest.raises(UsageError, match="HTTPS_PROXY"):
+        model_folder("user/tiny")
+    assert not hub.log
 
 
 def test_a_folder_that_is_not_there(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ def test_links_nested_archives_and_encrypted_files_get_a_line_and_are_not_opened
     path.write_bytes(data)
     entries = list(unpack(path, tmp_path, LIMITS))
     assert [entry.path for entry in entries] == [None] * 3
+    assert [entry.status for entry in entries] == ["unreadable", "not an image", "unreadable"]
     assert [entry.error for entry in entries] == [
         "a link; links are not followed", "an archive inside the archive; it is not opened", "encrypted",
     ]  # fmt: skip

@@ -144,6 +144,44 @@ def test_more_requests_than_may_wait_are_told_busy_and_large_ones_refused() -> N
     assert "Try again" in busy.text
 
 
+def test_what_is_refused_on_arrival_or_in_the_middle_is_never_seen_whole() -> None:
+    """Many may send at the same time; of those that arrive, the application gets no more than may be under way."""
+    both, gate, whole = asyncio.Event(), asyncio.Event(), []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        whole.append(body)
+        await gate.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def slowly(*parts: bytes) -> Any:
+        yield parts[0]
+        await both.wait()
+        for part in parts[1:]:
+            yield part
+
+    async def visit() -> list[int]:
+        transport = httpx.ASGITransport(RequestGuard(app, largest=100, most=1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            bodies = [(b"a", b"a"), (b"b", b"b"), (b"c" * 60, b"c" * 60)]
+            asked = [asyncio.create_task(client.post("/", content=slowly(*parts))) for parts in bodies]
+            await asyncio.sleep(0.05)
+            both.set()
+            await asyncio.sleep(0.05)
+            gate.set()
+            return sorted(answer.status_code for answer in await asyncio.gather(*asked))
+
+    assert asyncio.run(visit()) == [200, 413, 503]
+    assert len(whole) == 1
+
+
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
