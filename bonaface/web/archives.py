@@ -94,7 +94,7 @@ def _check_directory(path: Path, limits: Limits) -> None:
 
 def _is_clutter(name: str) -> bool:
     """A folder, or what operating systems add. An empty name (zipfile cuts at a zero byte) is a file."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in {"", ".", ".."}]
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in {".", ".."}]
     return name.endswith("/") or any(map(is_no_data, parts))
 
 
