@@ -110,6 +110,11 @@ def test_folders_of_this_machine_go_but_not_from_the_middle_of_a_word(tmp_path: 
         assert clean(whole) == whole
 
 
+def test_the_root_of_all_folders_is_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert Redactor(tmp_path).text("see /a/b/ and / alone") == "see /a/b/ and / alone"
+
+
 def test_paths_of_windows_go_too(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(r"data: 'C:\Users\me\faces\'")
     clean = Redactor(tmp_path).text

@@ -171,8 +171,9 @@ def test_a_file_without_end_stops_at_the_limit(tmp_path: Path, monkeypatch: pyte
 
 def test_an_archive_of_just_the_limit_is_taken(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"inner.zip": b"", "a.jpg": bytes(60), "b.jpg": bytes(40)})
-    found = [entry.status for entry in unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100))]
-    assert found == ["not an image", "ok", "ok"]
+    found = list(unpack(path, tmp_path, replace(LIMITS, unpacked_bytes=100)))
+    assert [entry.status for entry in found] == ["not an image", "ok", "ok"]
+    assert [entry.path.stat().st_size for entry in found if entry.path] == [60, 40]
 
 
 def test_an_archive_whose_end_is_cut_off_is_refused(tmp_path: Path) -> None:
