@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from bonaface.web.clients import KNOWN, RateLimit, client_of
 from bonaface.web.connections import close_silent
-from bonaface.web.guards import CONTENT_POLICY, RequestGuard, is_open, refuse_addresses
+from bonaface.web.guards import CONTENT_POLICY, OPEN, RequestGuard, is_open, refuse_addresses
 from bonaface.web.limits import Limits
 from bonaface.web.page import build_page, launch_options
 from bonaface.web.service import Service
@@ -451,3 +451,9 @@ def test_what_is_left_of_uploads_is_deleted_in_time(tmp_path: Path, monkeypatch:
     assert (tmp_path / "digest").is_dir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "nothing yet"))
     left.delete()
+
+
+def test_without_a_password_nothing_may_be_sent_but_the_password() -> None:
+    for path in (*OPEN, "/static/x.js", "/gradio_api/run/predict"):
+        assert is_open(path, "POST") == (path == "/login"), path
+        assert is_open(path, "GET") == (path != "/gradio_api/run/predict"), path
