@@ -2,8 +2,8 @@
 
     python benchmarks/predict_scale.py --model runs/NAME --files 100000 [--engine openvino --dtype bf16]
 
-The files are drawn portraits, of which so many differ as fit into memory twice over; the others are links to these. The
-resident memory of the command and its workers is read each second; the ratio is the most of the second half of the run
+The files are drawn portraits, 2,000 of which differ; the others are links to these. The resident
+memory of the command and its workers is read each second; the ratio is the most of the second half of the run
 over the most of its first tenth. The table is counted afterwards: a row for each file, none of them an error.
 """
 

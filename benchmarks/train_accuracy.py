@@ -1,7 +1,7 @@
 """Whether speed costs accuracy: the stock recipe and ours, as many epochs, the same data, seeds and first weights.
 
     python benchmarks/train_accuracy.py --data PREPARED --model resnet18 --side 112 --epochs 5 --seeds 0 1 2 3 4
-    python benchmarks/train_accuracy.py --data PREPARED --model lite0 --pretrained --side 112 --epochs 2 --seeds 0 1 2
+    python benchmarks/train_accuracy.py --data PREPARED --model lite0 --pretrained --side 112 --epochs 1 --seeds 0 1 2
 
 Learning rate, schedule, weight decay, batch and augmentation are alike (the stock defaults would lose from scratch), so
 that what differs is what is for speed: precision, memory format, who resizes, who compiles; and what decays, and the
@@ -85,7 +85,7 @@ def main() -> None:
             flags = [word for key, value in {**alike, "seed": seed}.items() for word in (f"--{key}", str(value))]
             middle = time.perf_counter()
             flags += ["--prepare", "False", "--from_scratch", str(fresh)]
-            flags += [*(["--image_size", str(options.side)] if options.side else [])]
+            flags += ["--image_size", str(options.side)] if options.side else []
             ours, data, _ = our_trainer(options.model, str(folder), options.batch, flags)
             ours.train()
             done = time.perf_counter()
