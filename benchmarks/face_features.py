@@ -28,6 +28,7 @@ import timm
 import torch
 from onnx import numpy_helper
 from PIL import Image
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
@@ -123,10 +124,17 @@ class Blocks(nn.Module):
         return torch.cat([*found, nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5).mean(1)], 1)
 
 
-def load_clip(file: str, depth: int) -> Any:
-    """The first blocks of CLIP's ViT-B/16, of the 8-bit ONNX file that the preset `clip` reads."""
-    net = timm.create_model("vit_base_patch16_clip_quickgelu_224.openai", pretrained=False, num_classes=0, depth=depth)
-    net.load_state_dict(clip.for_timm(clip.from_quantised(Path(file)), depth))
+def load_clip(weights: str, depth: int, size: int) -> Any:
+    """The first blocks of CLIP's ViT-B/16: of the 8-bit ONNX file that the preset `clip` reads, or a pruned model's."""
+    if Path(weights).is_dir():
+        net: Any = load_model(weights, ["fake", "real"])[0].timm_model
+        net.blocks = net.blocks[:depth]
+        return net.eval()
+    name = "vit_base_patch16_clip_quickgelu_224.openai"
+    net = timm.create_model(name, pretrained=False, num_classes=0, depth=depth, img_size=size)
+    state = clip.for_timm(clip.from_quantised(Path(weights)), depth)
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [size // 16, size // 16])
+    net.load_state_dict(state)
     return net.eval()
 
 
@@ -233,6 +241,7 @@ def maker(
     """Row -> uint8 BGR view, by the view's name: a number for a drawn one, else one of the fixed ones."""
     size = settings.size
     own = library_view(size, drawn=name != "eval") if name.startswith(("eval", "faces")) else None
+    number = int(name.removeprefix("faces")) if own is not None and name != "eval" else 0
 
     def make(row: int) -> np.ndarray:
         image, five = crops[row], points[row]
@@ -249,7 +258,7 @@ def maker(
         if name in TESTS:
             return TESTS[name](image, size, rng)
         if own is not None:
-            levels = own(Image.fromarray(image[..., ::-1]), sample_seed(0, int(name.removeprefix("faces") or 0), row))
+            levels = own(Image.fromarray(image[..., ::-1]), sample_seed(0, number, row))
             return levels.permute(1, 2, 0).numpy()[..., ::-1]
         return face_views.draw_view(image, known, settings, rng)
 
@@ -262,7 +271,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--network", default="lite0", choices=["lite0", "lite2", "dinov2s", "clip"])
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("--weights", required=True, help="file, or for clip a folder of `bonaface prune`")
     parser.add_argument("--depth", type=int, default=12, help="of CLIP, in blocks")
     parser.add_argument("--points", type=Path, required=True)
     parser.add_argument("--views", default="plain,0,1,2,3", help="names, or numbers of drawn views, with commas")
@@ -278,13 +287,14 @@ def main() -> None:
     settings = face_views.ViewSettings(
         size=args.size, strength=args.strength, align=args.align, low_pixels=args.low_pixels
     )
-    folder = args.cache / f"{args.network}-{args.size}-{args.kind}"
+    name = Path(args.weights).name if Path(args.weights).is_dir() else args.network
+    folder = args.cache / f"{name}-{args.size}-{args.kind}"
     folder.mkdir(parents=True, exist_ok=True)
     _, crops, points = read(args.data, args.points)
     if args.network == "dinov2s":
         module, slices = Layers(load_dinov2(args.weights)), layer_slices()
     elif args.network == "clip":
-        net = load_clip(args.weights, args.depth)
+        net = load_clip(args.weights, args.depth, args.size)
         module, slices = Blocks(net), block_slices(net)
     else:
         net = load_lite(int(args.network[-1]), args.weights)

@@ -51,6 +51,7 @@ class HeadSettings:
     members: int = 3
     smoothing: float = 0.0
     block: bool = False  # what `head_block` trains, on a class token and a mean token, in place of a perceptron
+    units: int = 3072  # hidden units of that block
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def fit_block(
     """As :func:`fit_head`, by the project's own training of a vision transformer's last block."""
     stack, labels, heads = np.stack(views).astype(np.float32), torch.from_numpy(fake).long(), []
     width = stack.shape[2] // 2
-    block = Block(width, 1, act_layer=QuickGELU)
+    block = Block(width, 1, settings.units / width, act_layer=QuickGELU)
     for member in range(settings.members):
         torch.manual_seed(seed * 1000 + member)
         head = BlockHead(block, stack, 2)
