@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from bonaface.data.dataset import FaceData, hold_out_calibration, load_data
 from bonaface.data.loading import ImageRows
 from bonaface.imaging.transforms import EvalTransform
-from bonaface.inference.rows import run_rows
+from bonaface.inference.rows import outputs_of, run_rows
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear
@@ -71,7 +71,7 @@ def tiny_run(folder: Path, data: FaceData, seed: int = 0, sharpness: float = 3.0
     run = Run(folder)
     run.write_recipe(dict(SIZES))
     facts = ModelFacts(data.real_label, data_fingerprint=data.fingerprint)
-    facts = calibrate_run(model, processor, data, facts, folder=folder)
-    facts = replace(facts, resembles=learn_resemblance(model, processor, data, folder))
+    facts = calibrate_run(model, data, facts, outputs_of(model, processor), folder=folder)
+    facts = replace(facts, resembles=learn_resemblance(data, outputs_of(model, processor), folder))
     run.save_model(model, processor, facts)
     return folder

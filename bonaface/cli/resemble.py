@@ -9,6 +9,7 @@ from bonaface.cli.train import read_data
 from bonaface.errors import UsageError
 from bonaface.evaluation.resemblance import in_training
 from bonaface.files import read_json, write_json
+from bonaface.inference.rows import outputs_of
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.training.recipe import read_recipe
@@ -37,7 +38,7 @@ def add_resemblance(folder: Path, data: str | None = None) -> str:
             "name the same images with --data",
         )
     model, processor = load_model(str(folder), images.labels)
-    told = learn_resemblance(model, processor, images, folder)
+    told = learn_resemblance(images, outputs_of(model, processor), folder)
     write_json(folder / "config.json", config | {"bonaface": replace(facts, resembles=told).to_block()})
     if told is None:
         return "not available: too few generators, or too few images of each"

@@ -39,13 +39,15 @@ from bonaface.evaluation.options import EvaluationOptions
 from bonaface.hub.card import write_card
 from bonaface.hub.push import Push
 from bonaface.inference.detector import Detector
+from bonaface.inference.rows import outputs_of
 from bonaface.models.facts import ModelFacts
 from bonaface.models.head import with_hidden_head
 from bonaface.models.load import load_model
 from bonaface.training.assembly import Assembly, assemble, split_assembly
 from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate, write_known
-from bonaface.training.options import Recipe
-from bonaface.training.recipe import read_recipe
+from bonaface.training.head_training import kept_outputs
+from bonaface.training.options import Recipe, Stage
+from bonaface.training.recipe import read_recipe, stages_of
 from bonaface.training.rehearsal import rehearse
 from bonaface.training.resemblance import learn_resemblance
 from bonaface.training.run import Run, on_main_process, versions
@@ -102,7 +104,7 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     model, history, resumed = train_stages(model, processor, data, recipe, args, run.checkpoints, say)
 
     # 4. The model folder, calibrated on images that chose nothing: float32, eval preprocessing, as its users load it.
-    facts = save_calibrated(run, model, processor, data, assembly.margin, unseen, args.dataloader_num_workers)
+    facts = save_calibrated(run, model, processor, data, assembly.margin, unseen, stages_of(recipe, args)[-1])
 
     # 5. Evaluation and report, last of all: a run that has one is finished.
     def report() -> None:
@@ -125,9 +127,12 @@ def save_calibrated(
     data: FaceData,
     margin: float | None,
     unseen: pd.DataFrame | None,
-    workers: int,
+    last: Stage,
 ) -> ModelFacts:
-    """Write the model folder of a trained model, calibrate it, on `unseen` sources if given, and write it again."""
+    """Write the model folder of a trained model, calibrate it, on `unseen` sources if given, and write it again.
+
+    A head that was trained on kept features, in the last stage, is calibrated on them too.
+    """
     facts = ModelFacts(
         real_label=data.real_label,
         face_margin=margin,
@@ -135,15 +140,20 @@ def save_calibrated(
         train_sources=tuple(sorted(set(data.splits["train"]["source"]))),
         versions=versions(),
     )
-    on_main_process(lambda: run.save_model(model, processor, facts))
+    on_main_process(lambda: run.save_model(model, processor, facts, float8=last.recipe.float8))
     trained, processor = load_model(str(run.folder), data.labels)
-    calibrated = calibrate_run(trained, processor, data, facts, folder=run.folder, workers=workers)
-    told = learn_resemblance(trained, processor, data, run.folder, workers=workers)
+    outputs = (
+        kept_outputs(trained, processor, last)
+        if last.recipe.head_only
+        else outputs_of(trained, processor, workers=last.args.dataloader_num_workers)
+    )
+    calibrated = calibrate_run(trained, data, facts, outputs, folder=run.folder)
+    told = learn_resemblance(data, outputs, run.folder)
     calibrated = replace(calibrated, resembles=told)
     if unseen is not None:
         calibrated, known = recalibrate(trained, calibrated, unseen, data.labels, data.real_index)
         on_main_process(partial(write_known, run.folder, known))
-    on_main_process(lambda: run.save_model(trained, processor, calibrated))
+    on_main_process(lambda: run.save_model(trained, processor, calibrated, float8=last.recipe.float8))
     return calibrated
 
 

@@ -47,6 +47,16 @@ class ImageRows(torch.utils.data.Dataset):
         return sample_seed(self.seed, epoch, row + copy * len(self))
 
 
+class NormalisedRows(ImageRows):
+    """The same, always float32 in the model's units: for a network that reads them without a trainer."""
+
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        item = super().__getitem__(key)
+        if isinstance(self.transform, TrainTransform) and item["pixel_values"].dtype == torch.uint8:
+            item["pixel_values"] = self.transform.output.normalize(item["pixel_values"])
+        return item
+
+
 class EpochSampler(Sampler[Key]):
     """A seeded order of rows for each epoch, as keys that carry the epoch into the workers.
 

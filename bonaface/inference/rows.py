@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonaface.data.loading import Collator, ImageRows
+from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.forward import Outputs, forward, with_fast_products
 from bonaface.models.parts import is_convolutional, move
+
+OutputsOf = Callable[[str, Dataset], Outputs]  # what a progress bar says, and rows -> a model's outputs for them
+
+
+def outputs_of(model: PreTrainedModel, processor: BaseImageProcessor, *, workers: int = 0) -> OutputsOf:
+    """A model's outputs for rows of a data set, as evaluation sees them."""
+    return lambda title, rows: run_rows(model, ImageRows(rows, EvalTransform(processor)), workers=workers, title=title)
 
 
 @torch.inference_mode()

@@ -20,25 +20,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
-from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.folds import FOLDS
-from bonaface.data.loading import ImageRows
 from bonaface.errors import UsageError
-from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.calibration import apply, fit, fold
-from bonaface.inference.forward import Outputs
-from bonaface.inference.rows import run_rows
+from bonaface.inference.rows import OutputsOf
 from bonaface.inference.unfamiliar import BANK_SIZE, fit_unfamiliar
 from bonaface.models.facts import Calibration, HardestSource, ModelFacts, UnseenWorth
 from bonaface.parquet import read_parquet
@@ -53,12 +48,11 @@ KNOWN = Path("report") / "unseen.parquet"  # in a run: its scores of sources lef
 
 def calibrate_run(
     model: PreTrainedModel,
-    processor: BaseImageProcessor,
     data: FaceData,
     facts: ModelFacts,
+    outputs: OutputsOf,
     *,
     folder: Path | None = None,
-    workers: int = 0,
 ) -> ModelFacts:
     """Calibrate a trained model and say what its scores are worth: the facts with all that follows from that.
 
@@ -66,14 +60,18 @@ def calibrate_run(
     ``data.splits["calibration"]`` (ValueError if there is none): ``calibration`` with ECE and NLL before and after,
     ``thresholds``, ``band``, ``unfamiliar`` (absent where the last layer is not linear), whose bank of training
     features is written to ``folder``. Every process of a distributed run calls it and gets the same.
+
+    Args:
+        outputs: the model's, for rows as evaluation sees them.
     """
     if "calibration" not in data.splits:
         raise ValueError("calibrate_run needs a split `calibration`: see hold_out_calibration")
 
-    run = partial(_outputs, model, processor, workers=workers)
     selects, certifies = data.splits["validation"], data.splits["calibration"]
-    fitted, held = run("validation", selects), run("calibration", certifies)
-    training = run("training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
+    fitted, held = outputs("calibrating: validation", selects), outputs("calibrating: calibration", certifies)
+    training = (
+        outputs("calibrating: training features", balanced_subset(data.splits["train"], BANK_SIZE)) if folder else None
+    )
     calibration: Calibration | None = None
     note = ""
     try:
@@ -99,13 +97,6 @@ def calibrate_run(
         folder.mkdir(parents=True, exist_ok=True)
         familiar.save(folder)
     return replace(facts, unfamiliar=familiar.facts(sorted(set(data.splits["train"]["source"]))))
-
-
-def _outputs(
-    model: PreTrainedModel, processor: BaseImageProcessor, name: str, rows: Dataset, *, workers: int
-) -> Outputs:
-    items = ImageRows(rows, EvalTransform(processor))
-    return run_rows(model, items, workers=workers, title=f"calibrating: {name}")
 
 
 def _judged(calibration: Calibration, logits: FloatArray, labels: Sequence[int], data: FaceData) -> Calibration:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, EvalPrediction, PreTrainedModel
@@ -21,13 +22,14 @@ from transformers import BaseImageProcessor, EvalPrediction, PreTrainedModel
 from bonaface.data.dataset import FaceData, balanced_subset
 from bonaface.data.loading import Collator, ImageRows
 from bonaface.errors import UsageError
-from bonaface.inference.forward import with_fast_products
-from bonaface.inference.rows import run_rows
+from bonaface.imaging.transforms import TrainTransform
+from bonaface.inference.forward import Outputs, with_fast_products
+from bonaface.inference.rows import OutputsOf, run_rows
 from bonaface.models.parts import head_of, move
 from bonaface.training.balance import loss_weights
 from bonaface.training.frozen_blocks import input_of
 from bonaface.training.head_fit import HeadFit
-from bonaface.training.heads import BlockHead, LinearHead, tokens, transformer_of
+from bonaface.training.heads import BlockHead, LinearHead, read_by_last_layer, tokens, transformer_of
 from bonaface.training.options import Stage
 from bonaface.training.trainer import metrics_function
 from bonaface.training.view_cache import FOLDER, ViewCache
@@ -87,6 +89,22 @@ def train_head(
     return history
 
 
+def kept_outputs(
+    model: PreTrainedModel, processor: BaseImageProcessor, stage: Stage, folder: Path = FOLDER
+) -> OutputsOf:
+    """A model's outputs for rows, by the head that `stage` trained and what its body made of the rows before."""
+    cache = feature_cache(model, processor, stage, folder)
+
+    @torch.inference_mode()
+    def outputs(_: str, rows: Dataset) -> Outputs:
+        features = torch.from_numpy(cache.plain(rows).whole()).to(model.device)
+        if stage.recipe.head_block:
+            features = read_by_last_layer(model.eval(), features)
+        return Outputs(head_of(model)(features).double().cpu().numpy(), features.cpu().numpy())
+
+    return outputs
+
+
 def feature_cache(
     model: PreTrainedModel, processor: BaseImageProcessor, stage: Stage, folder: Path = FOLDER
 ) -> ViewCache:
@@ -96,7 +114,7 @@ def feature_cache(
     if stage.recipe.head_block:
         network = transformer_of(model)
         learned += [*network.blocks[-1].parameters(), *network.norm.parameters()]
-        kind = [("head_block, bf16", torch.tensor(stage.args.bf16))]  # other features of the same weights
+        kind = [("head_block, views in bf16", torch.tensor(stage.args.bf16))]  # other features of the same weights
     known = {id(parameter) for parameter in learned}
     body = kind + [(name, value) for name, value in model.state_dict(keep_vars=True).items() if id(value) not in known]
 
@@ -113,11 +131,13 @@ def feature_cache(
 
 @torch.inference_mode()
 def _tokens_of(model: PreTrainedModel, rows: ImageRows, stage: Stage) -> NDArray[np.float32]:
+    # The drawn views alone: what evaluation sees also calibrates the model, which runs in float32.
+    bf16 = stage.args.bf16 and isinstance(rows.transform, TrainTransform)
     last = f"timm_model.blocks.{len(transformer_of(model).blocks) - 1}"
     model = with_fast_products(move(model, device=stage.args.device))
     found = []
     for batch in DataLoader(rows, 64, num_workers=stage.args.dataloader_num_workers, collate_fn=Collator(False)):
         pixels = batch["pixel_values"].to(stage.args.device)
-        with torch.autocast(stage.args.device.type, torch.bfloat16, enabled=stage.args.bf16):
+        with torch.autocast(stage.args.device.type, torch.bfloat16, enabled=bf16):
             found.append(tokens(model, input_of(model, last, pixels)).cpu().numpy())
     return np.concatenate(found)

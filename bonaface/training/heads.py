@@ -154,3 +154,13 @@ def tokens(model: PreTrainedModel, read: torch.Tensor) -> torch.Tensor:
     """What a last block reads, (n, tokens, width) -> class token and mean of the normalised tokens, (n, 2 width)."""
     normal = layer_norm(read.float(), read.shape[-1:], eps=transformer_of(model).blocks[-1].norm1.eps)
     return torch.cat([read[:, 0].float(), normal.mean(1)], 1)
+
+
+def read_by_last_layer(model: PreTrainedModel, kept: torch.Tensor) -> torch.Tensor:
+    """What :func:`tokens` kept -> what the last layer reads, float32 both; the model has a :class:`BlockHead` in it."""
+    network = transformer_of(model)
+    block, width = network.blocks[-1], network.embed_dim
+    token, mean = kept.split(width, 1)
+    values = nn.functional.linear(mean, block.attn.qkv.weight[2 * width :], block.attn.qkv.bias[2 * width :])
+    token = token + block.attn.proj(values)
+    return network.norm(token + block.mlp(block.norm2(token)))

@@ -150,6 +150,7 @@ class Recipe:
     robustness: Annotated[str, Choices(ROBUSTNESS)] = _option(
         "quick", "Degradations of the test images after training: none, quick (two strengths each) or full."
     )
+    float8: bool = _option(False, "Store the weights as 8-bit floats, a quarter of the size; loaded as float32.")
     calibrate_on: str | None = _option(
         None, "predictions.parquet of a leave-one-source-out crossval, to calibrate on unseen sources."
     )

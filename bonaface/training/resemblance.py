@@ -11,13 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_curve
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from bonaface.data.dataset import FaceData, balanced_subset
-from bonaface.data.loading import ImageRows
-from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.resembles import FILE, FloatArray, Resembles, relative, unit
-from bonaface.inference.rows import run_rows
+from bonaface.inference.rows import OutputsOf
 from bonaface.inference.unfamiliar import BANK_SIZE
 from bonaface.models.facts import ResemblesFacts
 from bonaface.stats.intervals import auc_interval, clopper_pearson
@@ -37,9 +34,7 @@ class Fakes(NamedTuple):
         return Fakes(np.asarray(self.features)[kept], np.asarray(self.sources, dtype=str)[kept])
 
 
-def learn_resemblance(
-    model: PreTrainedModel, processor: BaseImageProcessor, data: FaceData, folder: Path, *, workers: int = 0
-) -> ResemblesFacts | None:
+def learn_resemblance(data: FaceData, outputs: OutputsOf, folder: Path) -> ResemblesFacts | None:
     """Learn it from the fakes in ``train``; ``validation`` chooses the threshold, ``calibration`` judges.
 
     What it is told by goes to ``folder`` if it is on. None where the last layer is not linear, or there are too few
@@ -59,8 +54,7 @@ def learn_resemblance(
         fake = np.array(rows["label"]) != data.real_index
         rows = rows.select(np.flatnonzero(fake & np.isin(np.array(rows["source"], dtype=str), names)))
         rows = balanced_subset(rows, max(BANK_SIZE, FEWEST_IMAGES * len(names)))
-        items = ImageRows(rows, EvalTransform(processor))
-        features = run_rows(model, items, workers=workers, title=f"resemblance: {split}").features
+        features = outputs(f"resemblance: {split}", rows).features
         if features is None:
             return None
         parts.append(Fakes(features, rows["source"]))

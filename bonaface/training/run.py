@@ -17,9 +17,10 @@ from torch import distributed
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from bonaface.errors import UsageError
-from bonaface.files import atomic_files, locked, write_text
+from bonaface.files import locked, write_text
 from bonaface.imaging.walk import first_file
 from bonaface.models.facts import ModelFacts
+from bonaface.models.save import save_model
 from bonaface.training.checkpoints import check_resume, drop_all_but, kept_stages
 from bonaface.training.options import STAGE_KEYS
 from bonaface.training.recipe import changed_keys, read_yaml
@@ -150,13 +151,12 @@ class Run:
         text = "# The settings of this run. Give this file to `python train_hf.py` to repeat it.\n"
         write_text(self.recipe_file, text + yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True))
 
-    def save_model(self, model: PreTrainedModel, processor: BaseImageProcessor, facts: ModelFacts) -> None:
-        """Write the model folder that `pipeline("image-classification")` loads; nothing in it is pickled."""
+    def save_model(
+        self, model: PreTrainedModel, processor: BaseImageProcessor, facts: ModelFacts, *, float8: bool = False
+    ) -> None:
+        """Write the model folder, as :func:`bonaface.models.save.save_model` does, with what is known of the model."""
         model.config.bonaface = facts.to_block()
-        model.config.dtype = "float32"
-        with atomic_files(self.folder) as partial:
-            model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+        save_model(self.folder, model, processor, float8=float8)
 
     def drop_checkpoints(self) -> None:
         """Remove the optimiser's checkpoints, which contain pickles."""

@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from bonaface.data.dataset import content_digest
-from bonaface.data.loading import ImageRows
+from bonaface.data.loading import ImageRows, NormalisedRows
 from bonaface.files import atomic_path, write_json
-from bonaface.imaging.transforms import EvalTransform, Preprocessing, TrainTransform, sample_seed
+from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
 from bonaface.training.run import on_main_process
 
 FOLDER = Path("features")  # beside `prepared`, in the working directory
@@ -34,23 +34,15 @@ VERSION = 2  # raise it where the same settings would give other numbers
 Run = Callable[[ImageRows], NDArray[Any]]  # n rows -> an array whose first axis is n
 
 
-class _SeededRows(ImageRows):
-    """Rows drawn with a seed of their own each, in the model's units."""
+class _SeededRows(NormalisedRows):
+    """Rows drawn with a seed of their own each."""
 
-    def __init__(
-        self, rows: Dataset, transform: EvalTransform | TrainTransform, seeds: list[int], output: Preprocessing
-    ) -> None:
+    def __init__(self, rows: Dataset, transform: EvalTransform | TrainTransform, seeds: list[int]) -> None:
         super().__init__(rows, transform)
-        self.seeds, self.output = seeds, output
+        self.seeds = seeds
 
     def seed_of(self, epoch: int, row: int, copy: int) -> int:
         return self.seeds[row]
-
-    def __getitem__(self, key: Any) -> dict[str, Any]:
-        item = super().__getitem__(key)
-        if item["pixel_values"].dtype == torch.uint8:
-            item["pixel_values"] = self.output.normalize(item["pixel_values"])
-        return item
 
 
 @dataclass(frozen=True)
@@ -125,9 +117,7 @@ class ViewCache:
                 block = missing[start : start + BLOCK]
                 names = [digests[i] for i in block]
                 seeds = [sample_seed(self.seed, view, int(digest, 16)) for digest in names]
-                self._write(
-                    name, names, self.run(_SeededRows(rows.select(block), transform, seeds, self.drawing.output))
-                )
+                self._write(name, names, self.run(_SeededRows(rows.select(block), transform, seeds)))
                 bar.update(len(block))
 
     def _blocks(self, name: str) -> Iterator[tuple[Path, list[str]]]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from bonaface.errors import UsageError
 from bonaface.inference.calibration import apply
+from bonaface.inference.rows import outputs_of
 from bonaface.inference.unfamiliar import FILE, Unfamiliar
 from bonaface.models.facts import Calibration, ModelFacts
 from bonaface.models.load import load_model
@@ -192,7 +193,7 @@ def test_a_run_is_calibrated_on_one_half_and_judged_on_the_other(tmp_path: Path)
     model, processor = load_model("resnet", data.labels, image_size=32)
     learn(model, processor, data, sharpness=40.0)
     folder = tmp_path / "run"
-    facts = calibrate_run(model, processor, data, ModelFacts(data.real_label), folder=folder)
+    facts = calibrate_run(model, data, ModelFacts(data.real_label), outputs_of(model, processor), folder=folder)
     stored, selects, certifies = facts.calibration, data.splits["validation"], data.splits["calibration"]
     assert stored.n == len(selects) == 32
     assert facts.band.n_real + facts.band.n_fake == len(certifies) == 32
@@ -215,4 +216,4 @@ def test_without_a_calibration_split_nothing_is_promised(tmp_path: Path) -> None
     data = data.with_splits({name: rows for name, rows in data.splits.items() if name != "calibration"})
     model, processor = load_model("resnet", data.labels, image_size=32)
     with pytest.raises(ValueError, match="hold_out_calibration"):
-        calibrate_run(model, processor, data, ModelFacts())
+        calibrate_run(model, data, ModelFacts(), outputs_of(model, processor))

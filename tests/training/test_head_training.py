@@ -20,7 +20,7 @@ from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
 from bonaface.models.parts import last_linear
 from bonaface.training.checkpoints import LOG
-from bonaface.training.head_training import train_head
+from bonaface.training.head_training import kept_outputs, train_head
 from bonaface.training.options import Stage
 from bonaface.training.recipe import read_recipe
 
@@ -103,3 +103,29 @@ def test_a_source_weighs_the_root_of_its_size(data: FaceData) -> None:
     assert total["a"] / total["b"] == pytest.approx(1.5)
     assert total["y"] / total["x"] == pytest.approx(2)
     assert total["a"] + total["b"] == pytest.approx(total["x"] + total["y"])
+
+
+def test_kept_features_and_the_last_layer_give_the_networks_outputs(
+    network: Any, data: FaceData, tmp_path: Path
+) -> None:
+    model, processor = network
+    train_head(model, processor, data, stage_of(), lambda _: None, tmp_path)
+    rows = data.splits["calibration"]
+    found = kept_outputs(model, processor, stage_of(), tmp_path)("", rows)
+    expected = run_rows(model, ImageRows(rows, EvalTransform(processor)))
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_calibrates_on_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saved model, loaded again, finds the features that its training kept."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data"
+    tiny_data(root)
+    flags = ["--data", str(root), "--prepare", "False", "--audit", "False", "--model", "resnet", "--image_size", "32"]
+    monkeypatch.setattr("bonaface.cli.train.outputs_of", lambda *_, **__: pytest.fail("the network ran again"))
+    train_hf.main([*FLAGS, *flags, "--robustness", "none", "--output_dir", str(tmp_path / "run")])
+    assert len(list((tmp_path / "features").iterdir())) == 1
+    config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    assert config["bonaface"]["calibration"]["folded"]

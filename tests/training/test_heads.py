@@ -17,7 +17,7 @@ from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
-from bonaface.training.head_training import train_head
+from bonaface.training.head_training import kept_outputs, train_head
 from bonaface.training.heads import BlockHead, tokens
 from bonaface.training.options import Stage
 from bonaface.training.recipe import read_recipe
@@ -108,3 +108,20 @@ def test_other_networks_are_refused(data: FaceData, tmp_path: Path) -> None:
 def test_a_block_without_kept_features_is_refused() -> None:
     with pytest.raises(UsageError, match="head_only"):
         read_recipe(["--head_block"])
+
+
+def test_kept_tokens_and_the_last_block_give_the_networks_outputs(
+    network: Any, data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = network
+    stage = stage_of()
+    train_head(model, processor, data, stage, lambda _: None, tmp_path)
+    outputs = kept_outputs(model, processor, stage, tmp_path)
+    rows = data.splits["calibration"]
+    found, expected = outputs("", rows), run_rows(model, ImageRows(rows, EvalTransform(processor)))
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-3)
+    assert found.logits.dtype == expected.logits.dtype
+    monkeypatch.setattr("bonaface.training.head_training._tokens_of", lambda *_: pytest.fail("it was kept"))
+    for split in ("train", "validation", "calibration"):
+        outputs("", data.splits[split])
