@@ -413,6 +413,32 @@ def export(
         )
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def prune(
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, whose model is a vision transformer of timm.")],
+    flags: Annotated[
+        list[str] | None, typer.Argument(help="Flags of train_hf.py, such as --data DATA --model clip.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="New folder, or one that an interrupted call left behind.")] = Path(
+        "runs/pruned"
+    ),
+    blocks: Annotated[int, typer.Option(min=1, help="Keep the first so many blocks.")] = 6,
+    units: Annotated[int, typer.Option(min=1, help="Hidden units of each block.")] = 1024,
+    views: Annotated[int, typer.Option(min=1, help="Drawn images that the smaller network learns from.")] = 12800,
+) -> None:
+    """Make a recipe's model smaller before training.
+
+    The result gives nearly the same features from fewer and smaller blocks, stored as 8-bit floats. It learns this from
+    the recipe's training images without their labels. Train on it with `--model OUT`. After an interruption, the same
+    command resumes.
+    """
+    from bonaface.cli.prune import prune_recipe
+    from bonaface.training.prune import Pruning
+
+    with writing(out):
+        print(prune_recipe([recipe, *(flags or [])], out, Pruning(blocks, units, views=views)))
+
+
 @app.command()
 def resemble(
     folder: Annotated[Path, typer.Argument(help="A run; its recipe says how to read the data.")],

@@ -1,0 +1,44 @@
+"""``python -m bonaface prune``: the model of a recipe made small, as a model that the recipe can start from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bonaface.cli.train import build_model, read_data
+from bonaface.errors import UsageError
+from bonaface.models.save import save_model
+from bonaface.training.prune import Pruning, prune
+from bonaface.training.recipe import read_recipe
+
+STEPS = ".steps"  # in the folder, while it is not finished
+
+
+def prune_recipe(flags: Sequence[str], out: Path, pruning: Pruning) -> str:
+    """Prune the recipe's model on the recipe's training images and write it to ``out``; what it is, in words.
+
+    Args:
+        flags: a recipe and flags, as `train_hf.py` takes them.
+
+    Raises:
+        UsageError: other files in the folder, or a network that cannot be pruned so.
+    """
+    if (out / "config.json").is_file():
+        return f"{out} is finished. Nothing to do."
+    if out.is_dir() and any(path.name != STEPS for path in out.iterdir()):
+        raise UsageError(f"{out} contains other files", "choose another folder with --out")
+    recipe, args, _ = read_recipe(list(flags))
+    data, _ = read_data(recipe, args.seed)
+    model, processor = build_model(recipe, data.labels)
+    # What another command has begun here is not what this one asks for.
+    facts = [asdict(pruning), recipe.model, recipe.augmentation, model.config.to_dict(), args.seed, data.fingerprint]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    small = prune(model, processor, data.splits["train"], recipe.augmentation, pruning, args, out / STEPS / key)
+    save_model(out, small, processor, float8=True)
+    shutil.rmtree(out / STEPS)
+    before, after = (sum(part.numel() for part in each.parameters()) / 1e6 for each in (model, small))
+    return f"{out}: {after:.1f} M parameters of {before:.1f} M"
