@@ -62,6 +62,7 @@ def atomic_path(path: str | os.PathLike[str], scratch: Path | None = None) -> It
     temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}.partial{path.suffix}"
     try:
         yield temporary
+        _as_umask_says(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,6 +80,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            _as_umask_says(file)
         if path.is_dir():
             path.rmdir()
         temporary.replace(path)
@@ -96,9 +99,24 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
+            _as_umask_says(file)
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_umask_says(file: Path) -> None:
+    """Let others read what a library wrote for its owner alone, as safetensors does, where they may read new files."""
+    if not file.is_file() or file.stat().st_mode & 0o077:
+        return
+    usual = file.with_name(f".{file.name}.mode")
+    try:
+        os.close(os.open(usual, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        file.chmod(usual.stat().st_mode & 0o666)
+    except OSError:  # a file system without permissions, or where the owner may not change them
+        pass
+    finally:
+        usual.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, scratch: Path | None = None) -> None:

@@ -7,7 +7,9 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from bonaface import files
 from bonaface.files import locked
@@ -134,3 +136,23 @@ def test_where_folders_cannot_be_locked_the_work_is_done_all_the_same(
     with locked(tmp_path):
         (tmp_path / "x").touch()
     assert (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions for others")
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_what_a_library_wrote_for_its_owner(tmp_path: Path, umask: int, expected: int) -> None:
+    """safetensors makes files for their owner alone: an app that runs as another user could not load a model."""
+    before = os.umask(umask)
+    try:
+        with files.atomic_path(tmp_path / "one.safetensors") as partial:
+            save_file({"weight": np.zeros(2, np.float32)}, partial)
+        with files.atomic_files(tmp_path / "some") as folder:
+            save_file({"weight": np.zeros(2, np.float32)}, folder / "model.safetensors")
+        with files.atomic_folder(tmp_path / "all") as folder:
+            (folder / "deep").mkdir()
+            save_file({"weight": np.zeros(2, np.float32)}, folder / "deep" / "model.safetensors")
+    finally:
+        os.umask(before)
+    found = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert len(found) == 3
+    assert {oct(path.stat().st_mode & 0o777) for path in found} == {oct(expected)}

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from transformers.utils import logging
+
 from bonaface.cli.train import build_model, read_data
 from bonaface.errors import UsageError
 from bonaface.models.save import save_model
@@ -31,6 +33,8 @@ def prune_recipe(flags: Sequence[str], out: Path, pruning: Pruning) -> str:
         return f"{out} is finished. Nothing to do."
     if out.is_dir() and any(path.name != STEPS for path in out.iterdir()):
         raise UsageError(f"{out} contains other files", "choose another folder with --out")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of loading and saving weights; the steps have their own
     recipe, args, _ = read_recipe(list(flags))
     data, _ = read_data(recipe, args.seed)
     model, processor = build_model(recipe, data.labels)
