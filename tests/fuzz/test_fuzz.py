@@ -1,4 +1,4 @@
-"""Readers of strangers' bytes keep their promise: on what once broke it, and on 20 seconds of guided search each."""
+"""Readers of strangers' bytes keep their promise: on what once broke it, and on ten seconds of guided search each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE))
 from crashers import CRASHERS  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
-SECONDS = os.environ.get("BONAFACE_FUZZ_SECONDS", "20")
+SECONDS = os.environ.get("BONAFACE_FUZZ_SECONDS", "10")
 
 
 @pytest.mark.parametrize("name", TARGETS)
