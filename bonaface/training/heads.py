@@ -129,8 +129,8 @@ class BlockHead(nn.Module):
         network.head.load_state_dict(self.last.state_dict())
 
 
-def transformer_of(model: PreTrainedModel) -> Any:
-    """The `VisionTransformer` inside the model.
+def transformer_of(model: PreTrainedModel, asks: str = "head_block") -> Any:
+    """The `VisionTransformer` inside the model, which `asks` needs.
 
     Raises UsageError where there is none, or where it reads another token or has other parts than CLIP's.
     """
@@ -144,8 +144,8 @@ def transformer_of(model: PreTrainedModel) -> Any:
         and len(network.blocks) > 1
     ):
         raise UsageError(
-            "head_block needs a vision transformer of timm that reads its class token",
-            "use `model: clip`, or leave head_block out",
+            f"{asks} needs a vision transformer of timm that reads its class token",
+            "use `model: clip`, or another of timm's",
         )
     return network
 

@@ -88,7 +88,7 @@ def prune(
     Raises:
         UsageError: another kind of network, or more blocks or units than it has.
     """
-    network = transformer_of(model)
+    network = transformer_of(model, "pruning")
     units = network.blocks[0].mlp.fc1.out_features
     for name, asked, most in (("blocks", pruning.blocks, len(network.blocks)), ("units", pruning.units, units)):
         if not 0 < asked <= most:

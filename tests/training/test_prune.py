@@ -133,7 +133,7 @@ def test_more_than_there_is_is_refused(
 
 def test_a_network_of_another_kind_is_refused(data: FaceData, tmp_path: Path) -> None:
     model, processor = load_model("resnet", ["fake", "real"], image_size=32)
-    with pytest.raises(UsageError, match="vision transformer"):
+    with pytest.raises(UsageError, match="pruning needs a vision transformer"):
         prune(model, processor, data.splits["train"], "light", SMALL, args_of(), tmp_path)
 
 
