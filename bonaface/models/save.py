@@ -18,7 +18,8 @@ def save_model(folder: Path, model: PreTrainedModel, processor: BaseImageProcess
 
     Args:
         float8: store weights of two dimensions and more as 8-bit floats, but for the classifier's, which calibration
-            still changes: a quarter of the size. Loaded, they are float32 again, rounded to three bits of mantissa.
+            still changes: a quarter of the size. Loaded, they are float32 again, rounded to three bits of mantissa and
+            at most 448 in size.
     """
     model.config.dtype = "float32"  # what it is loaded as
     state = float8_state(model) if float8 else None
@@ -31,7 +32,11 @@ def float8_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The model's tensors by name, of the types in which :func:`save_model` stores them with `float8`."""
     classifier = last_linear(model, model.config.num_labels)
     kept = None if classifier is None else classifier.weight.data_ptr()
-    return {
-        name: tensor.to(FLOAT8) if tensor.ndim > 1 and tensor.data_ptr() != kept else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    largest = torch.finfo(FLOAT8).max  # what is larger would become NaN
+
+    def stored(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim < 2 or not tensor.is_floating_point() or tensor.data_ptr() == kept:
+            return tensor  # indices, such as those of relative positions, must stay what they are
+        return tensor.clamp(-largest, largest).to(FLOAT8)
+
+    return {name: stored(tensor) for name, tensor in model.state_dict().items()}

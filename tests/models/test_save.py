@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
 
 from bonaface.models.load import load_model
-from bonaface.models.save import FLOAT8, save_model
+from bonaface.models.save import FLOAT8, float8_state, save_model
 
 LABELS = ["fake", "real"]
 
@@ -46,3 +46,17 @@ def test_what_was_rounded_once_is_stored_exactly_and_the_classifier_always(tmp_p
     assert stored["timm_model.head.weight"].dtype == torch.float32
     assert stored["timm_model.blocks.0.mlp.fc1.weight"].dtype == FLOAT8
     assert stored["timm_model.blocks.0.norm1.weight"].dtype == torch.float32
+
+
+def test_indices_stay_and_large_weights_stay_finite(tmp_path: Path) -> None:
+    model, processor = load_model("timm/swin_tiny_patch4_window7_224", LABELS, image_size=64, from_scratch=True)
+    network = model.timm_model
+    network.register_buffer("index", torch.arange(600).view(2, 300))
+    network.layers[0].blocks[0].mlp.fc1.weight.data[0, :2] = torch.tensor([1e4, -1e4])
+    state = float8_state(model)
+    assert torch.equal(state["timm_model.index"], network.index)
+    name = "timm_model.layers.0.blocks.0.mlp.fc1.weight"
+    assert state[name].float()[0, :2].tolist() == [448, -448]
+    save_model(tmp_path / "model", model, processor, float8=True)
+    loaded, _ = load_model(str(tmp_path / "model"), LABELS)
+    assert all(torch.isfinite(value.float()).all() for value in loaded.state_dict().values())
