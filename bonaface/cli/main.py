@@ -422,9 +422,9 @@ def prune(
     out: Annotated[Path, typer.Option(help="New folder, or one that an interrupted call left behind.")] = Path(
         "runs/pruned"
     ),
-    blocks: Annotated[int, typer.Option(min=1, help="Keep the first so many blocks.")] = 6,
-    units: Annotated[int, typer.Option(min=1, help="Hidden units of each block.")] = 1024,
-    views: Annotated[int, typer.Option(min=1, help="Drawn images that the smaller network learns from.")] = 12800,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks to keep, counted from the first.")] = 6,
+    units: Annotated[int, typer.Option(min=1, help="Hidden units to keep in each block.")] = 1024,
+    views: Annotated[int, typer.Option(min=1, help="Augmented images that the smaller network learns from.")] = 12800,
 ) -> None:
     """Make a recipe's model smaller before training.
 

@@ -9,6 +9,7 @@ transformers Jiao et al. 2020, "TinyBERT"), on images drawn as training draws th
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,12 +41,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from bonaface.data.dataset import sampling_weights
 from bonaface.data.loading import Collator, ImageRows, NormalisedRows
-from bonaface.errors import UsageError
+from bonaface.errors import DivergedError, UsageError
 from bonaface.files import atomic_path
 from bonaface.imaging.transforms import TrainTransform
 from bonaface.models.parts import move
 from bonaface.models.pruning import Moments, fewer_units
-from bonaface.training.callbacks import EpochLines, QuietEpochLines
+from bonaface.training.callbacks import Divergence, EpochLines, QuietEpochLines
 from bonaface.training.checkpoints import COMPLETE, drop_partial_checkpoints, last_complete_checkpoint
 from bonaface.training.frozen_blocks import input_of
 from bonaface.training.heads import transformer_of
@@ -87,6 +88,7 @@ def prune(
 
     Raises:
         UsageError: another kind of network, or more blocks or units than it has.
+        DivergedError: weights that are no longer finite.
     """
     network = transformer_of(model, "pruning")
     units = network.blocks[0].mlp.fc1.out_features
@@ -261,4 +263,11 @@ def _distil(
     trainer.add_callback(QuietEpochLines() if args.disable_tqdm else EpochLines())
     drop_partial_checkpoints(folder)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+    divergence = Divergence()
+    divergence.now, divergence.rates = trainer.state.global_step, {trainer.state.global_step: settings.learning_rate}
+    try:
+        divergence.check_weights(small)
+    except DivergedError:
+        shutil.rmtree(folder)  # or the same command would end here again
+        raise
     small.requires_grad_(True)

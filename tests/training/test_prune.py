@@ -13,7 +13,7 @@ from transformers import pipeline
 import train_hf
 from bonaface.cli.prune import prune_recipe
 from bonaface.data.dataset import FaceData
-from bonaface.errors import UsageError
+from bonaface.errors import DivergedError, UsageError
 from bonaface.inference.detector import Detector
 from bonaface.models.load import load_model
 from bonaface.models.save import save_model
@@ -119,6 +119,14 @@ def test_a_killed_one_goes_on_where_it_was(
     assert saved[3] == saved[2] + 4  # of 32 batches: none was done again
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_one_that_diverges_says_so_and_keeps_no_checkpoint(network: Any, data: FaceData, tmp_path: Path) -> None:
+    wild = Pruning(blocks=2, units=192, images=64, views=128, learning_rate=1e30)
+    with pytest.raises(DivergedError, match="not finite"):
+        prune(*network, data.splits["train"], "light", wild, args_of(), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(("wrong", "told"), [({"blocks": 5}, "blocks: 5"), ({"units": 1000}, "units: 1000")])
