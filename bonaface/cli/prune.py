@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from bonaface.cli.train import build_model, read_data
 from bonaface.errors import UsageError
+from bonaface.models.pretrained import base_model
 from bonaface.models.save import save_model
 from bonaface.training.prune import Pruning, prune
 from bonaface.training.recipe import read_recipe
@@ -27,11 +28,11 @@ def prune_recipe(flags: Sequence[str], out: Path, pruning: Pruning) -> str:
         flags: a recipe and flags, as `train_hf.py` takes them.
 
     Raises:
-        UsageError: other files in the folder, or a network that cannot be pruned so.
+        UsageError: other files in the folder, a model in it that was made otherwise, or a network that cannot be
+            pruned so.
     """
-    if (out / "config.json").is_file():
-        return f"{out} is finished. Nothing to do."
-    if out.is_dir() and any(path.name != STEPS for path in out.iterdir()):
+    finished = out / "config.json"
+    if out.is_dir() and not finished.is_file() and any(path.name != STEPS for path in out.iterdir()):
         raise UsageError(f"{out} contains other files", "choose another folder with --out")
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # of loading and saving weights; the steps have their own
@@ -41,7 +42,15 @@ def prune_recipe(flags: Sequence[str], out: Path, pruning: Pruning) -> str:
     # What another command has begun here is not what this one asks for.
     facts = [asdict(pruning), recipe.model, recipe.augmentation, model.config.to_dict(), args.seed, data.fingerprint]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    if finished.is_file():
+        if json.loads(finished.read_text(encoding="utf-8")).get("pruning") != key:
+            raise UsageError(
+                f"{out} was made from other data or with other settings", "choose another folder with --out"
+            )
+        return f"{out} is finished. Nothing to do."
     small = prune(model, processor, data.splits["train"], recipe.augmentation, pruning, args, out / STEPS / key)
+    small.config.pruning = key
+    small.config.base_model = base_model(recipe.model, model.config)
     save_model(out, small, processor, float8=True)
     shutil.rmtree(out / STEPS)
     before, after = (sum(part.numel() for part in each.parameters()) / 1e6 for each in (model, small))

@@ -43,6 +43,7 @@ from bonaface.inference.rows import outputs_of
 from bonaface.models.facts import ModelFacts
 from bonaface.models.head import with_hidden_head
 from bonaface.models.load import load_model
+from bonaface.models.pretrained import base_model
 from bonaface.training.assembly import Assembly, assemble, split_assembly
 from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate, write_known
 from bonaface.training.head_training import kept_outputs
@@ -109,6 +110,7 @@ def train(run: Run, recipe: Recipe, args: TrainingArguments, said: dict[str, Any
     # 5. Evaluation and report, last of all: a run that has one is finished.
     def report() -> None:
         details = story(run, recipe, said, data, assembly) | {
+            "base_model": base_model(recipe.model, model.config),
             "parameters": size,
             "processes": args.world_size,
             "minutes": round((time.monotonic() - started) / 60, 2),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import (
@@ -33,6 +35,7 @@ from bonaface.models.parts import last_linear
 from bonaface.models.pretrained import PACKAGED, pretrained_state
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
+TIMM = "timm_model"  # where transformers' wrapper keeps timm's network
 
 # Small architectures for small machines, built from scratch: name -> (config from an input side, default input side).
 PRESETS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
@@ -94,6 +97,20 @@ def load_model(
     Raises:
         UsageError: the model cannot be found or reached, or does not fit the input size.
     """
+    model, processor = _find(name, labels, from_scratch, image_size, resize, trust_remote_code)
+    if image_size is not None:
+        _check_takes(model, image_size, name)
+    return model, processor
+
+
+def _find(
+    name: str,
+    labels: Sequence[str],
+    from_scratch: bool,
+    image_size: int | None,
+    resize: int | None,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
     if name in PRESETS:
         build, side = PRESETS[name][0], image_size or PRESETS[name][1]
         model = AutoModelForImageClassification.from_config(_with_labels(build(side), labels))
@@ -122,6 +139,19 @@ def load_model(
         if old_labels != list(labels):
             _reset_classifier(model)
     return model, processor
+
+
+@torch.no_grad()  # not inference_mode: what a network keeps of this call, it reads again in training
+def _check_takes(model: PreTrainedModel, side: int, name: str) -> None:
+    training = model.training
+    try:
+        model.eval()(pixel_values=torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        hint = "choose another image_size, or leave it out for the size that the network was made for"
+        raise UsageError(f"{name} cannot take images of {side} px: {reason}", hint) from error
+    finally:
+        model.train(training)
 
 
 def class_names(config: PreTrainedConfig) -> list[str] | None:
@@ -182,7 +212,37 @@ def _load_weights(name: str, folder: Path, config: PreTrainedConfig, trust_remot
     kind = AutoModelForImageClassification
     options = {"ignore_mismatched_sizes": True, "dtype": torch.float32}
     # safetensors, of a folder too: a pickle may run code
-    return _load(kind, name, folder, trust_remote_code, config=config, use_safetensors=True, **options)
+    model, info = _load(
+        kind, name, folder, trust_remote_code, config=config, use_safetensors=True, output_loading_info=True, **options
+    )
+    last = last_linear(model, model.config.num_labels)
+    head = {id(parameter) for parameter in last.parameters()} if last is not None else set()
+    own = model.state_dict(keep_vars=True)
+    unfit = [key for key, *_ in info["mismatched_keys"] if id(own[key]) not in head]
+    if unfit:  # transformers leaves them as they happen to be, which may be NaN
+        _adapt(model, unfit, name, folder)
+    return model
+
+
+@torch.no_grad()
+def _adapt(model: PreTrainedModel, unfit: Sequence[str], name: str, folder: Path) -> None:
+    """Fill tensors that depend on the input size, such as position embeddings, by resampling, as timm does."""
+    own = model.state_dict()
+    files = [*folder.glob("*.safetensors")]
+    stored = {key: tensor for file in files for key, tensor in load_file(file).items()}
+    resampled = getattr(sys.modules[type(getattr(model, TIMM, model)).__module__], "checkpoint_filter_fn", None)
+    if hasattr(model, TIMM) and resampled:
+        bare = {key.removeprefix(f"{TIMM}."): tensor.float() for key, tensor in stored.items()}
+        stored = {f"{TIMM}.{key}": tensor for key, tensor in resampled(bare, model.timm_model).items()}
+    for key in unfit:
+        if key not in stored or stored[key].shape != own[key].shape:
+            raise UsageError(
+                f"the weights of {name} do not fit this input size: {key} is {tuple(stored[key].shape)}"
+                if key in stored
+                else f"the weights of {name} lack {key}",
+                "leave out image_size, to train at the size that the weights were made for",
+            )
+        own[key].copy_(stored[key])
 
 
 def _load(auto: Any, name: str, folder: Path, trust_remote_code: bool, **kwargs: Any) -> Any:
@@ -248,7 +308,8 @@ def timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
 def _resize_config(config: PreTrainedConfig, side: int) -> None:
     if isinstance(config, TimmWrapperConfig):
         config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, side, side]}
-        if timm.models.is_model_in_modules(config.architecture, ["vision_transformer", "deit", "beit", "eva"]):
+        facts = timm.get_pretrained_cfg(config.architecture)
+        if facts is not None and facts.fixed_input_size:  # as a transformer's; a convolutional network's is not
             config.model_args = {**(config.model_args or {}), "img_size": side}
     elif isinstance(config, ViTConfig) and config.image_size != side:
         raise UsageError(

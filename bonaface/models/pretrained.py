@@ -19,6 +19,7 @@ import timm
 import torch
 from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig
 
 from bonaface.errors import UsageError
 from bonaface.files import atomic_path
@@ -69,6 +70,11 @@ PACKAGED = {
         model_args={"depth": 7},
     ),
 }
+
+
+def base_model(name: str, config: PreTrainedConfig) -> str:
+    """What a model came from: a preset's Hub id; what its configuration says, as a pruned one's does; or its name."""
+    return PACKAGED[name].hub_id if name in PACKAGED else getattr(config, "base_model", name)
 
 
 def pretrained_state(name: str) -> dict[str, torch.Tensor]:

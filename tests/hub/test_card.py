@@ -73,14 +73,14 @@ def test_metadata_reads_back_to_the_same_figures(folder: Path) -> None:
     assert card.data.base_model == "timm/resnet18.a1_in1k"
 
 
-def test_weights_that_came_as_a_package_name_their_origin_on_the_hub(folder: Path) -> None:
-    """A preset with pretrained weights is a derived work; one built from scratch is not."""
+def test_a_model_made_of_other_weights_names_them(folder: Path) -> None:
+    """With pretrained weights it is a derived work; built from scratch it is not."""
     file = folder / "report" / "metrics.json"
     stored = file.read_text()
     for scratch, expected in ((False, "timm/tf_efficientnet_lite0.in1k"), (True, None)):
         metrics = json.loads(stored)
         recipe = {**(metrics["facts"].get("recipe") or {}), "model": "lite0", "from_scratch": scratch}
-        metrics["facts"] |= {"model": "lite0", "recipe": recipe}
+        metrics["facts"] |= {"model": "lite0", "base_model": "timm/tf_efficientnet_lite0.in1k", "recipe": recipe}
         file.write_text(json.dumps(metrics))
         assert ModelCard.load(write_card(folder)).data.base_model == expected
     file.write_text(stored)

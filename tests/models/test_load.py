@@ -15,6 +15,7 @@ from transformers import DeiTConfig, DeiTForImageClassification, pipeline
 from bonaface.errors import UsageError
 from bonaface.models.load import PRESETS, checkpoint_labels, load_model, model_class
 from bonaface.models.parts import last_linear, stem
+from bonaface.models.save import save_model
 
 SIZES = {"lite0": 32, "convnext": 64, "vit": 32, "resnet": 32, "resnet18": 32, "cnn": 32}
 TIMM = "timm/resnet18.a1_in1k"
@@ -159,3 +160,42 @@ def test_what_cannot_be_had_says_so_and_offers_a_way(name: str, kwargs: dict, me
 def test_of_two_classes_for_a_configuration_the_plain_one_counts(tmp_path: Path) -> None:
     DeiTConfig().save_pretrained(tmp_path)
     assert model_class(str(tmp_path)) is DeiTForImageClassification
+
+
+@pytest.mark.parametrize(
+    ("architecture", "places"),
+    [
+        ("vit_tiny_patch16_224", "pos_embed"),
+        ("swin_tiny_patch4_window7_224", "relative_position_bias_table"),
+    ],
+)
+def test_a_transformer_of_one_size_starts_at_another_from_its_own_weights(
+    tmp_path: Path, architecture: str, places: str
+) -> None:
+    """What depends on the size is resampled, and not drawn anew: here it is the same in all places, so it stays so."""
+    model, processor = load_model(f"timm/{architecture}", ["fake", "real"], from_scratch=True)
+    for name, parameter in model.named_parameters():
+        if places in name:
+            torch.nn.init.constant_(parameter, 0.5)
+    save_model(tmp_path, model, processor)
+    resized, _ = load_model(str(tmp_path), ["fake", "real"], image_size=112)
+    before, after = model.timm_model.state_dict(), resized.timm_model.state_dict()
+    for name in before:
+        if name.endswith(places):
+            torch.testing.assert_close(after[name], torch.full_like(after[name], 0.5))
+        elif before[name].is_floating_point() and before[name].shape == after[name].shape:
+            assert torch.equal(before[name], after[name]), name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "told"),
+    [
+        ("mixer_s16_224", "weights of .* do not fit this input size"),
+        ("maxvit_nano_rw_256", "cannot take images of 112 px"),
+    ],
+)
+def test_a_size_that_a_network_cannot_take_is_refused(tmp_path: Path, architecture: str, told: str) -> None:
+    folder = save(tmp_path, f"timm/{architecture}", ["fake", "real"], from_scratch=True)
+    with pytest.raises(UsageError, match=told) as caught:
+        load_model(str(folder), ["fake", "real"], image_size=112)
+    assert "image_size" in (caught.value.hint or "")

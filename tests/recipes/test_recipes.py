@@ -16,8 +16,8 @@ from bonaface.cli import train
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # The recipe's own network where it is small enough for a test; else the tiny one.
 NETWORKS = {
-    "detector": "lite0",
-    "detector-large": "timm/vit_tiny_patch16_224",
+    "detector": "timm/vit_tiny_patch16_224",
+    "detector-lite0": "lite0",
     "cnn_scratch": "cnn",
     "resnet18": "timm/resnet18",
     "faces": "resnet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from bonaface.data.dataset import FaceData
 from bonaface.errors import DivergedError, UsageError
 from bonaface.inference.detector import Detector
 from bonaface.models.load import load_model
+from bonaface.models.pretrained import base_model
 from bonaface.models.save import save_model
 from bonaface.training import prune as pruning_module
 from bonaface.training.prune import Pruning, drawn_views, prune
@@ -158,8 +161,12 @@ def test_a_recipe_trains_on_what_the_command_writes(
     told = prune_recipe([*flags, "--model", str(tmp_path / "whole")], out, SMALL)
     assert "M parameters" in told
     assert not (out / ".steps").exists()
-    assert len(load_model(str(out), ["fake", "real"])[0].timm_model.blocks) == 3
+    smaller = load_model(str(out), ["fake", "real"])[0]
+    assert len(smaller.timm_model.blocks) == 3
+    assert base_model(str(out), smaller.config) == str(tmp_path / "whole")
     assert "Nothing to do" in prune_recipe([*flags, "--model", str(tmp_path / "whole")], out, SMALL)
+    with pytest.raises(UsageError, match="other settings"):
+        prune_recipe([*flags, "--model", str(tmp_path / "whole")], out, replace(SMALL, units=96))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "note.txt").touch()
     with pytest.raises(UsageError, match="other files"):
@@ -170,6 +177,8 @@ def test_a_recipe_trains_on_what_the_command_writes(
     assert len(list((tmp_path / "features").iterdir())) == 1  # the body is stored as it was read, so it is the same
     assert (tmp_path / "run" / "model.safetensors").stat().st_size < 0.3 * 4 * 3 * 270_000
     images = [str(path) for path in sorted(root.glob("fake/x/*"))[:4]]
+    facts = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["facts"]
+    assert facts["base_model"] == str(tmp_path / "whole")
     results = Detector.from_pretrained(tmp_path / "run")(images, faces=False)
     for rows, result in zip(pipeline("image-classification", str(tmp_path / "run"))(images), results, strict=True):
         assert {row["label"]: row["score"] for row in rows}["fake"] == pytest.approx(result.p_fake, abs=1e-4)
