@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import make_faces
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from bonaface.errors import UsageError
@@ -22,6 +24,7 @@ from bonaface.models.cnn import PlainCNNConfig, PlainCNNForImageClassification
 from bonaface.models.facts import ModelFacts
 from bonaface.models.load import load_model
 from bonaface.models.parts import project_high_pass, stem
+from bonaface.models.save import FLOAT8, save_model
 from bonaface.stats.certificates import Band
 
 LABELS = {"id2label": {0: "fake", 1: "real"}, "label2id": {"fake": 0, "real": 1}}
@@ -112,6 +115,32 @@ def test_it_says_the_same_without_torch_s_weights(
     results = [[(r.verdict, r.band, UNFAMILIAR in r.warnings) for r in d(make_images())] for d in (original, exported)]
     assert results[0] == results[1]
     assert {strange for _, _, strange in results[0]} == {True, False}
+
+
+def test_weights_of_eight_bits_stay_so_in_onnx(tmp_path: Path) -> None:
+    """A byte each and a table, which gives the very same floats; what has more values stays as it is."""
+    torch.manual_seed(0)
+    network, processor = load_model("vit", ["fake", "real"], image_size=32)
+    torch.nn.init.normal_(network.classifier.weight)
+    sizes = []
+    for float8 in (False, True):
+        folder = tmp_path / f"float8-{float8}"
+        save_model(folder, network, processor, float8=float8)
+        checks = export_model(folder, tmp_path / f"onnx-{float8}", "onnx", n_check=6)
+        assert checks[0].difference <= 1e-5
+        sizes.append((tmp_path / f"onnx-{float8}" / "model.onnx").stat().st_size)
+    assert sizes[1] < 0.3 * sizes[0]
+    graph = onnx.load(tmp_path / "onnx-True" / "model.onnx").graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    looked_up = [
+        np.sort(table[tensors[name.replace("_table", "_bytes")]], None)  # sorted: the exporter transposes some
+        for name, table in tensors.items()
+        if name.endswith("_table")
+    ]
+    stored = load_file(tmp_path / "float8-True" / "model.safetensors")
+    narrow = [np.sort(tensor.float().numpy(), None) for tensor in stored.values() if tensor.dtype == FLOAT8]
+    assert len(looked_up) >= 4 * 6  # a transformer block has four large layers, and there are six
+    assert all(any(np.array_equal(found, own) for own in narrow) for found in looked_up)
 
 
 def test_bf16_is_checked_where_the_processor_has_it(model: Path, tmp_path: Path) -> None:
