@@ -15,6 +15,7 @@ from bonaface.errors import UsageError
 from bonaface.models.parts import last_linear
 
 INPUT_DROPOUT, HIDDEN_DROPOUT = 0.3, 0.5  # of a block
+GAIN = 64.0  # of what attention adds, undone by the layer behind it: small weights lose precision as 8-bit floats
 
 
 class Head(Protocol):
@@ -117,9 +118,9 @@ class BlockHead(nn.Module):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)
         block.norm1.weight.fill_(1)
-        attention.qkv.weight[2 * width :] = attended
-        attention.qkv.bias[2 * width :] = -attended @ self.mean_of
-        attention.proj.weight.fill_diagonal_(1)
+        attention.qkv.weight[2 * width :] = GAIN * attended
+        attention.qkv.bias[2 * width :] = -GAIN * attended @ self.mean_of
+        attention.proj.weight.fill_diagonal_(1 / GAIN)
         for norm in (block.norm2, network.norm):
             norm.weight.copy_(1 / self.spread)
             norm.bias.copy_(-self.centre / self.spread)
