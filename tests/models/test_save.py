@@ -66,6 +66,6 @@ def test_indices_stay_and_weights_of_any_size_are_kept(tmp_path: Path) -> None:
     assert kinds == [FLOAT8[1], FLOAT8[1], torch.bfloat16, FLOAT8[0]]
     save_model(tmp_path / "model", model, processor, float8=True)
     loaded, _ = load_model(str(tmp_path / "model"), LABELS)
-    for name, before in model.state_dict().items():
-        difference = (loaded.state_dict()[name] - before).float().norm()
-        assert difference <= LOSS * before.float().norm(), name
+    for name, after in loaded.state_dict().items():
+        before = model.state_dict()[name].float()
+        assert (after - before).norm() <= LOSS * before.norm(), name

@@ -17,8 +17,9 @@ from bonaface.errors import UsageError
 from bonaface.imaging.transforms import EvalTransform
 from bonaface.inference.rows import run_rows
 from bonaface.models.load import load_model
+from bonaface.models.save import float8_state
 from bonaface.training.head_training import kept_outputs, train_head
-from bonaface.training.heads import BlockHead, tokens
+from bonaface.training.heads import BlockHead, read_by_last_layer, tokens
 from bonaface.training.options import Stage
 from bonaface.training.recipe import read_recipe
 
@@ -56,6 +57,24 @@ def test_the_folded_block_gives_the_heads_own_logits(network: Any) -> None:
     torch.nn.init.normal_(head.last.weight)
     head.fold_into(model)
     assert torch.allclose(model(pixel_values=pixels).logits, head(features), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_folded_block_survives_eight_bits(network: Any) -> None:
+    """What it adds to a class token of small numbers is small too, and was all 0 in the first of the 8-bit formats."""
+    model = network[0].eval()
+    features = torch.randn(64, 2 * 192) * 0.05
+    head = BlockHead(model.timm_model.blocks[-1], features[None].numpy(), 2).eval()
+    torch.nn.init.normal_(head.second.weight, std=0.02)
+    torch.nn.init.normal_(head.last.weight)
+    head.fold_into(model)
+    exact = model.timm_model.head(read_by_last_layer(model, features))
+    model.load_state_dict({name: value.float() for name, value in float8_state(model).items()})
+    rounded = model.timm_model.head(read_by_last_layer(model, features))
+    assert (rounded - exact).std() < 0.03 * exact.std()
+    torch.nn.init.zeros_(model.timm_model.blocks[-1].mlp.fc2.weight)
+    without = model.timm_model.head(read_by_last_layer(model, features))
+    assert (without - exact).std() > 0.1 * exact.std()  # it is what the layer adds that survives
 
 
 def test_the_block_learns_and_what_it_reads_stays(network: Any, data: FaceData, tmp_path: Path) -> None:
