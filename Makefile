@@ -53,7 +53,7 @@ PRUNING ?= --blocks 7 --units 696 --views 8000
 NAME := bonaface-$(SIZE)
 DETECTOR = recipes/detector.yaml --data $(DATA) $(FLAGS)
 START = $(if $(filter large,$(SIZE)),,--model runs/bonaface-pruned --float8 True)
-detector: $(RUNTIME) ## retrain the detector on DATA=…, in TIME on two cores; SIZE=large is too large to ship
+detector: $(RUNTIME) ## retrain the detector on DATA=…: an hour and a half on two cores; SIZE=large is too large to ship
 	$(if $(START),$(BIN)/python -m bonaface prune $(DETECTOR) $(PRUNING) --out runs/bonaface-pruned)
 	$(BIN)/python -m bonaface crossval $(DETECTOR) $(START) --leave-families-out $(FOLDS) --out runs/$(NAME)-unseen
 	$(BIN)/python train_hf.py $(DETECTOR) $(START) --output_dir runs/$(NAME) \

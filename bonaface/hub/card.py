@@ -19,6 +19,7 @@ from bonaface.hub.card_values import RunFiles, Unseen, card_values
 from bonaface.hub.privacy import Redactor
 from bonaface.hub.templates import render_sections
 from bonaface.models.load import PRESETS
+from bonaface.models.pretrained import PACKAGED
 from bonaface.models.weights import weights_digest
 from bonaface.stats.figures import FIGURES
 
@@ -163,7 +164,9 @@ def _interval(figure: dict[str, Any]) -> dict[str, float] | None:
 
 def _base_model(details: dict[str, Any]) -> str | None:
     """The Hub id that the weights came from; None for a folder, and for weights that were drawn."""
-    name = str(details.get("base_model", details.get("model", ""))).partition("@")[0]
+    said = details["base_model"] if "base_model" in details else details.get("model")
+    name = str(said or "").partition("@")[0]
+    name = PACKAGED[name].hub_id if name in PACKAGED else name
     drawn = (details.get("recipe") or {}).get("from_scratch") or name in PRESETS
     return None if drawn or "/" not in name or Path(name).exists() or not _is_repo_id(name) else name
 

@@ -81,6 +81,8 @@ def with_hidden_head(model: PreTrainedModel, hidden_size: int, dropout: float = 
         id2label=model.config.id2label,
         label2id=model.config.label2id,
     )
+    if hasattr(model.config, "base_model"):
+        config.base_model = model.config.base_model
     headed = HiddenHeadForImageClassification(config)
     headed.body.load_state_dict(model.state_dict(), strict=False)  # all but the layer that the head replaces
     return headed

@@ -97,9 +97,15 @@ def load_model(
     Raises:
         UsageError: the model cannot be found or reached, or does not fit the input size.
     """
-    model, processor = _find(name, labels, from_scratch, image_size, resize, trust_remote_code)
-    if image_size is not None:
-        _check_takes(model, image_size, name)
+    if image_size is None:
+        return _find(name, labels, from_scratch, None, resize, trust_remote_code)
+    try:
+        model, processor = _find(name, labels, from_scratch, image_size, resize, trust_remote_code)
+        _check_takes(model, image_size)
+    except (AssertionError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        hint = "choose another image_size, or leave it out for the size that the network was made for"
+        raise UsageError(f"{name} cannot take images of {image_size} px: {reason}", hint) from error
     return model, processor
 
 
@@ -122,7 +128,7 @@ def _find(
         return AutoModelForImageClassification.from_config(timm), timm_processor(timm)
     folder = model_folder(name, weights=not from_scratch, code=trust_remote_code, otherwise=NO_NETWORK_HINT)
     config = _load(AutoConfig, name, folder, trust_remote_code)
-    old_labels = class_names(config)
+    old_labels, old_classes = class_names(config), config.num_labels
     if image_size is not None:
         _resize_config(config, image_size)
     config = _with_labels(config, labels)
@@ -135,23 +141,17 @@ def _find(
     if from_scratch:
         model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
     else:
-        model = _load_weights(name, folder, config, trust_remote_code)
+        model = _load_weights(name, folder, config, trust_remote_code, old_classes)
         if old_labels != list(labels):
             _reset_classifier(model)
     return model, processor
 
 
 @torch.no_grad()  # not inference_mode: what a network keeps of this call, it reads again in training
-def _check_takes(model: PreTrainedModel, side: int, name: str) -> None:
+def _check_takes(model: PreTrainedModel, side: int) -> None:
     training = model.training
-    try:
-        model.eval()(pixel_values=torch.zeros(1, 3, side, side))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        hint = "choose another image_size, or leave it out for the size that the network was made for"
-        raise UsageError(f"{name} cannot take images of {side} px: {reason}", hint) from error
-    finally:
-        model.train(training)
+    model.eval()(pixel_values=torch.zeros(1, 3, side, side))
+    model.train(training)
 
 
 def class_names(config: PreTrainedConfig) -> list[str] | None:
@@ -208,18 +208,23 @@ def _reset_classifier(model: PreTrainedModel) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _load_weights(name: str, folder: Path, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+def _load_weights(
+    name: str, folder: Path, config: PreTrainedConfig, trust_remote_code: bool, old_classes: int
+) -> PreTrainedModel:
     kind = AutoModelForImageClassification
     options = {"ignore_mismatched_sizes": True, "dtype": torch.float32}
     # safetensors, of a folder too: a pickle may run code
     model, info = _load(
         kind, name, folder, trust_remote_code, config=config, use_safetensors=True, output_loading_info=True, **options
     )
-    last = last_linear(model, model.config.num_labels)
-    head = {id(parameter) for parameter in last.parameters()} if last is not None else set()
-    own = model.state_dict(keep_vars=True)
-    unfit = [key for key, *_ in info["mismatched_keys"] if id(own[key]) not in head]
-    if unfit:  # transformers leaves them as they happen to be, which may be NaN
+    unfit = []  # transformers leaves these as they happen to be, which may be NaN
+    own = model.state_dict()
+    for key, theirs, mine in info["mismatched_keys"]:
+        if (theirs[:1], mine[:1], theirs[1:]) == ((old_classes,), (config.num_labels,), mine[1:]):  # a classifier's
+            nn.init.trunc_normal_(own[key], std=0.02) if len(mine) > 1 else nn.init.zeros_(own[key])
+        else:
+            unfit.append(key)
+    if unfit:
         _adapt(model, unfit, name, folder)
     return model
 

@@ -72,9 +72,11 @@ PACKAGED = {
 }
 
 
-def base_model(name: str, config: PreTrainedConfig) -> str:
-    """What a model came from: a preset's Hub id; what its configuration says, as a pruned one's does; or its name."""
-    return PACKAGED[name].hub_id if name in PACKAGED else getattr(config, "base_model", name)
+def base_model(name: str, config: PreTrainedConfig) -> str | None:
+    """The Hub id of what a model came from, None where that is not known: a folder's configuration may say it."""
+    if name in PACKAGED:
+        return PACKAGED[name].hub_id
+    return getattr(config, "base_model", None) or (None if Path(name).is_dir() else name)
 
 
 def pretrained_state(name: str) -> dict[str, torch.Tensor]:

@@ -39,6 +39,8 @@ def float8_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     def stored(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.ndim < 2 or not tensor.is_floating_point() or tensor.data_ptr() == kept:
             return tensor  # indices, such as those of relative positions, must stay what they are
+        if not tensor.isfinite().all():
+            return tensor
         for kind in FLOAT8:
             largest = torch.finfo(kind).max  # what is larger would become NaN
             rounded = tensor.clamp(-largest, largest).to(kind)

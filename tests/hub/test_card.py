@@ -80,9 +80,15 @@ def test_a_model_made_of_other_weights_names_them(folder: Path) -> None:
     for scratch, expected in ((False, "timm/tf_efficientnet_lite0.in1k"), (True, None)):
         metrics = json.loads(stored)
         recipe = {**(metrics["facts"].get("recipe") or {}), "model": "lite0", "from_scratch": scratch}
-        metrics["facts"] |= {"model": "lite0", "base_model": "timm/tf_efficientnet_lite0.in1k", "recipe": recipe}
+        metrics["facts"] |= {"model": "lite0", "recipe": recipe}
         file.write_text(json.dumps(metrics))
         assert ModelCard.load(write_card(folder)).data.base_model == expected
+    metrics["facts"] |= {"model": "runs/pruned", "base_model": "openai/clip-vit-base-patch16", "recipe": {}}
+    file.write_text(json.dumps(metrics))
+    assert ModelCard.load(write_card(folder)).data.base_model == "openai/clip-vit-base-patch16"
+    metrics["facts"]["base_model"] = None  # trained from a folder of which nothing is known
+    file.write_text(json.dumps(metrics))
+    assert ModelCard.load(write_card(folder)).data.base_model is None
     file.write_text(stored)
     write_card(folder)
 

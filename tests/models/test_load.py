@@ -199,3 +199,17 @@ def test_a_size_that_a_network_cannot_take_is_refused(tmp_path: Path, architectu
     with pytest.raises(UsageError, match=told) as caught:
         load_model(str(folder), ["fake", "real"], image_size=112)
     assert "image_size" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("architecture", ["deit_tiny_distilled_patch16_224", "resnetv2_18"])
+def test_every_classifier_of_a_network_starts_anew_for_other_labels(tmp_path: Path, architecture: str) -> None:
+    """Also where there are two, or where it is a convolution."""
+    save(tmp_path, f"timm/{architecture}", [f"class {i}" for i in range(10)], from_scratch=True)
+    model, _ = load_model(str(tmp_path), ["fake", "real"])
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert model.eval()(pixel_values=torch.zeros(1, 3, 224, 224)).logits.shape == (1, 2)
+
+
+def test_a_size_that_a_network_cannot_be_built_for_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot take images of 100 px"):
+        load_model("timm/nest_tiny", ["fake", "real"], from_scratch=True, image_size=100)

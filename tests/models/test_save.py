@@ -69,3 +69,10 @@ def test_indices_stay_and_weights_of_any_size_are_kept(tmp_path: Path) -> None:
     for name, after in loaded.state_dict().items():
         before = model.state_dict()[name].float()
         assert (after - before).norm() <= LOSS * before.norm(), name
+
+
+def test_weights_that_are_not_finite_stay_so_that_they_are_seen() -> None:
+    model, _ = load_model("vit", LABELS, image_size=32, from_scratch=True)
+    name, weight = next((name, weight) for name, weight in model.named_parameters() if weight.ndim == 2)
+    weight.data[0, 0] = float("inf")
+    assert torch.isinf(float8_state(model)[name].float()).any()

@@ -153,6 +153,7 @@ def test_a_recipe_trains_on_what_the_command_writes(
     network: Any, data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = network
+    model.config.base_model = "timm/vit_tiny_patch16_224.augreg_in21k"
     save_model(tmp_path / "whole", model, processor)
     monkeypatch.chdir(tmp_path)
     root = Path(data.origin)
@@ -163,10 +164,17 @@ def test_a_recipe_trains_on_what_the_command_writes(
     assert not (out / ".steps").exists()
     smaller = load_model(str(out), ["fake", "real"])[0]
     assert len(smaller.timm_model.blocks) == 3
-    assert base_model(str(out), smaller.config) == str(tmp_path / "whole")
+    assert base_model(str(out), smaller.config) == model.config.base_model
     assert "Nothing to do" in prune_recipe([*flags, "--model", str(tmp_path / "whole")], out, SMALL)
+    (tmp_path / "whole").rename(tmp_path / "renamed")
+    renamed = [*flags, "--model", str(tmp_path / "renamed")]
+    assert "Nothing to do" in prune_recipe(renamed, out, SMALL)
     with pytest.raises(UsageError, match="other settings"):
-        prune_recipe([*flags, "--model", str(tmp_path / "whole")], out, replace(SMALL, units=96))
+        prune_recipe(renamed, out, replace(SMALL, units=96))
+    model.timm_model.blocks[0].mlp.fc1.bias.data += 1
+    save_model(tmp_path / "renamed", model, processor)  # trained again
+    with pytest.raises(UsageError, match="other settings"):
+        prune_recipe(renamed, out, SMALL)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "note.txt").touch()
     with pytest.raises(UsageError, match="other files"):
@@ -178,7 +186,7 @@ def test_a_recipe_trains_on_what_the_command_writes(
     assert (tmp_path / "run" / "model.safetensors").stat().st_size < 0.3 * 4 * 3 * 270_000
     images = [str(path) for path in sorted(root.glob("fake/x/*"))[:4]]
     facts = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["facts"]
-    assert facts["base_model"] == str(tmp_path / "whole")
+    assert facts["base_model"] == model.config.base_model
     results = Detector.from_pretrained(tmp_path / "run")(images, faces=False)
     for rows, result in zip(pipeline("image-classification", str(tmp_path / "run"))(images), results, strict=True):
         assert {row["label"]: row["score"] for row in rows}["fake"] == pytest.approx(result.p_fake, abs=1e-4)
