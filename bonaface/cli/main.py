@@ -436,7 +436,7 @@ def prune(
     from bonaface.training.prune import Pruning
 
     with writing(out):
-        print(prune_recipe([recipe, *(flags or [])], out, Pruning(blocks, units, views=views)))
+        print(prune_recipe([recipe, *(flags or [])], out, Pruning(blocks, units, min(Pruning.images, views), views)))
 
 
 @app.command()
