@@ -13,7 +13,7 @@ from bonaface.models.parts import last_linear
 # Three bits of mantissa and four of exponent, or two and five (Micikevicius et al. 2022, "FP8 formats for deep
 # learning").
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-LOSS = 0.1  # of a tensor's norm that rounding may take; what is below 0.002 becomes 0 in the first of them
+LOSS = 0.1  # of a tensor's norm that rounding may take; what is below 0.001 becomes 0 in the first of them
 
 
 def save_model(folder: Path, model: PreTrainedModel, processor: BaseImageProcessor, *, float8: bool = False) -> None:

@@ -49,7 +49,7 @@ def test_what_was_rounded_once_is_stored_exactly_and_the_classifier_always(tmp_p
 
 
 def test_indices_stay_and_weights_of_any_size_are_kept(tmp_path: Path) -> None:
-    """In the first format, what is below 0.002 is 0 and what is above 448 is NaN, without a word."""
+    """In the first format, what is below 0.001 is 0 and what is above 448 is NaN, without a word."""
     model, processor = load_model("timm/swin_tiny_patch4_window7_224", LABELS, image_size=64, from_scratch=True)
     network = model.timm_model
     network.register_buffer("index", torch.arange(600).view(2, 300))
