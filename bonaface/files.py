@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ ORPHANS = 10.0  # seconds in which the workers of a process that was killed end;
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str], patience: float | None = None) -> Iterator[None]:
-    """A block that no other process is in for the same folder; its end, however it comes, lets the next one in.
+def locked(path: str | os.PathLike[str], patience: float | None = None) -> Iterator[None]:
+    """A block that no other process is in for the same file or folder; its end, however it comes, lets the next one in.
 
     Raises:
         BlockingIOError: another process is in it for longer than ``patience`` seconds (``ORPHANS`` when None).
-        OSError: the folder cannot be opened.
+        OSError: it cannot be opened.
     """
     if fcntl is None:
         yield
         return
-    place, until = os.open(folder, os.O_RDONLY), time.monotonic() + (ORPHANS if patience is None else patience)
+    place, until = os.open(path, os.O_RDONLY), time.monotonic() + (ORPHANS if patience is None else patience)
     try:
         while True:
             try:
@@ -44,6 +44,8 @@ def locked(folder: str | os.PathLike[str], patience: float | None = None) -> Ite
                 break
         yield
     finally:
+        with suppress(OSError):  # workers that live on hold it too, unless it is given back
+            fcntl.flock(place, fcntl.LOCK_UN)
         os.close(place)
 
 

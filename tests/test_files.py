@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -124,6 +125,19 @@ def test_one_process_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
         pass
     with pytest.raises(FileNotFoundError), locked(tmp_path / "missing"):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not fork")
+def test_a_worker_that_lives_on_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+    try:
+        with locked(tmp_path, patience=0):
+            pass
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_where_folders_cannot_be_locked_the_work_is_done_all_the_same(

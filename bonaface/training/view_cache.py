@@ -2,14 +2,16 @@
 
 Views are drawn as training draws them. What is kept is a function of the image file, the frozen weights, the image
 processor, the augmentation and the seed alone. It lies in a folder named after all but the first, image by image, so
-folds of a cross-validation, later runs, and a run that was killed compute only what is missing.
+folds of a cross-validation, also at the same time, later runs, and a run that was killed compute only what is missing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from transformers import BaseImageProcessor
 
 from bonaface.data.dataset import content_digest
 from bonaface.data.loading import ImageRows, NormalisedRows
-from bonaface.files import atomic_path, write_json
+from bonaface.files import atomic_path, locked, write_json
 from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
 from bonaface.training.run import on_main_process
 
@@ -106,19 +108,55 @@ class ViewCache:
         return CachedView(blocks, found[:, 0], found[:, 1])
 
     def _complete(self, rows: Dataset, digests: list[str], name: str, transform: Any, view: int) -> None:
-        known = {digest for _, listed in self._blocks(name) for digest in listed}
+        """Compute what is missing, block by block; what another process is computing is waited for instead."""
         first = {digest: i for i, digest in reversed(list(enumerate(digests)))}  # copies of a file are one image
-        missing = sorted(i for digest, i in first.items() if digest not in known)
-        if not missing:
+        in_order = sorted(first, key=first.__getitem__)
+        if not (missing := self._missing(in_order, name)):
             return
         self.place.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=len(missing), desc=f"features, view {name}", unit="image", leave=False, disable=None) as bar:
-            for start in range(0, len(missing), BLOCK):
-                block = missing[start : start + BLOCK]
-                names = [digests[i] for i in block]
-                seeds = [sample_seed(self.seed, view, int(digest, 16)) for digest in names]
-                self._write(name, names, self.run(_SeededRows(rows.select(block), transform, seeds)))
-                bar.update(len(block))
+        total = len(missing)
+        with tqdm(total=total, desc=f"features, view {name}", unit="image", leave=False, disable=None) as bar:
+            while missing:
+                with ExitStack() as claim:
+                    with locked(self.place, patience=math.inf):
+                        busy = self._busy(
+                            name
+                        )  # before looking at what is whole, or what ends in between is in neither
+                        missing = self._missing(in_order, name)
+                        block = [digest for digest in missing if digest not in busy][:BLOCK]
+                        if block:
+                            file = self._file(name, block)
+                            write_json(file.with_suffix(".json"), block, indent=None)
+                            claim.enter_context(locked(file.with_suffix(".json")))
+                    bar.update(total - len(missing) - bar.n)
+                    if block:
+                        seeds = [sample_seed(self.seed, view, int(digest, 16)) for digest in block]
+                        values = self.run(_SeededRows(rows.select([first[d] for d in block]), transform, seeds))
+                        with atomic_path(file) as partial:  # last, so that what is there is complete
+                            np.save(partial, values)
+                if missing and not block:
+                    with locked(busy[missing[0]], patience=math.inf):
+                        pass
+
+    def _missing(self, digests: list[str], name: str) -> list[str]:
+        known = {digest for _, listed in self._blocks(name) for digest in listed}
+        return [digest for digest in digests if digest not in known]
+
+    def _busy(self, name: str) -> dict[str, Path]:
+        """The images that another process is computing, and the file that it has locked meanwhile."""
+        found: dict[str, Path] = {}
+        for file in self.place.glob(f"{name}-*.json"):
+            if file.with_suffix(".npy").is_file():
+                continue
+            try:
+                with locked(file, patience=0):
+                    pass  # of a process that was killed
+            except BlockingIOError:
+                found |= dict.fromkeys(json.loads(file.read_text(encoding="utf-8")), file)
+        return found
+
+    def _file(self, name: str, digests: list[str]) -> Path:
+        return self.place / f"{name}-{hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}.npy"
 
     def _blocks(self, name: str) -> Iterator[tuple[Path, list[str]]]:
         """The files of a view that are whole, and the images in them."""
@@ -129,13 +167,6 @@ class ViewCache:
                     yield file, listed
             except (OSError, ValueError, EOFError):
                 continue
-
-    def _write(self, name: str, digests: list[str], values: NDArray[Any]) -> None:
-        mark = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-        file = self.place / f"{name}-{mark}.npy"
-        write_json(file.with_suffix(".json"), digests, indent=None)
-        with atomic_path(file) as partial:  # last, so that what is there is complete
-            np.save(partial, values)
 
 
 def _key(

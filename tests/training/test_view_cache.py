@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,31 @@ def test_another_fold_computes_only_what_is_new(data: FaceData, processor: Any, 
     second = make_cache(processor, tmp_path, counting).drawn(other, 1)[0]
     assert computed == [30, 11]
     np.testing.assert_array_equal(second[20 - 5], first[25])  # the same image at another place
+
+
+def test_folds_that_run_at_the_same_time_compute_no_image_twice(
+    data: FaceData, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_cache, "BLOCK", 8)
+    rows, computed, both_compute = data.splits["train"], [], Barrier(2, timeout=60)
+
+    def meeting(rows: ImageRows) -> np.ndarray:
+        if len(computed) < 2:
+            computed.append(len(rows))
+            both_compute.wait()
+        else:
+            computed.append(len(rows))
+        return means(rows)
+
+    def fold(chosen: range) -> np.ndarray:
+        return make_cache(processor, tmp_path / "shared", meeting).drawn(rows.select(chosen), 1)[0].whole()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fold, [range(30), range(10, 40)])
+    assert sum(computed) == 40
+    alone = make_cache(processor, tmp_path / "alone").drawn(rows.select(range(40)), 1)[0].whole()
+    np.testing.assert_array_equal(first, alone[:30])
+    np.testing.assert_array_equal(second, alone[10:])
 
 
 def test_copies_of_a_file_are_one_image(data: FaceData, processor: Any, tmp_path: Path) -> None:
