@@ -21,7 +21,7 @@ from bonaface.data.dataset import image_bytes, list_data
 from bonaface.imaging.faces import FaceDetector
 from bonaface.imaging.images import decode_image
 from bonaface.inference.detector import Detector
-from bonaface.inference.explain import explain
+from bonaface.inference.explain import METHODS, explain
 from bonaface.inference.faithfulness import centre_map
 
 EYES, MOUTH = (0, 1), (3, 4)  # YuNet's landmarks
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=60, help="spliced pictures to explain")
-    parser.add_argument("--method", default="auto", choices=["auto", "gradcam", "occlusion"])
+    parser.add_argument("--method", default="auto", choices=["auto", *METHODS])
     parser.add_argument("--yunet", help="weights of YuNet")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

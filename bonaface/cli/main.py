@@ -355,7 +355,7 @@ def explain(
     path: Annotated[str, typer.Argument(help="An image.")],
     model: OwnModel = None,
     out: Annotated[Path, typer.Option(help="The overlay to write.")] = Path("heat.png"),
-    method: Annotated[str, typer.Option(help="auto, gradcam or occlusion.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, integrated_gradients, gradcam or occlusion.")] = "auto",
     test: Annotated[bool, typer.Option(help="Test the map: deletion and insertion, against random and centre.")] = True,
     faces: FaceRule = None,
     engine: Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")] = "auto",

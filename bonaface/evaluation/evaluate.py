@@ -68,13 +68,13 @@ def evaluate(
         splits: those scored, by default all of validation, calibration and test that there are (or the only one).
             Degradations, decisions and errors are of the one that the report speaks about: the test.
         fakes: the model's labels that count as fake (see :func:`load_detector`).
-        heat_map: draws what the score of an image depends on, for the galleries; Grad-CAM if not given.
+        heat_map: draws what the score of an image depends on, for the galleries; see :func:`heat_map_overlays`.
         history, details: of the training, as in ``write_report``.
     """
     started = time.monotonic()
     fakes = fakes or [label for label in detector.labels if label != detector.real_label]
     data = with_labels(data, shared_labels(data, [detector])[0])
-    heat_map = heat_map or gradcam_overlays(detector)
+    heat_map = heat_map or heat_map_overlays(detector)
     finder = FaceDetector(options.yunet) if options.faces else None
     names = splits or [name for name in data.splits if name in EVALUATED] or list(data.splits)
     headline = headline_rows(pd.DataFrame({"split": names}))[0]
@@ -168,16 +168,13 @@ def _findings(
     return sections, lead, remarks
 
 
-def gradcam_overlays(detector: Detector) -> DrawHeatMap | None:
+def heat_map_overlays(detector: Detector) -> DrawHeatMap | None:
     """What the score of an image depends on, drawn over it; None for a network that does not run in torch."""
     if not isinstance(detector.engine, TorchEngine):
         return None
 
-    def draw(image: Image.Image) -> Image.Image | None:
-        try:
-            return explain(detector, image, faces=False, method="gradcam", test=False).overlay()
-        except UsageError:  # a network without a grid of features
-            return None
+    def draw(image: Image.Image) -> Image.Image:
+        return explain(detector, image, faces=False, test=False).overlay()
 
     return draw
 

@@ -1,11 +1,7 @@
 """Which areas of an image point to the verdict: a heat map, its overlay, and a test of how far to trust it.
 
-Two methods. ``gradcam`` multiplies the last feature grid of the network by the gradient that reaches it and sums over
-channels: HiResCAM (Draelos and Carin 2020), which is Grad-CAM (Selvaraju et al. 2017) where the grid is averaged before
-a linear layer, and stays true where it is not: dense layers, and the tokens of a ViT laid out on their grid.
-``occlusion`` (Zeiler and Fergus 2014) blurs one window after another and needs nothing but scores.
-
-A map shows where the model looked, not what is wrong there; :mod:`bonaface.inference.faithfulness` tests it.
+Made by the methods of :mod:`bonaface.inference.heat_maps`. A map shows where the model looked, not what is wrong there;
+:mod:`bonaface.inference.faithfulness` tests it.
 """
 
 from __future__ import annotations
@@ -19,9 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import special
 
 from bonaface.errors import UsageError
 from bonaface.files import atomic_path
@@ -30,11 +24,10 @@ from bonaface.imaging.images import ImageError, load_image
 from bonaface.imaging.transforms import Preprocessing
 from bonaface.inference.detector import Detector, Result
 from bonaface.inference.engines import TorchEngine
-from bonaface.inference.faithfulness import Faithfulness, blurred, measure
+from bonaface.inference.faithfulness import Faithfulness, measure
+from bonaface.inference.heat_maps import HeatMap, gradcam, integrated_gradients, occlusion, target_scores
 
-METHODS = ("auto", "gradcam", "occlusion")
-WINDOWS = 6  # occluding windows a side; they overlap by half
-HeatMap = NDArray[np.float32]
+METHODS = {"integrated_gradients": integrated_gradients, "gradcam": gradcam, "occlusion": occlusion}
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class Explanation:
         image: the upright RGB image.
         result: the detector's.
         target: "fake" or "real": what the map shows evidence for; the more likely of the two.
-        method: "gradcam" or "occlusion".
+        method: by its name in ``METHODS``.
         heat: float32 (H, W) in [0, 1], on the grid of the pixels that the model reads.
         region: x0, y0, x1, y1 in the image's pixels: what those pixels show.
         face: the face's box in the image's pixels, where one was cut out.
@@ -108,16 +101,18 @@ def explain(
     Args:
         image: RGB, upright.
         faces: see :mod:`bonaface.inference.reader`.
-        method: "gradcam" needs torch; "auto" is gradcam there and occlusion elsewhere.
+        method: "integrated_gradients", "gradcam" (both need torch) or "occlusion"; "auto" is the first of them where
+            the network runs in torch, and the last elsewhere.
         test: measure the map's faithfulness too; :func:`faithfulness_of` does it later.
 
     Raises:
-        UsageError: an unknown method, or gradcam on an exported network or one without a grid of features.
+        UsageError: an unknown method, one that needs gradients on an exported network, or gradcam on a network without
+            a grid of features.
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}", "choose " + ", ".join(METHODS))
     if method == "auto":
-        method = "gradcam" if isinstance(detector.engine, TorchEngine) else "occlusion"
+        method = "integrated_gradients" if isinstance(detector.engine, TorchEngine) else "occlusion"
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}", "choose auto, " + ", ".join(METHODS))
     result = detector(image, faces=faces)[0]
     face = max(result.faces, key=lambda f: f.p_fake, default=None)
     whole = (0.0, 0.0, float(image.width), float(image.height))
@@ -125,7 +120,7 @@ def explain(
     view = image.crop(square) if face else image
     target = "fake" if result.p_fake >= 0.5 else "real"
     pixels = detector.pixels(view)
-    heat = gradcam(detector, pixels, target) if method == "gradcam" else occlusion(detector, pixels, target)
+    heat = METHODS[method](detector, pixels, target)
     x0, y0, x1, y1 = seen_region(detector.reader.processor, view.size)
     found = Explanation(
         image,
@@ -141,69 +136,8 @@ def explain(
 
 
 def faithfulness_of(found: Explanation, detector: Detector) -> Faithfulness:
-    """How far to trust an explanation that the same detector gave; some 150 runs of the model."""
+    """How far to trust an explanation that the same detector gave; some 130 runs of the model."""
     return measure(found.pixels, found.heat, lambda batch: target_scores(detector, batch, found.target))
-
-
-def target_scores(detector: Detector, pixels: list[torch.Tensor], target: str) -> NDArray[np.float64]:
-    """The probability (n,) of ``target`` for pixel tensors (3, h, w)."""
-    p_fake = detector.p_fake(detector.probabilities(detector.run(pixels)[0]))
-    return p_fake if target == "fake" else 1 - p_fake
-
-
-def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
-    """Heat (h, w) in [0, 1] of pixels (3, h, w): where the last grid of features points to ``target``.
-
-    Raises:
-        UsageError: an exported network, or one without a grid of features.
-    """
-    engine = detector.engine
-    if not isinstance(engine, TorchEngine):
-        raise UsageError(f"engine {engine.name} has no gradients", "choose method occlusion, or engine torch")
-    seen: list[torch.Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda _, __, output: _keep(seen, output)) for module in engine.model.modules()
-    ]
-    try:
-        with detector.lock, torch.enable_grad():
-            batch = pixels[None].to(engine.device, engine.dtype).requires_grad_()
-            score = _log_odds(detector, engine.model(pixel_values=batch).logits.float())
-            grids = [tensor for tensor in seen if _grid(tensor, batch.shape[2:]) is not None]
-            gradients = torch.autograd.grad(score if target == "fake" else -score, grids, allow_unused=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not grids:
-        raise UsageError("this network has no grid of features for gradcam", "choose method occlusion")
-    evidence = torch.zeros(2, 2)
-    for tensor, gradient in zip(reversed(grids), reversed(gradients), strict=True):
-        grid = None if gradient is None else _grid((tensor * gradient).detach().float(), batch.shape[2:])
-        # Behind the last attention only the class token counts: the grid in front of it is the last that matters.
-        if grid is not None and bool(grid.any()):
-            evidence = grid.sum(0).relu()
-            break
-    heat = torch.nn.functional.interpolate(evidence[None, None], size=batch.shape[2:], mode="bilinear")
-    return _scaled(heat[0, 0].cpu().numpy())
-
-
-def occlusion(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
-    """Heat (h, w) in [0, 1] of pixels (3, h, w): how far ``target`` falls where a window is blurred."""
-    hidden = blurred(pixels)
-    height, width = pixels.shape[1:]
-    side_y, side_x = max(1, round(height / WINDOWS)), max(1, round(width / WINDOWS))
-    corners = [(y, x) for y in range(0, height, max(1, side_y // 2)) for x in range(0, width, max(1, side_x // 2))]
-    variants = []
-    for y, x in corners:
-        variant = pixels.clone()
-        variant[:, y : y + side_y, x : x + side_x] = hidden[:, y : y + side_y, x : x + side_x]
-        variants.append(variant)
-    # Log-odds: near 0 and 1 a probability hardly moves.
-    scores = special.logit(target_scores(detector, [pixels, *variants], target).clip(1e-9, 1 - 1e-9))
-    drops, hits = np.zeros((height, width)), np.zeros((height, width))
-    for (y, x), score in zip(corners, scores[1:], strict=True):
-        drops[y : y + side_y, x : x + side_x] += scores[0] - score
-        hits[y : y + side_y, x : x + side_x] += 1
-    return _scaled(np.maximum(drops / hits, 0).astype(np.float32))
 
 
 def seen_region(processor: Any, size: tuple[int, int]) -> Box:
@@ -262,45 +196,3 @@ def run_explain_command(
     if explanation.faithfulness is not None:
         print(explanation.faithfulness.sentence, explanation.faithfulness.reason)
     return 0
-
-
-def _keep(seen: list[torch.Tensor], output: Any) -> None:
-    if isinstance(output, tuple) and output:  # a block that gives its attention too
-        output = output[0]
-    if isinstance(output, torch.Tensor) and output.requires_grad:
-        seen.append(output)
-
-
-def _grid(tensor: torch.Tensor, size: torch.Size) -> torch.Tensor | None:
-    """The features of one image as (channels, rows, columns), or None for a tensor that is no grid.
-
-    Rows and columns are in the input's proportion. Tokens in front of the grid (class, registers) are left out.
-    """
-    height, width = size
-    if tensor.shape[0] != 1:
-        return None
-    if tensor.ndim == 4:
-        for grid in (tensor[0], tensor[0].permute(2, 0, 1)):
-            rows, columns = grid.shape[1:]
-            if 1 < rows <= height and rows * width == columns * height:
-                return grid
-    if tensor.ndim == 3:
-        for prefix in range(min(9, tensor.shape[1])):
-            rows = math.isqrt((tensor.shape[1] - prefix) * height // width)
-            columns = rows * width // height
-            if rows > 1 and rows * columns == tensor.shape[1] - prefix:
-                return tensor[0, prefix:].T.reshape(-1, rows, columns)
-    return None
-
-
-def _log_odds(detector: Detector, logits: torch.Tensor) -> torch.Tensor:
-    """Of the one image in the batch: how much more the network says fake than real, in logits."""
-    if logits.shape[1] == 1:
-        return logits[0, 0] if detector.real_index else -logits[0, 0]
-    others = torch.cat([logits[0, : detector.real_index], logits[0, detector.real_index + 1 :]])
-    return torch.logsumexp(others, 0) - logits[0, detector.real_index]
-
-
-def _scaled(heat: NDArray[Any]) -> HeatMap:
-    heat = heat - heat.min()
-    return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)

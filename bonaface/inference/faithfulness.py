@@ -80,11 +80,13 @@ def measure(
     maps: dict[str, NDArray[np.float32]] = {"map": heat, "centre": centre_map(heat.shape)}
     maps |= {f"random {i}": random_map(heat.shape, rng) for i in range(RANDOM_MAPS)}
     orders = {name: _ranks(heat) for name, heat in maps.items()}
-    deletion = {name: score(_curve(pixels, hidden, ranks)) for name, ranks in orders.items()}
-    insertion = {name: score(_curve(hidden, pixels, ranks)) for name, ranks in orders.items()}
+    ends = score([pixels, hidden])
+    deletion = {name: np.r_[ends[0], score(_between(pixels, hidden, ranks)), ends[1]] for name, ranks in orders.items()}
+    insertion = {
+        name: np.r_[ends[1], score(_between(hidden, pixels, ranks)), ends[0]] for name, ranks in orders.items()
+    }
     gain = {name: float(np.trapezoid(insertion[name] - deletion[name]) / STEPS) for name in maps}
     randoms = [name for name in maps if name.startswith("random")]
-    ends = deletion["map"][[0, -1]]
     return Faithfulness(
         _averaged(deletion, randoms),
         _averaged(insertion, randoms),
@@ -121,9 +123,9 @@ def _ranks(heat: NDArray[np.float32]) -> torch.Tensor:
     return torch.from_numpy(ranks.reshape(heat.shape))
 
 
-def _curve(before: torch.Tensor, after: torch.Tensor, ranks: torch.Tensor) -> list[torch.Tensor]:
-    """``before`` with 0, 1/STEPS, ... 1 of its pixels taken from ``after``."""
-    return [torch.where(ranks < step / STEPS, after, before) for step in range(STEPS + 1)]
+def _between(before: torch.Tensor, after: torch.Tensor, ranks: torch.Tensor) -> list[torch.Tensor]:
+    """``before`` with 1/STEPS, 2/STEPS, ... of its pixels taken from ``after``, but not all."""
+    return [torch.where(ranks < step / STEPS, after, before) for step in range(1, STEPS)]
 
 
 def _averaged(curves: Mapping[str, FloatArray], randoms: list[str]) -> dict[str, FloatArray]:

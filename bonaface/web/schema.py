@@ -45,7 +45,7 @@ class HeatMapAnswer(BaseModel):
     """What a heat map shows, and how far to trust it."""
 
     target: Literal["real", "fake"] = Field(description="what the bright areas point to")
-    method: str = Field(description="gradcam or occlusion")
+    method: str = Field(description="integrated_gradients, or occlusion where the network was exported")
     trust: str = Field(description="whether to, and what a deletion and insertion test found")
     prediction: Prediction
 

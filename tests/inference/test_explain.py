@@ -23,8 +23,9 @@ from transformers import (
 
 from bonaface.errors import UsageError
 from bonaface.inference.detector import Detector
-from bonaface.inference.explain import explain, gradcam, run_explain_command, seen_region
+from bonaface.inference.explain import explain, run_explain_command, seen_region
 from bonaface.inference.faithfulness import measure
+from bonaface.inference.heat_maps import gradcam, integrated_gradients
 from bonaface.models.cnn import PlainCNNConfig, PlainCNNForImageClassification
 from bonaface.models.load import load_model
 
@@ -128,8 +129,20 @@ def test_gradcam_finds_the_planted_square(detector: Detector) -> None:
     assert share_found(detector, "gradcam", 8) >= 0.75
 
 
-def test_occlusion_finds_the_planted_square(cnn: Detector) -> None:
-    assert share_found(cnn, "occlusion", 8) >= 0.75
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
+def test_what_compares_with_a_blurred_image_finds_the_planted_square(cnn: Detector, method: str) -> None:
+    assert share_found(cnn, method, 8) >= 0.75
+
+
+def test_hiding_what_integrated_gradients_mark_changes_the_score_most(detector: Detector) -> None:
+    """On every kind of network, also where a blurred area is evidence in itself and the square is not what counts."""
+    rng, gains = np.random.default_rng(1), []
+    for _ in range(4):
+        found = explain(detector, planted(rng, True)[0]).faithfulness
+        assert found is not None
+        gains.append([found.gain[name] for name in ("map", "centre", "random")])
+    whole, centre, random = np.mean(gains, 0)
+    assert whole > 2 * max(centre, random, 0)
 
 
 def test_a_map_that_shows_what_matters_is_trusted_and_one_that_does_not_is_not(cnn: Detector) -> None:
@@ -246,6 +259,7 @@ def test_mistakes_have_hints(cnn: Detector, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         run_explain_command(tmp_path / "x.png", "m", tmp_path / "heat.png")
     exported = Detector(Exported(), cnn.config, cnn.processor)
-    with pytest.raises(UsageError, match="no gradients"):
-        gradcam(exported, cnn.pixels(image), "fake")
+    for method in (integrated_gradients, gradcam):
+        with pytest.raises(UsageError, match="no gradients"):
+            method(exported, cnn.pixels(image), "fake")
     assert explain(exported, image, test=False).method == "occlusion"

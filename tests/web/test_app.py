@@ -154,7 +154,7 @@ def test_one_bad_file_in_a_batch_fails_alone(client: Client, image: Path, tmp_pa
 def test_explain_gives_an_image_of_the_same_size_and_a_sentence(client: Client, image: Path) -> None:
     answer, overlay = client.predict(handle_file(image), api_name="/explain")
     assert answer["target"] == "fake"
-    assert answer["method"] == "gradcam"
+    assert answer["method"] == "integrated_gradients"
     assert answer["trust"].endswith(".")
     with Image.open(overlay) as drawn:
         assert drawn.size == (36, 36)

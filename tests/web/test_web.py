@@ -327,7 +327,9 @@ def test_a_heat_map_is_computed_once_and_then_tested(tmp_path: Path, monkeypatch
     from bonaface.inference import explain
 
     computed: list[str] = []
-    monkeypatch.setattr(explain, "gradcam", lambda *a, gradcam=explain.gradcam: computed.append("map") or gradcam(*a))
+    method = "integrated_gradients"
+    drawn = explain.METHODS[method]
+    monkeypatch.setitem(explain.METHODS, method, lambda *a: computed.append("map") or drawn(*a))
     monkeypatch.setattr(explain, "measure", lambda *a, measure=explain.measure: computed.append("test") or measure(*a))
     service = Service([str(run_folder())], LIMITS)
     service.start()
