@@ -61,7 +61,7 @@ class Explanation:
         x0, y0, x1, y1 = (round(v) for v in self.region)
         size = (max(1, x1 - x0), max(1, y1 - y0))
         heat = Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR)
-        values = np.clip(np.asarray(heat), 0, 1)
+        values = np.sqrt(np.clip(np.asarray(heat), 0, 1))  # or all but a few peaks would be dark
         colours = (matplotlib.colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8)
         mask = Image.fromarray((values * 255 * 0.6).astype(np.uint8))
         image = self.image.copy()
