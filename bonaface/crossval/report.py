@@ -21,13 +21,15 @@ several folds test (a real source may be held out more than once) has a row for 
 - ``pooled``: the same figures of all test images together; the scores are of different models, so the AUC is usually
   a little lower than the mean
 - ``families``: where families were left out, those of :func:`family_figures.family_figures`; else null
+- ``unseen``: where sources were left out, :class:`bonaface.models.facts.UnseenWorth`: what verdicts on them are worth,
+  each fold's by calibration on the others; else null
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from bonaface.files import write_json, write_text
 from bonaface.imaging.images import decode_image
 from bonaface.inference.unfamiliar import unfamiliar_auroc
 from bonaface.parquet import read_parquet
+from bonaface.report.findings import worth_in_words
 from bonaface.report.pages import (
     Page,
     Table,
@@ -56,6 +59,7 @@ from bonaface.report.write import write_report
 from bonaface.stats import metrics
 from bonaface.stats.figures import BAND_FIGURES, NONE_FIGURES, UNFAMILIAR
 from bonaface.stats.intervals import auc_interval
+from bonaface.training.calibrate import unseen_worth
 
 SCHEMA_VERSION = 1
 MODEL_FIGURES = (*BAND_FIGURES, UNFAMILIAR, *NONE_FIGURES)  # of models that have what they need
@@ -110,14 +114,18 @@ def write_crossval_report(
     tests = [run.rows("test") for run in runs]
     pooled = pd.concat(tests, ignore_index=True)
     found = _measure(runs, tests, pooled, labels, real, families)
+    worth = unseen_worth(pooled, labels, labels.index(real)) if kind != FOLDS else None
     folds, summary, worst, together = (found[key] for key in ("folds", "over_folds", "worst", "pooled"))
     finding = conclude(kind, folds, summary, worst)
     sentences = [finding, f"Pooled over all test images: AUC {cell(together['auc'])} {auc_span(together)}."]
     if found["families"]:
         sentences.append(family_sentence(found["families"]))
+    if worth:
+        sentences.append(worth_in_words(worth))
     conclusion = " ".join(sentences)
     result = {"schema_version": SCHEMA_VERSION, "kind": kind, "labels": labels, "real_label": real}
     result |= {"conclusion": conclusion, "kept": kept, **found}
+    result["unseen"] = asdict(worth) if worth else None
     section = fold_section(result)
     # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]

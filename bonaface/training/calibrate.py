@@ -166,15 +166,13 @@ def recalibrate(
         be judged by the others) anew. And the predictions as the calibrated model would give them: ``fold``,
         ``source``, ``label``, ``p_fake``.
     """
-    true = np.array([labels.index(label) for label in unseen["label"]])
+    true, probabilities, logits = _predicted(unseen, labels)
     fake = true != real_index
-    probabilities = unseen[[f"p_{label}" for label in labels]].to_numpy(dtype=np.float64)
-    logits = np.log(np.maximum(probabilities, 1e-300))
     even = _even(true)
     whole = replace(fit(logits[even], true[even]), n=len(true))
     after = apply(logits, whole)
     p = fake_probability(after, real_index)
-    worth = _worth(unseen, logits, true, labels, real_index)
+    worth = unseen_worth(unseen, labels, real_index)
     figures = {
         f"{key}_{when}": all_figures(true[even], scores[even], labels=labels, real_index=real_index)[name]
         for when, scores in (("before", probabilities), ("after", after))
@@ -213,17 +211,24 @@ def _even(true: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.resize(rows, most) for rows in classes])
 
 
-def _worth(
-    unseen: pd.DataFrame,
-    logits: FloatArray,
-    true: NDArray[np.int64],
-    labels: Sequence[str],
-    real_index: int,
-) -> UnseenWorth | None:
-    """Each fold's scores and verdicts by calibration on the other folds, without the sources that both have.
+def _predicted(unseen: pd.DataFrame, labels: Sequence[str]) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """The true classes (n,), the probabilities and their logarithms (n, labels)."""
+    probabilities = unseen[[f"p_{label}" for label in labels]].to_numpy(dtype=np.float64)
+    true = np.array([labels.index(label) for label in unseen["label"]])
+    return true, probabilities, np.log(np.maximum(probabilities, 1e-300))
 
-    A fold for which the others lack images of some label, as where all share one camera, is left out.
+
+def unseen_worth(unseen: pd.DataFrame, labels: Sequence[str], real_index: int) -> UnseenWorth | None:
+    """What verdicts on unseen sources are worth: each fold's, by calibration on the others without the sources of both.
+
+    A fold for which the others lack images of some label, as where all share one camera, is left out; None where no
+    fold can be judged.
+
+    Args:
+        unseen: see :func:`read_unseen`.
+        labels, real_index: in class order.
     """
+    true, _, logits = _predicted(unseen, labels)
     fake, scores, called = true != real_index, np.empty_like(logits), np.full(len(true), "", dtype=object)
     for name in unseen["fold"].unique():
         mine = (unseen["fold"] == name).to_numpy()

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from bonaface.crossval.crossval import run_crossval_command
 from bonaface.crossval.jobs import FoldProcess, run_jobs
 from bonaface.data.folds import Fold
 from bonaface.errors import UsageError
+from bonaface.report.findings import worth_in_words
+from bonaface.training.calibrate import read_unseen, unseen_worth
 
 pytestmark = pytest.mark.slow
 COLUMNS = ["path", "fold", "label", "source", "p_fake", "verdict", "distance"]
@@ -108,6 +111,7 @@ def test_the_report_has_words_table_and_plots(out: Path) -> None:
     assert {"folds_auc.png", "folds_roc.png", "metrics.json"} <= {path.name for path in report.iterdir()}
     assert "On new images from known generators and cameras, a detector trained with this recipe reaches AUC" in words
     assert "| mean ± sd |" in words
+    assert result_of(out)["unseen"] is None
     assert "| fold2 (small) | 34 | 34 |" in words
 
 
@@ -173,6 +177,7 @@ def test_left_out_sources_are_unseen_and_small_ones_never_the_worst(recipe: Path
         assert {row["source"] for row in counts if row["split"] == "test"} == held
         assert not held & {row["source"] for row in counts if row["split"] != "test"}
     assert "from unseen generators and unseen cameras" in result["conclusion"]
+    assert "With each of 2 folds of unseen sources judged by a calibration on the others" in result["conclusion"]
     pooled = json.loads((out / "report" / "metrics.json").read_text())
     assert "outside its training data" in pooled["conclusion"]
 
@@ -188,7 +193,13 @@ def test_families_are_dealt_whole_and_judged_together(recipe: Path, tmp_path: Pa
     rows = result["families"]["rows"]
     assert {row["family"] for row in rows} == {"cam", "gan"}
     assert result["families"]["auc_low"] <= result["families"]["auc"] <= result["families"]["auc_high"]
-    assert "each family weighted by the square root of its size" in (out / "report" / "crossval.md").read_text()
+    report = (out / "report" / "crossval.md").read_text()
+    assert "each family weighted by the square root of its size" in report
+    predictions = read_unseen(out / "report" / "predictions.parquet", result["labels"])  # as a training reads them
+    worth = unseen_worth(predictions, result["labels"], result["labels"].index(result["real_label"]))
+    assert worth is not None
+    assert result["unseen"] == asdict(worth)
+    assert worth_in_words(worth) in report
 
 
 def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_path: Path) -> None:
