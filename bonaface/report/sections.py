@@ -17,7 +17,7 @@ from bonaface.stats.figures import FIGURES, KEY_FIGURES, amount, percent, span
 from bonaface.stats.intervals import Interval
 
 LoadThumbnail = Callable[[str], Image.Image]
-DrawHeatMap = Callable[[Image.Image], Image.Image | None]
+DrawHeatMap = Callable[[Image.Image], Image.Image]
 MOST_SOURCES = 30  # in a plot; the tables list all
 SHOWN_EACH, SHOWN_SOURCES = 5, 12  # images of a source, and sources, in a gallery
 LEARNING_CURVES = (
