@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import maximum_filter
 from served import HOSTILE, noise, run_folder
 from signing import signed, some_authority
 from typer.testing import CliRunner
@@ -101,7 +102,8 @@ def test_an_image_that_is_left_out_leaves_its_hash_and_no_pixel(
     case = Case.of(detector, "a.jpg", photograph, detector([photograph])[0])
     shown = np.asarray(card.convert("RGB"), dtype=float)[40:340, 40:340]
     pixels = np.asarray(case.heat.image.resize((300, 300)), dtype=float)
-    unmarked = np.asarray(Image.fromarray(case.heat.heat).resize((300, 300))) < 0.002
+    heat = np.asarray(Image.fromarray(case.heat.heat).resize((300, 300)))
+    unmarked = maximum_filter(heat, 25) < 0.002  # the drawn map is smoother than this one
     assert unmarked.any()
     assert np.ptp(shown[unmarked], axis=0).max() < 12  # plain grey, where the image is noise
     assert np.ptp(pixels[unmarked], axis=0).max() > 40
