@@ -126,7 +126,7 @@ def write_crossval_report(
     result = {"schema_version": SCHEMA_VERSION, "kind": kind, "labels": labels, "real_label": real}
     result |= {"conclusion": conclusion, "kept": kept, **found}
     result["unseen"] = asdict(worth) if worth else None
-    section = fold_section(result)
+    section = fold_section(result, worth_in_words(worth))
     # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
     write_report(

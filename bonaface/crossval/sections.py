@@ -21,14 +21,16 @@ SHOWN = (
 )  # fmt: skip
 
 
-def fold_section(result: Mapping[str, Any]) -> Section:
-    """Every fold, and every family that was left out, with all figures."""
+def fold_section(result: Mapping[str, Any], worth: str) -> Section:
+    """Every fold, and every family that was left out, with all figures; ``worth`` is what verdicts are worth, or ""."""
     kind, folds, by_family = result["kind"], result["folds"], result["families"]
     table = Table(shown_table(folds, result["over_folds"], result["pooled"], wide=True))
     blocks: list[Block] = [method(kind, len(folds)), table]
+    if worth:
+        blocks.append(worth)
     if by_family:
         blocks += [family_sentence(by_family), Table(shown_families(by_family))]
-    data = {key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled")}
+    data = {key: result[key] for key in ("kind", "folds", "over_folds", "worst", "pooled", "unseen")}
     return Section("folds", "By fold", blocks, data=data, brief=True)
 
 

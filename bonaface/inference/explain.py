@@ -101,17 +101,15 @@ def explain(
     Args:
         image: RGB, upright.
         faces: see :mod:`bonaface.inference.reader`.
-        method: "integrated_gradients", "gradcam" (both need torch) or "occlusion"; "auto" is the first of them where
-            the network runs in torch, and the last elsewhere.
+        method: "integrated_gradients", "gradcam" (both need gradients) or "occlusion"; "auto" is the first where the
+            network has gradients, and the last elsewhere.
         test: measure the map's faithfulness too; :func:`faithfulness_of` does it later.
 
     Raises:
         UsageError: an unknown method, one that needs gradients on an exported network, or gradcam on a network without
             a grid of features.
     """
-    if method == "auto":
-        method = "integrated_gradients" if isinstance(detector.engine, TorchEngine) else "occlusion"
-    if method not in METHODS:
+    if method not in ("auto", *METHODS):
         raise UsageError(f"unknown method {method!r}", "choose auto, " + ", ".join(METHODS))
     result = detector(image, faces=faces)[0]
     face = max(result.faces, key=lambda f: f.p_fake, default=None)
@@ -120,7 +118,10 @@ def explain(
     view = image.crop(square) if face else image
     target = "fake" if result.p_fake >= 0.5 else "real"
     pixels = detector.pixels(view)
-    heat = METHODS[method](detector, pixels, target)
+    if method == "auto":
+        method, heat = _best_map(detector, pixels, target)
+    else:
+        heat = METHODS[method](detector, pixels, target)
     x0, y0, x1, y1 = seen_region(detector.reader.processor, view.size)
     found = Explanation(
         image,
@@ -133,6 +134,16 @@ def explain(
         pixels,
     )
     return replace(found, faithfulness=faithfulness_of(found, detector)) if test else found
+
+
+def _best_map(detector: Detector, pixels: torch.Tensor, target: str) -> tuple[str, HeatMap]:
+    """The method that "auto" stands for, and its map."""
+    if isinstance(detector.engine, TorchEngine):
+        try:
+            return "integrated_gradients", METHODS["integrated_gradients"](detector, pixels, target)
+        except UsageError:  # a quantised network, for one, has no gradients
+            pass
+    return "occlusion", METHODS["occlusion"](detector, pixels, target)
 
 
 def faithfulness_of(found: Explanation, detector: Detector) -> Faithfulness:

@@ -11,6 +11,8 @@ and needs nothing but scores.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from bonaface.inference.faithfulness import blurred
 WINDOWS = 6  # occluding windows a side; they overlap by half
 POINTS = 8  # on the way from the blurred image, at which gradients are taken
 AREA = 1 / 12  # of the shorter side: over so much the contributions of pixels are averaged, which alone are noise
+ROUNDING = 1e-5  # of a blur, in the model's units
 HeatMap = NDArray[np.float32]
 
 
@@ -34,18 +37,22 @@ def integrated_gradients(detector: Detector, pixels: torch.Tensor, target: str) 
     """Heat (h, w) in [0, 1] of pixels (3, h, w): what sharp pixels add to the log-odds of ``target``.
 
     Raises:
-        UsageError: an exported network.
+        UsageError: an exported network, or one that has no gradients, such as a quantised one.
     """
     engine = _with_gradients(detector)
     hidden = blurred(pixels)
-    shares = (torch.arange(POINTS) + 0.5).div(POINTS)[:, None, None, None]
-    with detector.lock, torch.enable_grad():
-        points = (hidden + shares * (pixels - hidden)).to(engine.device, engine.dtype).requires_grad_()
-        score = _log_odds(detector, engine.model(pixel_values=points).logits.float()).sum()
-        gradient = torch.autograd.grad(score if target == "fake" else -score, points)[0].float().mean(0).cpu()
-    side = max(1, round(min(pixels.shape[1:]) * AREA))
-    added = avg_pool2d(((pixels - hidden) * gradient).sum(0)[None, None], side, max(1, side // 2))
-    return _scaled(interpolate(added.relu(), size=pixels.shape[1:], mode="bilinear")[0, 0].numpy())
+    change = pixels - hidden
+    change[change.abs() < ROUNDING] = 0  # or a flat image would have a map of the blur's rounding errors
+    gradient = torch.zeros_like(pixels)
+    for share in (np.arange(POINTS) + 0.5) / POINTS:  # one by one: together they take a gigabyte on a large network
+        with detector.lock, torch.enable_grad(), _no_gradients_is_an_error():
+            point = (hidden + share * change)[None].to(engine.device, engine.dtype).requires_grad_()
+            # A copy, as some networks write into what they are given.
+            score = _log_odds(detector, engine.model(pixel_values=point.clone()).logits.float()).sum()
+            gradient += torch.autograd.grad(score if target == "fake" else -score, point)[0][0].float().cpu()
+    side = 2 * round(min(pixels.shape[1:]) * AREA / 2) + 1
+    added = (change * gradient).sum(0).nan_to_num()[None, None]
+    return _scaled(avg_pool2d(added, side, 1, side // 2, count_include_pad=False)[0, 0].relu().numpy())
 
 
 def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
@@ -60,16 +67,18 @@ def gradcam(detector: Detector, pixels: torch.Tensor, target: str) -> HeatMap:
         module.register_forward_hook(lambda _, __, output: _keep(seen, output)) for module in engine.model.modules()
     ]
     try:
-        with detector.lock, torch.enable_grad():
+        with detector.lock, torch.enable_grad(), _no_gradients_is_an_error():
             batch = pixels[None].to(engine.device, engine.dtype).requires_grad_()
-            score = _log_odds(detector, engine.model(pixel_values=batch).logits.float()).sum()
+            score = _log_odds(detector, engine.model(pixel_values=batch.clone()).logits.float()).sum()
             grids = [tensor for tensor in seen if _grid(tensor, batch.shape[2:]) is not None]
+            if not grids:
+                raise UsageError(
+                    "this network has no grid of features for gradcam", "choose method integrated_gradients"
+                )
             gradients = torch.autograd.grad(score if target == "fake" else -score, grids, allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
-    if not grids:
-        raise UsageError("this network has no grid of features for gradcam", "choose method integrated_gradients")
     evidence = torch.zeros(2, 2)
     for tensor, gradient in zip(reversed(grids), reversed(gradients), strict=True):
         grid = None if gradient is None else _grid((tensor * gradient).detach().float(), batch.shape[2:])
@@ -114,6 +123,14 @@ def _with_gradients(detector: Detector) -> TorchEngine:
     return engine
 
 
+@contextmanager
+def _no_gradients_is_an_error() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise UsageError(f"no gradients from this network: {error}", "choose method occlusion") from error
+
+
 def _keep(seen: list[torch.Tensor], output: Any) -> None:
     if isinstance(output, tuple) and output:  # a block that gives its attention too
         output = output[0]
@@ -147,6 +164,8 @@ def _log_odds(detector: Detector, logits: torch.Tensor) -> torch.Tensor:
     """Of each image, (n,): how much more the network says fake than real, in logits (n, labels)."""
     if logits.shape[1] == 1:
         return logits[:, 0] if detector.real_index else -logits[:, 0]
+    if detector.uses_sigmoid:  # a score of its own for each label
+        return -logits[:, detector.real_index]
     others = torch.cat([logits[:, : detector.real_index], logits[:, detector.real_index + 1 :]], 1)
     return torch.logsumexp(others, 1) - logits[:, detector.real_index]
 

@@ -245,27 +245,30 @@ def unseen_worth(unseen: pd.DataFrame, labels: Sequence[str], real_index: int) -
         return None
     decided = called[judged] != "uncertain"
     wrong = decided & ((called[judged] == "fake") != fake[judged])
+    # A camera that is left out with several generators in turn has its images judged as often: each counts once.
+    image = unseen["path"].iloc[judged] if "path" in unseen else pd.Series(judged)
+    weight = 1 / image.map(image.value_counts()).to_numpy(dtype=np.float64)
     even = judged[_even(true[judged])]
     figures = {
         key: all_figures(true[even], table[even], labels=labels, real_index=real_index)["ece"]
         for key, table in (("ece_before", np.exp(logits)), ("ece", scores))
     }
     return UnseenWorth(
-        n=len(judged),
+        n=image.nunique(),
         folds=int(unseen["fold"].iloc[judged].nunique()),
         **figures,
-        coverage=float(decided.mean()),
-        wrong=float(wrong.sum() / decided.sum()) if decided.any() else None,
-        hardest=_hardest(unseen.iloc[judged], wrong),
+        coverage=float(np.average(decided, weights=weight)),
+        wrong=float(np.average(wrong[decided], weights=weight[decided])) if decided.any() else None,
+        hardest=_hardest(unseen.iloc[judged], wrong, weight),
     )
 
 
-def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_]) -> HardestSource | None:
+def _hardest(unseen: pd.DataFrame, wrong: NDArray[np.bool_], weight: FloatArray) -> HardestSource | None:
     """The source with the largest share of wrong verdicts among those with enough images to be named."""
-    shares = unseen[["source", "label"]].assign(wrong=wrong).groupby(["source", "label"], as_index=False)["wrong"]
-    rows = shares.agg(n="size", wrong="mean")
-    rows = rows[rows["n"] >= WORST_MIN_IMAGES]
+    shares = unseen[["source", "label"]].assign(n=weight, wrong=wrong)
+    rows = shares.groupby(["source", "label"], as_index=False).agg({"n": "sum", "wrong": "mean"})
+    rows = rows[rows["n"].round() >= WORST_MIN_IMAGES]
     if rows.empty:
         return None
     worst = rows.nlargest(1, "wrong").iloc[0]
-    return HardestSource(str(worst["source"]), str(worst["label"]), int(worst["n"]), float(worst["wrong"]))
+    return HardestSource(str(worst["source"]), str(worst["label"]), round(worst["n"]), float(worst["wrong"]))

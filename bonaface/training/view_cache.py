@@ -25,12 +25,14 @@ from transformers import BaseImageProcessor
 
 from bonaface.data.dataset import content_digest
 from bonaface.data.loading import ImageRows, NormalisedRows
+from bonaface.errors import UsageError
 from bonaface.files import atomic_path, locked, write_json
 from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
 from bonaface.training.run import on_main_process
 
 FOLDER = Path("features")  # beside `prepared`, in the working directory
 BLOCK = 1024  # images a file
+PATIENCE = 60.0  # seconds to wait in silence for a block that another process is computing
 VERSION = 2  # raise it where the same settings would give other numbers
 
 Run = Callable[[ImageRows], NDArray[Any]]  # n rows -> an array whose first axis is n
@@ -132,11 +134,19 @@ class ViewCache:
                     if block:
                         seeds = [sample_seed(self.seed, view, int(digest, 16)) for digest in block]
                         values = self.run(_SeededRows(rows.select([first[d] for d in block]), transform, seeds))
+                        assert len(values) == len(block)
                         with atomic_path(file) as partial:  # last, so that what is there is complete
                             np.save(partial, values)
+                        if self._missing(block, name):
+                            raise UsageError(
+                                f"{file} cannot be read back", "work on a disk that can map files to memory"
+                            )
                 if missing and not block:
-                    with locked(busy[missing[0]], patience=math.inf):
-                        pass
+                    try:
+                        with locked(busy[missing[0]], patience=PATIENCE):
+                            pass
+                    except BlockingIOError:
+                        bar.write(f"waiting for another process to finish {busy[missing[0]].with_suffix('.npy')}")
 
     def _missing(self, digests: list[str], name: str) -> list[str]:
         known = {digest for _, listed in self._blocks(name) for digest in listed}
@@ -145,9 +155,8 @@ class ViewCache:
     def _busy(self, name: str) -> dict[str, Path]:
         """The images that another process is computing, and the file that it has locked meanwhile."""
         found: dict[str, Path] = {}
-        for file in self.place.glob(f"{name}-*.json"):
-            if file.with_suffix(".npy").is_file():
-                continue
+        whole = {file.with_suffix(".json") for file, _ in self._blocks(name)}
+        for file in set(self.place.glob(f"{name}-*.json")) - whole:
             try:
                 with locked(file, patience=0):
                     pass  # of a process that was killed

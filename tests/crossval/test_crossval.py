@@ -200,6 +200,7 @@ def test_families_are_dealt_whole_and_judged_together(recipe: Path, tmp_path: Pa
     assert worth is not None
     assert result["unseen"] == asdict(worth)
     assert worth_in_words(worth) in report
+    assert worth_in_words(worth) in (out / "report" / "report.html").read_text()
 
 
 def test_a_fold_that_fails_is_named_with_the_end_of_its_log(recipe: Path, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from bonaface.errors import UsageError
 from bonaface.inference.detector import Detector
+from bonaface.inference.engines import TorchEngine
 from bonaface.inference.explain import explain, run_explain_command, seen_region
 from bonaface.inference.faithfulness import measure
 from bonaface.inference.heat_maps import gradcam, integrated_gradients
@@ -143,6 +145,52 @@ def test_hiding_what_integrated_gradients_mark_changes_the_score_most(detector: 
         gains.append([found.gain[name] for name in ("map", "centre", "random")])
     whole, centre, random = np.mean(gains, 0)
     assert whole > 2 * max(centre, random, 0)
+
+
+class Spot(PreTrainedModel):
+    """Fake by what differs from grey in one spot alone."""
+
+    config_class = ViTConfig
+
+    def __init__(self, row: int, column: int, side: int) -> None:
+        super().__init__(ViTConfig(**LABELS))
+        self.weight = torch.nn.Parameter(torch.zeros(1, 1, side, side))
+        self.weight.data[..., row - 2 : row + 3, column - 2 : column + 3] = 0.1
+
+    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+        fake = (pixel_values.square() * self.weight).sum((1, 2, 3))
+        return ImageClassifierOutput(logits=torch.stack([fake, -fake], 1))
+
+
+def engine_of(cnn: Detector, model: PreTrainedModel) -> Detector:
+    return Detector(TorchEngine(model.eval(), torch.device("cpu"), torch.float32), cnn.config, cnn.processor)
+
+
+@pytest.mark.parametrize(("row", "column"), [(22, 201), (201, 22), (221, 221), (2, 112)])
+def test_integrated_gradients_are_drawn_where_they_are_also_at_the_edge(cnn: Detector, row: int, column: int) -> None:
+    pixels = torch.zeros(3, 224, 224)
+    pixels[:, row - 2 : row + 3, column - 2 : column + 3] = 1
+    heat = integrated_gradients(engine_of(cnn, Spot(row, column, 224)), pixels, "fake")
+    rows, columns = np.nonzero(heat > 0.9 * heat.max())
+    assert heat.max() == 1
+    assert abs(rows.mean() - row) < 4
+    assert abs(columns.mean() - column) < 4
+
+
+def test_a_flat_image_has_no_bright_map_of_rounding_errors(detector: Detector) -> None:
+    assert not integrated_gradients(detector, torch.full((3, SIDE, SIDE), 0.3), "fake").any()
+
+
+def test_a_network_without_gradients_is_explained_by_occlusion(cnn: Detector) -> None:
+    class Frozen(Spot):
+        @torch.no_grad()
+        def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+            return super().forward(pixel_values)
+
+    frozen, image = engine_of(cnn, Frozen(30, 30, SIDE)), planted(np.random.default_rng(3), True)[0]
+    assert explain(frozen, image, test=False).method == "occlusion"
+    with pytest.raises(UsageError, match="no gradients from this network"):
+        explain(frozen, image, method="integrated_gradients", test=False)
 
 
 def test_a_map_that_shows_what_matters_is_trusted_and_one_that_does_not_is_not(cnn: Detector) -> None:

@@ -24,7 +24,7 @@ from bonaface.models.load import load_model
 from bonaface.report.findings import worth_in_words
 from bonaface.stats.figures import percent
 from bonaface.stats.metrics import all_figures
-from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate
+from bonaface.training.calibrate import calibrate_run, read_unseen, recalibrate, unseen_worth
 
 LABELS = ["fake", "real"]
 
@@ -109,6 +109,16 @@ def test_its_worth_is_told_by_folds_that_had_no_part() -> None:
     assert f"of which {percent(worth.wrong)} were wrong" in words
     assert "no verdict at all" in worth_in_words(replace(worth, wrong=None))
     assert worth_in_words(None) == ""
+
+
+def test_an_image_that_several_folds_test_counts_once() -> None:
+    unseen = overconfident()
+    unseen["path"] = [f"{row}.jpg" for row in range(len(unseen))]
+    once = unseen_worth(unseen, LABELS, 1)
+    twice = unseen_worth(pd.concat([unseen, unseen], ignore_index=True), LABELS, 1)
+    assert (once.n, twice.n) == (len(unseen), len(unseen))
+    assert twice.coverage == pytest.approx(once.coverage, abs=0.1)  # the same images, but the band is surer of itself
+    assert twice.hardest.n == once.hardest.n
 
 
 def test_scores_suppose_that_half_are_fake_whatever_the_folds_hold() -> None:

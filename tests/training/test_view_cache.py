@@ -15,6 +15,7 @@ from tiny import tiny_data
 
 from bonaface.data.dataset import FaceData, content_digest
 from bonaface.data.loading import ImageRows
+from bonaface.errors import UsageError
 from bonaface.imaging.images import decode_image
 from bonaface.imaging.transforms import EvalTransform, TrainTransform, sample_seed
 from bonaface.models.load import load_model
@@ -121,6 +122,19 @@ def test_folds_that_run_at_the_same_time_compute_no_image_twice(
     alone = make_cache(processor, tmp_path / "alone").drawn(rows.select(range(40)), 1)[0].whole()
     np.testing.assert_array_equal(first, alone[:30])
     np.testing.assert_array_equal(second, alone[10:])
+
+
+def test_a_disk_that_gives_nothing_back_ends_the_work(
+    data: FaceData, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems map no files to memory."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("cannot map")
+
+    monkeypatch.setattr(view_cache.np, "load", refuse)
+    with pytest.raises(UsageError, match="cannot be read back"):
+        make_cache(processor, tmp_path).drawn(data.splits["train"].select(range(4)), 1)
 
 
 def test_copies_of_a_file_are_one_image(data: FaceData, processor: Any, tmp_path: Path) -> None:
