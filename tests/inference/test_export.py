@@ -127,7 +127,7 @@ def test_weights_of_eight_bits_stay_so_in_onnx(tmp_path: Path) -> None:
         folder = tmp_path / f"float8-{float8}"
         save_model(folder, network, processor, float8=float8)
         checks = export_model(folder, tmp_path / f"onnx-{float8}", "onnx", n_check=6)
-        assert checks[0].difference <= 1e-5
+        assert checks[0].difference <= 1e-4
         sizes.append((tmp_path / f"onnx-{float8}" / "model.onnx").stat().st_size)
     assert sizes[1] < 0.3 * sizes[0]
     graph = onnx.load(tmp_path / "onnx-True" / "model.onnx").graph
