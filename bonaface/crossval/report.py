@@ -120,13 +120,14 @@ def write_crossval_report(
     sentences = [finding, f"Pooled over all test images: AUC {cell(together['auc'])} {auc_span(together)}."]
     if found["families"]:
         sentences.append(family_sentence(found["families"]))
-    if worth:
-        sentences.append(worth_in_words(worth))
+    told = worth_in_words(worth)
+    if told:
+        sentences.append(told)
     conclusion = " ".join(sentences)
     result = {"schema_version": SCHEMA_VERSION, "kind": kind, "labels": labels, "real_label": real}
     result |= {"conclusion": conclusion, "kept": kept, **found}
     result["unseen"] = asdict(worth) if worth else None
-    section = fold_section(result, worth_in_words(worth))
+    section = fold_section(result, told)
     # Where whole sources were left out, no model was trained on the sources that it was tested on.
     seen = sorted(set(pooled["source"])) if kind == FOLDS else ["the other sources of each fold"]
     write_report(
